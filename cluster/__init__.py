@@ -1,0 +1,1 @@
+"""Where it all runs: the embedded default on one machine, and recipes for clusters."""

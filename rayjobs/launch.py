@@ -1,0 +1,90 @@
+"""What all jobs share: command line, connection to Ray, one-line errors, the JSON summary, the exit status."""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tyro
+
+from refiner import UserError
+
+EXIT_USER_ERROR = 2
+
+
+def launch(run: Callable[[Any], Any], options_type: type) -> None:
+    """Parses the command line into `options_type`, runs the job, prints its summary as one line of JSON, and exits.
+
+    The docstring of the job's module is its `--help`. Progress goes to stderr, so that stdout's last line is the summary.
+    A `UserError` becomes one line on stderr and exit status 2.
+    """
+    description = sys.modules[options_type.__module__].__doc__
+    options = None
+    try:
+        options = tyro.cli(options_type, description=description)
+        summary = run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted: what is finished stays; the same command goes on from there", file=sys.stderr, flush=True)
+        sys.exit(130)
+    print(json.dumps(to_json(summary), allow_nan=False), flush=True)
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses, mappings and numpy numbers as plain JSON values; a number that is not finite becomes null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(v) for v in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if hasattr(value, "tolist"):
+        return to_json(value.tolist())
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def log(message: str) -> None:
+    """One line of progress, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """A connection to Ray: the cluster this job was submitted to (RAY_ADDRESS), else a Ray of its own on this machine.
+
+    A connection that is there already (a test's, a notebook's) is used and left open.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(address="auto", log_to_driver=True, logging_level=logging.WARNING)
+    else:
+        # More logical CPUs than cores: a pool of actors, one per core, must leave room for readers and writers.
+        ray.init(num_cpus=logical_cpus(), include_dashboard=False, logging_level=logging.WARNING)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def logical_cpus() -> int:
+    """CPUs that an embedded Ray is told it has: the cores and some spare, for tasks that wait more than they compute."""
+    return cores() + 4
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,18 @@
+"""The science: poses, cameras, the AIST++ dataset, the depth refiner. A plain library, without Ray or a web framework.
+
+from refiner import DepthRefiner
+refined = DepthRefiner("models:/pose-depth-refiner@champion").refine(pose, visibility)
+"""
+
+from refiner.errors import UserError
+
+__all__ = ["DepthRefiner", "UserError"]
+
+
+def __getattr__(name: str):
+    # Imported when asked for: the studio and the extraction need no torch, and importing it takes a second.
+    if name == "DepthRefiner":
+        from refiner.inference import DepthRefiner
+
+        return DepthRefiner
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

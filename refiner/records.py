@@ -1,0 +1,243 @@
+"""Observations and pairs on disk: their Arrow schemas, how they are written (atomically) and read, NPZ in and out.
+
+Observations are what MediaPipe saw, one Parquet file per video. Pairs are observations beside their ground truth, both
+COCO-17 in the virtual camera frame, metres, the hips' midpoint at the origin; Parquet, one folder per split.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from refiner.errors import UserError
+from refiner.skeleton import NUM_JOINTS, NUM_LANDMARKS
+
+SCHEMA_VERSION = 1
+
+
+def _floats(*shape: int) -> pa.DataType:
+    return pa.list_(pa.float32(), int(np.prod(shape)))
+
+
+OBSERVATIONS = pa.schema(
+    [
+        ("video", pa.string()),
+        ("sequence", pa.string()),
+        ("camera", pa.string()),
+        ("frame", pa.int32()),
+        ("timestamp_us", pa.int64()),
+        ("detected", pa.bool_()),
+        ("world", _floats(NUM_LANDMARKS, 3)),  # metres, virtual camera frame; zeros where nobody was detected
+        ("image", _floats(NUM_LANDMARKS, 2)),  # pixels
+        ("visibility", _floats(NUM_LANDMARKS)),
+        ("presence", _floats(NUM_LANDMARKS)),
+    ]
+)
+PAIRS = pa.schema(
+    [
+        ("sequence", pa.string()),
+        ("camera", pa.string()),
+        ("frame", pa.int32()),
+        ("timestamp_us", pa.int64()),
+        ("corrupted", _floats(NUM_JOINTS, 3)),
+        ("ground_truth", _floats(NUM_JOINTS, 3)),
+        ("visibility", _floats(NUM_JOINTS)),
+        ("image_points", _floats(NUM_JOINTS, 2)),
+        ("view_angle", pa.float32()),
+        ("azimuth", pa.float32()),
+    ]
+)
+# What one row of a fixed-size list column is, for reading it back as an array.
+SHAPES = {
+    "world": (NUM_LANDMARKS, 3),
+    "image": (NUM_LANDMARKS, 2),
+    "presence": (NUM_LANDMARKS,),
+    "corrupted": (NUM_JOINTS, 3),
+    "ground_truth": (NUM_JOINTS, 3),
+    "image_points": (NUM_JOINTS, 2),
+}
+NPZ_KEYS = ("corrupted", "ground_truth", "view_angle", "visibility")
+
+
+def table(schema: pa.Schema, columns: dict[str, object]) -> pa.Table:
+    """Columns (arrays whose first axis is the rows; lists of strings) as a table of that schema."""
+    arrays = []
+    for field in schema:
+        values = columns[field.name]
+        if pa.types.is_fixed_size_list(field.type):
+            flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+            arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), field.type.list_size))
+        else:
+            arrays.append(pa.array(values, type=field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def column(data: pa.Table, name: str) -> np.ndarray:
+    """A column as an array; a fixed-size list column as (rows, …) in its own shape."""
+    chunked = data.column(name).combine_chunks()
+    if not pa.types.is_fixed_size_list(chunked.type):
+        return chunked.to_numpy(zero_copy_only=False)
+    size = chunked.type.list_size
+    flat = chunked.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(chunked), *SHAPES.get(name, (size,)))
+
+
+def write_atomically(data: pa.Table, path: str | Path, metadata: dict[str, object]) -> None:
+    """Writes one Parquet file whole or not at all: a killed writer leaves nothing under the final name."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    data = data.replace_schema_metadata({**text, "schema_version": str(SCHEMA_VERSION)})
+    # a name of its own for each writer, so that two runs at once do not write into each other's file
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        pq.write_table(data, part, compression="zstd")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_table(path: str | Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads a Parquet file of that schema.
+
+    Raises:
+        UserError: it is missing, damaged, or holds something else.
+    """
+    try:
+        data = pq.ParquetFile(path).read(columns=list(columns) if columns else schema.names)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{path} is no whole Parquet file ({error}): delete it and run the step that writes it again"
+        ) from None
+    missing = [n for n in (columns or schema.names) if n not in data.column_names]
+    if missing:
+        raise UserError(f"{path} lacks the columns {', '.join(missing)}: was it written by another version?")
+    return data
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pairs:
+    """Pairs in memory: arrays that share their first axis, ordered by sequence, camera and frame."""
+
+    sequence: np.ndarray  # (N,) str
+    camera: np.ndarray  # (N,) str
+    frame: np.ndarray  # (N,) int32
+    timestamp_us: np.ndarray  # (N,) int64
+    corrupted: np.ndarray  # (N, 17, 3) m, what MediaPipe saw
+    ground_truth: np.ndarray  # (N, 17, 3) m
+    visibility: np.ndarray  # (N, 17) 0 … 1
+    image_points: np.ndarray  # (N, 17, 2) crop-normalised
+    view_angle: np.ndarray  # (N,) degrees, folded, of the observed pose
+    azimuth: np.ndarray  # (N,) degrees, signed, of the observed pose
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def take(self, rows: np.ndarray) -> "Pairs":
+        """The pairs at these indices (or where this mask is true)."""
+        return Pairs(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def to_table(self) -> pa.Table:
+        return table(PAIRS, {f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def from_table(cls, data: pa.Table) -> "Pairs":
+        return cls(**{f.name: column(data, f.name) for f in fields(cls)})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Pairs"]) -> "Pairs":
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+
+    def clip_starts(self) -> np.ndarray:
+        """Indices at which another sequence or camera begins; the first is 0."""
+        changed = (self.sequence[1:] != self.sequence[:-1]) | (self.camera[1:] != self.camera[:-1])
+        return np.concatenate([[0], np.flatnonzero(changed) + 1]) if len(self) else np.zeros(0, dtype=int)
+
+
+def pair_files(root: str | Path, split: str) -> list[Path]:
+    """The Parquet files of one split, sorted.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = sorted(Path(root, f"split={split}").glob("*.parquet"))
+    if not files:
+        raise UserError(
+            f"there are no pairs of the split '{split}' in {root}: run 'python -m rayjobs.pair' to make them"
+        )
+    return files
+
+
+def read_pairs(root: str | Path, split: str) -> Pairs:
+    """All pairs of one split, ordered by sequence, camera and frame."""
+    data = pa.concat_tables([read_table(path, PAIRS) for path in pair_files(root, split)])
+    return Pairs.from_table(data.sort_by([("sequence", "ascending"), ("camera", "ascending"), ("frame", "ascending")]))
+
+
+def fingerprint(root: str | Path, splits: Sequence[str]) -> str:
+    """SHA-256 over the pairs' own content: the same pairs give the same fingerprint, however the files are cut."""
+    digest = hashlib.sha256()
+    for split in splits:
+        if not any(Path(root, f"split={split}").glob("*.parquet")):
+            continue
+        pairs = read_pairs(root, split)
+        digest.update(split.encode())
+        for name in ("sequence", "camera"):
+            digest.update("\n".join(getattr(pairs, name).tolist()).encode())
+        for name in ("frame", "corrupted", "ground_truth", "visibility"):
+            digest.update(np.ascontiguousarray(getattr(pairs, name)).tobytes())
+    return digest.hexdigest()
+
+
+def export_npz(pairs: Pairs, path: str | Path) -> None:
+    """Writes the published NPZ format: `corrupted, ground_truth, view_angle, visibility`."""
+    np.savez_compressed(path, **{key: getattr(pairs, key) for key in NPZ_KEYS})
+
+
+def import_npz(path: str | Path) -> Pairs:
+    """Reads the published NPZ format. What it does not hold is derived (azimuth) or left empty (names, image points are NaN).
+
+    Raises:
+        UserError: a key is missing, or a shape is not what it should be.
+    """
+    from refiner.geometry import azimuth, view_angle
+
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {key: content[key].astype(np.float32) for key in NPZ_KEYS}
+    except KeyError as error:
+        raise UserError(f"{path} lacks {error}: an NPZ of pairs holds {', '.join(NPZ_KEYS)}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no NPZ file of plain arrays ({error})") from None
+    rows = len(arrays["corrupted"])
+    expected = {
+        "corrupted": (rows, NUM_JOINTS, 3),
+        "ground_truth": (rows, NUM_JOINTS, 3),
+        "view_angle": (rows,),
+        "visibility": (rows, NUM_JOINTS),
+    }
+    for key, shape in expected.items():
+        if arrays[key].shape != shape:
+            raise UserError(f"{path}: '{key}' is {arrays[key].shape}, expected {shape}")
+    azimuths = azimuth(arrays["corrupted"]).astype(np.float32)
+    return Pairs(
+        sequence=np.full(rows, Path(path).stem, dtype=object),
+        camera=np.full(rows, "", dtype=object),
+        frame=np.arange(rows, dtype=np.int32),
+        timestamp_us=np.zeros(rows, dtype=np.int64),
+        corrupted=arrays["corrupted"],
+        ground_truth=arrays["ground_truth"],
+        visibility=arrays["visibility"],
+        image_points=np.full((rows, NUM_JOINTS, 2), np.nan, dtype=np.float32),
+        view_angle=view_angle(azimuths),
+        azimuth=azimuths,
+    )

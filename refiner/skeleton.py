@@ -1,0 +1,113 @@
+"""COCO-17, the skeleton of AIST++ and of everything in this project; and how MediaPipe's 33 landmarks map onto it.
+
+The only place that knows a joint's number. Everybody else imports the names.
+"""
+
+import numpy as np
+
+JOINTS = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+NUM_JOINTS = len(JOINTS)
+INDEX = {name: i for i, name in enumerate(JOINTS)}
+
+LEFT_SHOULDER, RIGHT_SHOULDER = INDEX["left_shoulder"], INDEX["right_shoulder"]
+LEFT_HIP, RIGHT_HIP = INDEX["left_hip"], INDEX["right_hip"]
+HIPS = (LEFT_HIP, RIGHT_HIP)
+NOT_HIPS = tuple(i for i in range(NUM_JOINTS) if i not in HIPS)
+
+# MIRROR[i] is the joint that joint i becomes in a mirror; an involution.
+MIRROR = np.array(
+    [
+        INDEX[
+            name.replace("left", "right")
+            if name.startswith("left")
+            else name.replace("right", "left")
+            if name.startswith("right")
+            else name
+        ]
+        for name in JOINTS
+    ]
+)
+
+# Bones whose length a body keeps while it moves. The face is left out: MediaPipe's eyes and ears are no landmarks of a
+# rigid head, and a bone-length figure that mixes millimetres of face with centimetres of thigh says nothing.
+_BONE_NAMES = (
+    ("left_shoulder", "left_elbow"),
+    ("right_shoulder", "right_elbow"),
+    ("left_elbow", "left_wrist"),
+    ("right_elbow", "right_wrist"),
+    ("left_hip", "left_knee"),
+    ("right_hip", "right_knee"),
+    ("left_knee", "left_ankle"),
+    ("right_knee", "right_ankle"),
+    ("left_shoulder", "left_hip"),
+    ("right_shoulder", "right_hip"),
+    ("left_shoulder", "right_shoulder"),
+    ("left_hip", "right_hip"),
+)
+BONES = np.array([(INDEX[a], INDEX[b]) for a, b in _BONE_NAMES])  # (12, 2) parent, child
+LIMBS = BONES[:8]  # (8, 2) upper arms, forearms, thighs, shanks
+# Rows of BONES that are each other's mirror image: the same length in any body.
+SYMMETRIC_BONES = np.array([(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)])
+# What is drawn: the bones and the lines of the face.
+DRAWN = np.concatenate(
+    [
+        BONES,
+        [
+            (INDEX[a], INDEX[b])
+            for a, b in (
+                ("nose", "left_eye"),
+                ("nose", "right_eye"),
+                ("left_eye", "left_ear"),
+                ("right_eye", "right_ear"),
+            )
+        ],
+    ]
+)
+
+NUM_LANDMARKS = 33
+# MediaPipe's landmark of each COCO joint (its "inner" and "outer" eye corners, mouth, hands and feet have none).
+FROM_MEDIAPIPE = np.array([0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28])
+
+
+def to_coco(landmarks: np.ndarray) -> np.ndarray:
+    """MediaPipe's landmarks as COCO-17 joints.
+
+    Args:
+        landmarks: (..., 33, C) or (..., 17, C); the latter is handed back as it is.
+
+    Returns:
+        (..., 17, C), the same units and frame.
+    """
+    if landmarks.shape[-2] == NUM_JOINTS:
+        return landmarks
+    if landmarks.shape[-2] != NUM_LANDMARKS:
+        raise ValueError(f"a pose has 17 (COCO) or 33 (MediaPipe) joints, not {landmarks.shape[-2]}")
+    return landmarks[..., FROM_MEDIAPIPE, :]
+
+
+def hips_midpoint(poses: np.ndarray) -> np.ndarray:
+    """(..., 17, 3) -> (..., 1, 3): the root of every pose in this project."""
+    return poses[..., HIPS, :].mean(axis=-2, keepdims=True)
+
+
+def root_centred(poses: np.ndarray) -> np.ndarray:
+    """(..., 17, 3) -> the same with the hips' midpoint at the origin."""
+    return poses - hips_midpoint(poses)

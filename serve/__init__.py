@@ -1,0 +1,1 @@
+"""The endpoint: the registry's champion behind HTTP on Ray Serve."""
