@@ -1,0 +1,241 @@
+"""Video files in and out: frames as RGB arrays with their own timestamps, and H.264 files written.
+
+Reading serves the extraction; writing the studio and the reports. Everything FFmpeg can decode is taken (PyAV).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from refiner.errors import UserError
+
+# A file whose last picture ends this much before what its header promises has lost its tail (seconds). Less is what
+# muxers round, and edit lists and late frames shift.
+TAIL_TOLERANCE_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What the header of a video says."""
+
+    width: int  # pixels, upright (rotation metadata applied)
+    height: int
+    fps: float  # average; a variable frame rate has no other
+    frames: int | None  # None where the container does not count them
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a video."""
+
+    index: int  # number in the video, from 0, whatever the stride
+    timestamp_us: int  # from the start of the video
+    rgb: np.ndarray  # (H, W, 3) uint8, C-contiguous, upright
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container and its picture stream; FFmpeg's errors become one sentence."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"video {path} is missing")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a video")
+    if path.stat().st_size == 0:
+        raise UserError(f"video {path} is empty (0 bytes): fetch it anew")
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            # cover art of a music file is a "video" stream, too
+            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+            if not streams:
+                held = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+                raise UserError(f"{path} has no pictures (it holds {held}): give a video")
+            if streams[0].codec_context is None:
+                raise UserError(f"video {path} is in a codec that this FFmpeg cannot decode: convert it to H.264")
+            yield container, streams[0]
+    except av.FFmpegError as error:
+        raise UserError(
+            f"{path} is no video that can be read ({error.strerror or error}): "
+            "it is damaged, cut off, or something else; fetch it anew"
+        ) from None
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Reads a video's header and its first picture.
+
+    Raises:
+        UserError: it is no video, with the reason.
+    """
+    with _opened(path) as (container, stream):
+        first = next(container.decode(stream), None)
+        if first is None:
+            raise UserError(f"video {path} holds no picture that can be decoded: fetch it anew")
+        width, height = first.width, first.height
+        if _quarter_turns(first) % 2:
+            width, height = height, width
+        rate = stream.average_rate or stream.guessed_rate
+        duration = _declared_end_s(container, stream)
+        frames = stream.frames or (round(duration * rate) if duration and rate else None)
+        fps = float(rate) if rate else (frames / duration if frames and duration else 0.0)
+        return VideoInfo(width, height, fps, frames, duration or (frames / fps if frames and fps else 0.0))
+
+
+def frames(path: str | Path, stride: int = 1) -> Iterator[Frame]:
+    """Decodes a video on the calling thread, one picture at a time.
+
+    Args:
+        path: the file.
+        stride: hands out every stride-th picture (all must be decoded, for they build on each other).
+
+    Raises:
+        UserError: it is no video; or, after the last picture that can be decoded, it is truncated or damaged.
+    """
+    convert = VideoReformatter()
+    for index, timestamp_us, picture in _decoded(path):
+        if index % stride == 0:
+            yield Frame(index, timestamp_us, _rgb(convert, picture))
+
+
+def read_frame(path: str | Path, index: int) -> np.ndarray:
+    """One picture of a video, (H, W, 3) uint8 RGB.
+
+    Raises:
+        UserError: it is no video, or ends before that picture.
+    """
+    last = -1
+    for last, _, picture in _decoded(path):
+        if last == index:
+            return _rgb(VideoReformatter(), picture)
+    raise UserError(f"video {path} has {last + 1} frames: there is no frame {index}")
+
+
+def _decoded(path: str | Path) -> Iterator[tuple[int, int, av.VideoFrame]]:
+    """(number, microseconds from the start, picture) of a whole video, in order of presentation."""
+    with _opened(path) as (container, stream):
+        # One thread: a core that has a whole video to itself loses by sharing it.
+        stream.codec_context.thread_count = 1
+        start = stream.start_time or 0
+        rate = stream.average_rate or stream.guessed_rate or Fraction(30)
+        index, last_us, end_s, whole = 0, -1, 0.0, True
+        for packet in container.demux(stream):
+            whole &= not packet.is_corrupt  # a sample that reaches beyond the end of the file
+            if packet.pts is not None:
+                end_s = max(end_s, float((packet.pts - start + (packet.duration or 0)) * packet.time_base))
+            for picture in packet.decode():
+                if picture.pts is None:
+                    timestamp_us = round(index / rate * 1_000_000)
+                else:
+                    timestamp_us = round((picture.pts - start) * picture.time_base * 1_000_000)
+                # damaged files repeat a timestamp; whoever reads on relies on them rising
+                last_us = max(timestamp_us, last_us + 1)
+                yield index, last_us, picture
+                index += 1
+        declared_s = _declared_end_s(container, stream)
+        if not index:
+            raise UserError(f"video {path} holds no picture that can be decoded: fetch it anew")
+        if not whole or (declared_s and end_s < declared_s - TAIL_TOLERANCE_S):
+            promised = f"{stream.frames} frames" if stream.frames else f"{declared_s:.2f} s"
+            raise UserError(
+                f"video {path} is truncated: its header promises {promised}, it ends after {index} frames "
+                f"({end_s:.2f} s); fetch it anew"
+            )
+
+
+def _declared_end_s(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
+    """How long the header says the pictures go on, seconds; None where it does not say."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    # the container's own figure counts sound, too, which may be longer than the pictures
+    if container.duration and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None
+
+
+def _quarter_turns(picture: av.VideoFrame) -> int:
+    """Counter-clockwise quarter turns that put a picture upright (phones film sideways and say so)."""
+    return round(picture.rotation / 90) % 4
+
+
+def _rgb(convert: VideoReformatter, picture: av.VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8, upright.
+
+    FFmpeg pads rows to its alignment and PyAV hands the padding out as strides for many widths (1080, 1768, …).
+    MediaPipe ignores strides and would see garbage, so the copy to contiguous rows is not optional.
+    """
+    array = convert.reformat(picture, format="rgb24").to_ndarray()
+    return np.ascontiguousarray(np.rot90(array, _quarter_turns(picture)))
+
+
+class VideoWriter:
+    """Writes an H.264 MP4 that every browser plays; the file appears under its name when it is whole.
+
+        with VideoWriter("clip.mp4", size=(1280, 720), fps=60) as video:
+            video.write(rgb)  # (720, 1280, 3) uint8
+
+    The same pictures give the same bytes on any number of cores.
+    """
+
+    def __init__(
+        self, path: str | Path, size: tuple[int, int], fps: float | Fraction, *, crf: int = 20, preset: str = "veryfast"
+    ) -> None:
+        """Args:
+        path: the file to write; folders above it are made.
+        size: width, height in pixels, both even (H.264 halves the colour planes).
+        fps: frames per second.
+        crf: x264's quality, 0 lossless … 51 worst; 20 is hard to tell from the original.
+        preset: x264's trade of time for size.
+        """
+        width, height = size
+        if width % 2 or height % 2:
+            raise ValueError(f"a video's width and height must be even, not {width} × {height}")
+        self._size, self._path = (width, height), Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = self._path.with_name(f".{self._path.name}.part")
+        self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
+        rate = Fraction(fps).limit_denominator(1001)
+        self._stream = self._container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset})
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        context = self._stream.codec_context
+        context.thread_count = 1  # x264's output depends on the number of threads
+        # say which colours these are: players guess differently otherwise
+        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+        context.color_range = ColorRange.MPEG
+        self._convert, self._written = VideoReformatter(), 0
+
+    def write(self, rgb: np.ndarray) -> None:
+        """Appends a picture, (height, width, 3) uint8."""
+        if rgb.shape != (self._size[1], self._size[0], 3) or rgb.dtype != np.uint8:
+            raise ValueError(
+                f"expected a {self._size[1]} × {self._size[0]} × 3 uint8 picture, not {rgb.shape} {rgb.dtype}"
+            )
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        picture = self._convert.reformat(
+            picture, format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        picture.pts, picture.time_base = self._written, 1 / self._stream.codec_context.framerate
+        self._container.mux(self._stream.encode(picture))
+        self._written += 1
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._container.mux(self._stream.encode())
+            self._container.close()
+            if kind is None:
+                self._part.replace(self._path)
+        finally:
+            self._part.unlink(missing_ok=True)
