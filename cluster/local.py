@@ -1,0 +1,431 @@
+"""A whole cluster on this machine: a Ray head with its job server, and an MLflow server. The embedded default.
+
+    python -m cluster.local -- python -m rayjobs.demo       # up, run the command, down again
+    python -m cluster.local --keep                          # up, and it stays; prints the addresses
+    python -m cluster.local --stop
+
+Used by `make demo`, by the tests and by whoever wants a cluster on a laptop. Everything listens on loopback only, Ray
+wants its token, and MLflow answers to its own address only. All state (registry, artifacts, logs) lies in `runs/cluster`.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from cluster import supervisor
+from rayjobs.launch import EXIT_USER_ERROR, log, logical_cpus
+from refiner import UserError
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+HOST = "127.0.0.1"
+STATE = "runs/cluster"
+START_DEADLINE_S = 90  # it takes 10 s on two quiet cores; a loaded machine needs several times that
+# What the poses of a demo need is far below this; Ray's own default, 30 % of the memory, fills a laptop.
+OBJECT_STORE_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """Addresses of a running cluster, and what one does with it."""
+
+    ray_address: str
+    """Of Ray's head, `host:port`."""
+    dashboard_url: str
+    """Dashboard, Jobs API and Serve API."""
+    mlflow_uri: str
+    token_path: Path
+    """File with the token that Ray wants from everybody."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a process must find in its environment to use this cluster (and this interpreter as `python`)."""
+        return {
+            "RAY_ADDRESS": self.ray_address,
+            "RAY_API_SERVER_ADDRESS": self.dashboard_url,  # ray job …
+            "RAY_DASHBOARD_ADDRESS": self.dashboard_url,  # serve …
+            "MLFLOW_TRACKING_URI": self.mlflow_uri,
+            **_ray_env(self.token_path),
+        }
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Cluster":
+        """The cluster that `env` describes.
+
+        Raises:
+            UserError: the environment names none.
+        """
+        try:
+            return cls(
+                ray_address=environ["RAY_ADDRESS"],
+                dashboard_url=environ["RAY_API_SERVER_ADDRESS"],
+                mlflow_uri=environ["MLFLOW_TRACKING_URI"],
+                token_path=Path(environ["RAY_AUTH_TOKEN_PATH"]),
+            )
+        except KeyError as missing:
+            raise UserError(
+                f"{missing.args[0]} is not set, so there is no cluster to use: "
+                "start the command with 'python -m cluster.local -- COMMAND'"
+            ) from None
+
+    def submit(self, entrypoint: str, *, env: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+        """Runs one job through Ray's Jobs API, as `ray job submit --working-dir . -- ENTRYPOINT` does.
+
+        The checkout without what .gitignore names is uploaded and is the job's working folder, so data wants absolute
+        paths. The job's output goes to stderr while it comes.
+
+        Returns:
+            The last line of its output that is a JSON object: its summary.
+
+        Raises:
+            UserError: it failed; the message carries its own line of error.
+        """
+        from ray.job_submission import JobStatus, JobSubmissionClient
+
+        logging.getLogger("ray").setLevel(logging.WARNING)  # which files an upload leaves out is nobody's news
+        client = JobSubmissionClient(self.dashboard_url, headers=self._headers())
+        job = client.submit_job(
+            entrypoint=entrypoint,
+            runtime_env={
+                "working_dir": str(CHECKOUT),
+                "env_vars": {"MLFLOW_TRACKING_URI": self.mlflow_uri, **(env or {})},
+            },
+        )
+        try:
+            asyncio.run(_copy_log(client, job))
+            while not (info := client.get_job_info(job)).status.is_terminal():
+                time.sleep(0.1)
+        except BaseException:
+            client.stop_job(job)
+            raise
+        lines = client.get_job_logs(job).splitlines()
+        if info.status != JobStatus.SUCCEEDED:
+            errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+            reason = (errors or [line for line in lines if line.strip()] or [info.message or info.status.value])[-1]
+            raise UserError(f"the job '{entrypoint}' failed ({info.status.value}): {reason}")
+        return _last_json_object(lines)
+
+    def deploy(self, config: str | Path, *, deadline_s: float = 180) -> str:
+        """Hands a Serve config to the cluster, as `serve deploy CONFIG` does, and waits until it serves.
+
+        The config's port is taken if it is free, else another one; a cluster that serves already keeps its port.
+
+        Returns:
+            The endpoint's URL.
+
+        Raises:
+            UserError: the config is unusable, or an application in it does not come up.
+        """
+        import httpx
+        import yaml
+
+        content = yaml.safe_load(Path(config).read_text())
+        with httpx.Client(base_url=self.dashboard_url, headers=self._headers(), timeout=60) as client:
+            running = client.get("/api/serve/applications/").raise_for_status().json()
+            options = content.setdefault("http_options", {})
+            options["host"] = HOST
+            if running.get("controller_info", {}).get("node_id"):
+                options["port"] = running["http_options"]["port"]
+            else:
+                options["port"] = _free_ports([options.get("port", 8000)])[0]
+            answer = client.put("/api/serve/applications/", json=content)
+            if answer.status_code != 200:
+                raise UserError(f"Ray Serve refuses {config}: {answer.text.strip().splitlines()[-1]}")
+            wanted = {application.get("name", "default") for application in content["applications"]}
+            deadline = time.monotonic() + deadline_s
+            while True:
+                found = client.get("/api/serve/applications/").raise_for_status().json()["applications"]
+                states = {name: found.get(name, {}) for name in wanted}
+                if all(state.get("status") == "RUNNING" for state in states.values()):
+                    return f"http://{HOST}:{options['port']}"
+                for name, state in states.items():
+                    if state.get("status") in ("DEPLOY_FAILED", "UNHEALTHY") or time.monotonic() > deadline:
+                        raise UserError(f"the application '{name}' of {config} does not come up: {_failure(state)}")
+                time.sleep(0.25)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token_path.read_text().strip()}"}
+
+
+@contextlib.contextmanager
+def local_cluster(state: str | Path = STATE, *, keep: bool = False) -> Iterator[Cluster]:
+    """A cluster that is healthy when the block begins, and gone, to the last process, when it ends (but for `keep`).
+
+    Args:
+        state: folder of the registry's database, the artifacts and the logs; what lies there is used again.
+        keep: leave it up at the end of a block that raised nothing.
+
+    Raises:
+        UserError: it does not start, or another one is up on the same folder.
+    """
+    state = Path(state).absolute()
+    state.mkdir(parents=True, exist_ok=True)
+    if running := _running(state):
+        raise UserError(
+            f"a cluster is already up on {state} (dashboard {running['dashboard_url']}): "
+            "stop it with 'python -m cluster.local --stop'"
+        )
+    # Ray puts Unix sockets in there, whose paths may have 107 characters at most: so not below `state`
+    scratch = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    token_path = scratch / "token"
+    token_path.touch(mode=0o600)
+    token_path.write_text(secrets.token_hex(32))
+    gcs, dashboard, mlflow, client_server = _free_ports([6379, 8265, 5000, 0])
+    cluster = Cluster(
+        ray_address=f"{HOST}:{gcs}",
+        dashboard_url=f"http://{HOST}:{dashboard}",
+        mlflow_uri=f"http://{HOST}:{mlflow}",
+        token_path=token_path,
+    )
+    logs = {name: state / f"{name}.log" for name in ("ray", "mlflow", "supervisor")}
+    for path in logs.values():
+        path.unlink(missing_ok=True)
+    spec = {
+        "scratch": str(scratch),
+        "processes": {
+            "ray": {
+                "argv": _ray_command(scratch, gcs, dashboard, client_server),
+                "env": {**_without_ray(os.environ), **_ray_env(token_path), "MLFLOW_TRACKING_URI": cluster.mlflow_uri},
+                "log": str(logs["ray"]),
+            },
+            "mlflow": {
+                "argv": _mlflow_command(state, mlflow),
+                # its job runners (7 processes) serve GenAI features that nobody here uses
+                "env": {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                "log": str(logs["mlflow"]),
+            },
+        },
+    }
+    with open(logs["supervisor"], "ab") as out:
+        holder = subprocess.Popen(
+            [sys.executable, supervisor.__file__],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,  # Ctrl-C is for us; the supervisor sees its stdin close
+        )
+    kept = False
+    record = state / "cluster.json"
+    try:
+        holder.stdin.write(json.dumps(spec).encode() + b"\n")
+        holder.stdin.flush()
+        _wait_until_healthy(cluster, holder, logs)
+        addresses = {name: str(value) for name, value in dataclasses.asdict(cluster).items()}
+        record.write_text(json.dumps({"supervisor": holder.pid, "started": _start_time(holder.pid), **addresses}))
+        yield cluster
+        if keep:
+            holder.stdin.write(b"keep\n")
+            holder.stdin.flush()
+            kept = True
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            holder.stdin.close()
+        if not kept:
+            holder.wait()
+            record.unlink(missing_ok=True)
+
+
+def stop(state: str | Path = STATE) -> None:
+    """Ends the cluster that was left up on that folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    state = Path(state).absolute()
+    running = _running(state)
+    if not running:
+        raise UserError(f"no cluster is up on {state}")
+    os.kill(running["supervisor"], signal.SIGTERM)
+    while _running(state):
+        time.sleep(0.1)
+    (state / "cluster.json").unlink()
+
+
+def _running(state: Path) -> dict[str, Any] | None:
+    """What cluster.json says, if the process it names is alive and the same (ids are used again)."""
+    try:
+        record = json.loads((state / "cluster.json").read_text())
+        return record if _start_time(record["supervisor"]) == record["started"] else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _start_time(process: int) -> str:
+    """When a process started, in the kernel's ticks since boot.
+
+    Raises:
+        OSError: it is not there, or ended and was not collected yet.
+    """
+    fields = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
+    if fields[0] == "Z":
+        raise ProcessLookupError(process)
+    return fields[19]
+
+
+def _free_ports(usual: list[int]) -> list[int]:
+    """A free port for each: the usual one if nobody has it, else any."""
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for port in usual:
+            bound = stack.enter_context(socket.socket())
+            try:
+                bound.bind((HOST, port))
+            except OSError:
+                bound.bind((HOST, 0))
+            ports.append(bound.getsockname()[1])
+        return ports
+
+
+def _ray_env(token_path: Path) -> dict[str, str]:
+    return {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_path),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # "no cluster of several machines", whatever the system: without it Ray puts the machine's outer address in the
+        # place of 127.0.0.1 and listens on every interface
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+
+
+def _without_ray(environ: Mapping[str, str]) -> dict[str, str]:
+    """Without what points to another cluster."""
+    return {name: value for name, value in environ.items() if name not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
+
+
+def _ray_command(scratch: Path, gcs: int, dashboard: int, client_server: int) -> list[str]:
+    # The module, not the `ray` script: this interpreter's, however the environment was set up.
+    return [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+        *("--node-ip-address", HOST, "--port", str(gcs), "--temp-dir", str(scratch)),
+        *("--include-dashboard", "true", "--dashboard-host", HOST, "--dashboard-port", str(dashboard)),
+        # 0 is any free port; the fixed defaults would admit one cluster a machine only
+        *("--min-worker-port", "0", "--max-worker-port", "0", "--dashboard-agent-listen-port", "0"),
+        *("--ray-client-server-port", str(client_server)),
+        *("--num-cpus", str(logical_cpus()), "--object-store-memory", str(OBJECT_STORE_BYTES)),
+    ]
+
+
+def _mlflow_command(state: Path, port: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{state}/mlflow.db", "--artifacts-destination", str(state / "artifacts")),
+        *("--allowed-hosts", f"{HOST}:{port},localhost:{port}"),
+    ]
+
+
+def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mapping[str, Path]) -> None:
+    import httpx
+
+    waiting = {
+        "ray": f"{cluster.dashboard_url}/api/serve/applications/",  # answers once the head's agent is up
+        "mlflow": f"{cluster.mlflow_uri}/health",
+    }
+    deadline = time.monotonic() + START_DEADLINE_S
+    while waiting:
+        for name, url in list(waiting.items()):
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(url, headers=cluster._headers() if name == "ray" else {}, timeout=5).status_code == 200:
+                    del waiting[name]
+        if waiting and (holder.poll() is not None or time.monotonic() > deadline):
+            why = "ended at once" if holder.poll() is not None else f"is not healthy after {START_DEADLINE_S} s"
+            name = next(iter(waiting))
+            tail = "\n".join(logs[name].read_text(errors="replace").splitlines()[-15:])
+            raise UserError(f"{name} {why}; the end of {logs[name]} reads:\n{tail}")
+        time.sleep(0.1)
+
+
+async def _copy_log(client: Any, job: str) -> None:
+    """A job's output onto stderr while it comes."""
+    # should the connection break, the job goes on and its status is asked anyway
+    with contextlib.suppress(RuntimeError):
+        async for text in client.tail_job_logs(job):
+            print(text, end="", file=sys.stderr, flush=True)
+
+
+def _last_json_object(lines: list[str]) -> dict[str, Any] | None:
+    for line in reversed(lines):
+        if line.startswith("{"):
+            with contextlib.suppress(ValueError):
+                return json.loads(line)
+    return None
+
+
+def _failure(state: Mapping[str, Any]) -> str:
+    messages = [state.get("message", "")]
+    messages += [deployment.get("message", "") for deployment in state.get("deployments", {}).values()]
+    return " ".join(" ".join(messages).split()) or "no answer in time"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    keep: bool = False
+    """Leave the cluster up."""
+    stop: bool = False
+    """End the cluster that was left up."""
+    state: str = STATE
+    """Folder of the registry, the artifacts and the logs."""
+
+
+def main() -> int:
+    # what follows the first `--` is the command's own, flags and all
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments, command = sys.argv[1:at], sys.argv[at + 1 :]
+    options = tyro.cli(Options, description=__doc__, args=arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        if options.stop:
+            stop(options.state)
+            return 0
+        if not command and not options.keep:
+            raise UserError("there is nothing to do: give a COMMAND after '--', or --keep to have a cluster that stays")
+        return _run(command, options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(command: list[str], options: Options) -> int:
+    status = 0
+    with local_cluster(options.state, keep=options.keep) as cluster:
+        log(f"Ray {cluster.dashboard_url}   MLflow {cluster.mlflow_uri}")
+        if command:
+            env = {**os.environ, **cluster.env}
+            try:
+                child = subprocess.Popen(command, env=env, preexec_fn=supervisor.die_with_parent)
+            except OSError as error:
+                raise UserError(f"{command[0]} cannot be run: {error.strerror}") from None
+            try:
+                status = child.wait()
+            except BaseException:
+                child.terminate()
+                child.wait()
+                raise
+        if options.keep:
+            log("The cluster stays up. In a shell that is to use it:")
+            for name, value in cluster.env.items():
+                if name != "PATH":
+                    log(f"    export {name}={value}")
+            log("and to end it:\n    python -m cluster.local --stop")
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
