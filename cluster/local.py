@@ -97,8 +97,8 @@ class Cluster:
         """
         from ray.job_submission import JobStatus, JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.WARNING)  # which files an upload leaves out is nobody's news
         client = JobSubmissionClient(self.dashboard_url, headers=self._headers())
+        logging.getLogger("ray").setLevel(logging.ERROR)  # which files an upload leaves out is nobody's news
         job = client.submit_job(
             entrypoint=entrypoint,
             runtime_env={
@@ -107,12 +107,11 @@ class Cluster:
             },
         )
         try:
-            asyncio.run(_copy_log(client, job))
-            while not (info := client.get_job_info(job)).status.is_terminal():
-                time.sleep(0.1)
+            asyncio.run(_follow(client, job))
         except BaseException:
             client.stop_job(job)
             raise
+        info = client.get_job_info(job)
         lines = client.get_job_logs(job).splitlines()
         if info.status != JobStatus.SUCCEEDED:
             errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
@@ -350,12 +349,24 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
         time.sleep(0.1)
 
 
-async def _copy_log(client: Any, job: str) -> None:
-    """A job's output onto stderr while it comes."""
-    # should the connection break, the job goes on and its status is asked anyway
-    with contextlib.suppress(RuntimeError):
+async def _follow(client: Any, job: str) -> None:
+    """Puts a job's output onto stderr while it comes, until the job ends."""
+    shown = 0
+
+    async def tail() -> None:
+        nonlocal shown
         async for text in client.tail_job_logs(job):
+            shown += len(text)
             print(text, end="", file=sys.stderr, flush=True)
+
+    tailing = asyncio.create_task(tail())
+    while not (await asyncio.to_thread(client.get_job_status, job)).is_terminal():
+        await asyncio.sleep(0.2)
+    # the tail learns of the end 5 s late: what it has not shown yet is fetched instead
+    tailing.cancel()
+    with contextlib.suppress(asyncio.CancelledError, RuntimeError):
+        await tailing
+    print(client.get_job_logs(job)[shown:], end="", file=sys.stderr, flush=True)
 
 
 def _last_json_object(lines: list[str]) -> dict[str, Any] | None:

@@ -1,0 +1,137 @@
+"""The embedded cluster: real Ray, real MLflow, started, used and ended; no process may outlive it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cluster.local import CHECKOUT, Cluster, local_cluster
+from refiner import UserError
+
+pytestmark = pytest.mark.cluster
+
+
+def marked(mark: str) -> set[int]:
+    """Processes that have `mark` in the environment they were started with."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(condition, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_the_command_that_started_it(number, tmp_path):
+    mark = f"MARK_{uuid.uuid4().hex}"
+    # SPT_NOENV: Ray's workers would otherwise write their title over their environment, and hide from this test
+    env = {**os.environ, mark: "1", "SPT_NOENV": "1"}
+    # the command leaves a daemon of its own on the cluster: a detached actor
+    script = (
+        "import ray, time, pathlib; ray.init();"
+        "actor = ray.remote(type('Idle', (), {})).options(name='idle', lifetime='detached').remote();"
+        "ray.get(actor.__ray_ready__.remote()); pathlib.Path('ready').touch(); time.sleep(600)"
+    )
+    command = [sys.executable, "-m", "cluster.local", "--state", str(tmp_path / "state"), "--"]
+    driver = subprocess.Popen(
+        [*command, sys.executable, "-c", script],
+        env={**env, "PYTHONPATH": str(CHECKOUT)},
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert wait_until((tmp_path / "ready").exists, 120)
+    assert len(marked(mark)) > 8  # or the test looks for nothing
+    (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
+    driver.wait(30)
+    assert wait_until(lambda: not marked(mark), 30), f"left: {marked(mark)}"
+    assert not (tmp_path / "state/cluster.json").exists() or number == signal.SIGKILL
+
+
+def test_a_cluster_that_is_kept_stays_and_stops_when_told_to(tmp_path):
+    mark = f"MARK_{uuid.uuid4().hex}"
+    env = {**os.environ, mark: "1", "SPT_NOENV": "1"}
+    command = [sys.executable, "-m", "cluster.local", "--state", str(tmp_path)]
+    kept = subprocess.run([*command, "--keep"], env=env, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, timeout=120)
+    exports = dict(
+        line.strip().removeprefix("export ").split("=", 1) for line in kept.stderr.splitlines() if "export" in line
+    )
+    cluster = Cluster.from_environment(exports)
+    assert httpx.get(f"{cluster.mlflow_uri}/health").status_code == 200
+
+    with pytest.raises(UserError, match="already up"), local_cluster(tmp_path):
+        pass
+
+    subprocess.run([*command, "--stop"], env=env, cwd=CHECKOUT, check=True, timeout=60)
+    assert wait_until(lambda: not marked(mark), 10), f"left: {marked(mark)}"
+    assert not cluster.token_path.exists()
+    again = subprocess.run([*command, "--stop"], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
+    assert again.returncode == 2 and again.stderr.startswith("error: no cluster is up on ")
+
+
+def test_a_job_runs_in_a_small_upload_of_the_checkout_and_its_last_json_line_comes_back(cluster):
+    script = (
+        "import json, pathlib, rayjobs, sys, os;"
+        "size = sum(p.stat().st_size for p in pathlib.Path().rglob('*') if p.is_file());"
+        "print(json.dumps({'size': size, 'python': sys.executable, 'names': sorted(os.listdir()), 'env': os.environ['X'],"
+        " 'mlflow': os.environ['MLFLOW_TRACKING_URI']})); print('not json')"
+    )
+    summary = cluster.submit(f'python -c "{script}"', env={"X": "y"})
+    assert summary["env"] == "y"
+    assert summary["mlflow"] == cluster.mlflow_uri
+    assert Path(summary["python"]).resolve() == Path(sys.executable).resolve()
+    assert {"refiner", "rayjobs", "serve"} <= set(summary["names"])
+    assert not {".git", "data", "runs", ".venv"} & set(summary["names"])
+    assert summary["size"] < 20e6
+
+
+def test_a_failed_job_raises_its_own_line_of_error(cluster, capfd):
+    job = "python -m rayjobs.launch_is_no_job"
+    with pytest.raises(UserError, match=r"No module named rayjobs\.launch_is_no_job"):
+        cluster.submit(job)
+    with pytest.raises(UserError, match=r"failed \(FAILED\): no videos in x$"):
+        cluster.submit("""python -c 'import sys; print("error: no videos in x"); print("more"); sys.exit(2)'""")
+    assert "no videos in x" in capfd.readouterr().err
+
+
+def test_nothing_is_served_without_the_token_or_to_other_machines(cluster):
+    assert httpx.get(f"{cluster.dashboard_url}/api/jobs/").status_code == 401
+    assert cluster.token_path.stat().st_mode & 0o077 == 0
+    foreign = httpx.get(f"{cluster.mlflow_uri}/api/2.0/mlflow/experiments/search", headers={"Host": "evil.example"})
+    assert foreign.status_code == 403
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            address, port = local.split(":")
+            if state == "0A" and int(port, 16) in cluster_ports(cluster):
+                # 127.0.0.1, plain or mapped into IPv6
+                assert address in ("0100007F", "0000000000000000FFFF00000100007F"), local
+
+
+def cluster_ports(cluster: Cluster) -> set[int]:
+    addresses = (cluster.ray_address, cluster.dashboard_url, cluster.mlflow_uri)
+    return {int(address.rpartition(":")[2]) for address in addresses}
+
+
+def test_a_server_that_does_not_start_is_named_with_the_end_of_its_log(tmp_path):
+    (tmp_path / "mlflow.db").write_text("this is no database")
+    reason = r"(?s)mlflow ended at once; the end of .*mlflow.log reads:.*not a database"
+    with pytest.raises(UserError, match=reason), local_cluster(tmp_path):
+        pass
