@@ -88,3 +88,36 @@ def logical_cpus() -> int:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cluster_cores() -> int:
+    """Cores of the cluster that this process is connected to, or its CPUs where Ray was told of fewer.
+
+    Ray's own count is no measure: it may be set above the cores (see `ray_session`), and work that computes on every
+    logical CPU would then only get in its own way.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    count = ray.remote(num_cpus=0)(cores)
+    found = []
+    for node in ray.nodes():
+        cpus = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
+        if cpus:
+            on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            found.append(
+                (cpus, cores() if node["NodeID"] == here else count.options(scheduling_strategy=on_node).remote())
+            )
+    return sum(min(cpus, at if isinstance(at, int) else ray.get(at)) for cpus, at in found)
+
+
+def quiet_ray_data() -> None:
+    """Turns Ray Data's own progress bars and messages off: jobs report their own progress."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    # videos take minutes, and actors guard against those that hang
+    context.execution_no_progress_timeout_s = -1
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

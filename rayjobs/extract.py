@@ -1,0 +1,184 @@
+"""Extract: videos in, observations out. MediaPipe on every frame, one Parquet file per video.
+
+    python -m rayjobs.extract --videos data/aistpp/videos --out data/observations
+
+A video whose file is there, whole and made by the same estimator is done; the same command again does exactly the rest.
+A video that cannot be read, crashes its decoder or hangs costs that video alone: see the folder `failures` in --out.
+"""
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+
+from rayjobs.launch import cluster_cores, launch, log, quiet_ray_data, ray_session
+from rayjobs.progress import Progress
+from rayjobs.storage import list_videos
+from refiner import UserError
+from refiner.estimator import EstimatorInfo, PoseEstimator, estimator_info, model_path
+from refiner.isolation import ChildError, Isolated
+from refiner.observe import is_done
+
+ATTEMPTS = 2  # for a video whose process dies or stalls: the cause may have been the machine's
+VIDEOS_PER_PROCESS = 200  # then a fresh one, so that what native code leaks cannot add up over days
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    videos: str
+    """Folder or glob of the videos."""
+    out: str
+    """Folder of the observations: <video>.parquet for each video, failures/<video>.json for those that failed."""
+    model: str = "full"
+    """MediaPipe's pose model: lite, full, heavy, or the path of a .task file."""
+    stride: int = 1
+    """Observe every stride-th frame."""
+    actors: int = 0
+    """Videos at once; 0: as many as the cluster has cores."""
+    stall_s: float = 120
+    """A video that makes no progress for so many seconds is given up."""
+    retry_failed: bool = False
+    """Take up again what an earlier run recorded under failures/."""
+    max_failures: int = 100
+    """End the run when more videos than this have failed: then something is wrong with more than the videos."""
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise UserError(f"--stride is {self.stride}: give 1 for every frame, 2 for every second one, …")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    videos: int
+    """Found."""
+    done_before: int
+    """Already there, whole and by the same estimator."""
+    failed_before: int
+    """Failed in an earlier run, and left alone."""
+    extracted: int
+    failed: int
+    frames: int
+    detected: int
+    """Frames with a person."""
+    seconds: float
+    """Of work, added up over all actors."""
+    failures: dict[str, str]
+    """Reason by video."""
+
+
+class Extractor:
+    """An actor: takes one video at a time through decoding and MediaPipe to a finished file, in a child process of its own.
+
+    INPUT row: video, out, failure (paths), size (bytes). OUTPUT row: video, size, frames, detected, seconds, error.
+    """
+
+    def __init__(self, model: list[ray.ObjectRef], stride: int, stall_s: float) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._model = Path(self._folder.name, "pose.task")
+        self._model.write_bytes(ray.get(model[0]))
+        self._stride = stride
+        self._observe = Isolated("refiner.observe:observe", stall_s=stall_s, calls_per_process=VIDEOS_PER_PROCESS)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        result = {"video": row["video"], "size": row["size"], "frames": 0, "detected": 0, "seconds": 0.0, "error": ""}
+        arguments = {"video": row["video"], "out": row["out"], "model": str(self._model), "stride": self._stride}
+        attempts = 0
+        while attempts < ATTEMPTS:
+            attempts += 1
+            try:
+                result |= self._observe(lambda frames: None, **arguments)
+                Path(row["failure"]).unlink(missing_ok=True)
+                return result
+            except UserError as error:  # the file's own fault: it will not be another file the next time
+                reason, trace = str(error), ""
+                break
+            except ChildError as error:
+                reason, trace = error.reason, error.trace
+        failure = {"video": row["video"], "reason": reason, "attempts": attempts, "traceback": trace}
+        write_text_atomically(Path(row["failure"]), json.dumps(failure, indent=1))
+        return result | {"error": reason}
+
+
+def run(options: Options) -> Summary:
+    videos = list_videos(options.videos)
+    model = model_path(options.model)
+    PoseEstimator(model).close()  # a wrong model or a missing system library ends the run here, not every video
+    out = Path(options.out).absolute()
+    rows = [
+        {"video": str(v.path), "size": v.size, "out": str(out / f"{v.name}.parquet"),
+         "failure": str(out / "failures" / f"{v.name}.json")}
+        for v in videos
+    ]  # fmt: skip
+    done, failed, todo = plan(rows, estimator_info(model), options.stride, options.retry_failed)
+    log(f"{len(videos):,} videos: {done:,} done, {failed:,} failed before, {len(todo):,} to do")
+    results: list[dict[str, Any]] = []
+    if todo:
+        with ray_session(), Progress("videos", len(todo), sum(row["size"] for row in todo)) as progress:
+            for result in extracted(todo, model, options):
+                results.append(result)
+                progress.add(1, result["size"], failed=bool(result["error"]), frames=result["frames"])
+                failures = {r["video"]: r["error"] for r in results if r["error"]}
+                if len(failures) > options.max_failures:
+                    raise UserError(
+                        f"{len(failures)} videos failed, more than --max-failures, the last one because {result['error']}; "
+                        f"every reason is in {out / 'failures'}"
+                    )
+    failures = {r["video"]: r["error"] for r in results if r["error"]}
+    for video, reason in failures.items():
+        log(f"failed: {video}: {reason}")
+    return Summary(
+        videos=len(videos),
+        done_before=done,
+        failed_before=failed,
+        extracted=len(results) - len(failures),
+        failed=len(failures),
+        frames=sum(r["frames"] for r in results),
+        detected=sum(r["detected"] for r in results),
+        seconds=sum(r["seconds"] for r in results),
+        failures=failures,
+    )
+
+
+def plan(
+    rows: list[dict[str, Any]], estimator: EstimatorInfo, stride: int, retry_failed: bool
+) -> tuple[int, int, list[dict[str, Any]]]:
+    """Which videos are done, how many failed before and are left alone, and the rows of those to do, longest first."""
+    with ThreadPoolExecutor(32) as pool:  # reads the end of each file: mostly waiting
+        done = list(pool.map(lambda row: is_done(row["out"], estimator, stride), rows))
+    rest = [row for row, is_there in zip(rows, done, strict=True) if not is_there]
+    todo = [row for row in rest if retry_failed or not Path(row["failure"]).exists()]
+    # a long video that starts last would keep one core busy while all others are idle
+    return sum(done), len(rest) - len(todo), sorted(todo, key=lambda row: row["size"], reverse=True)
+
+
+def extracted(rows: list[dict[str, Any]], model: Path, options: Options) -> Iterator[dict[str, Any]]:
+    """The rows' results, as they come."""
+    quiet_ray_data()
+    actors = min(options.actors or cluster_cores(), len(rows))
+    videos = ray.data.from_items(rows, override_num_blocks=len(rows))
+    return videos.map(
+        Extractor,
+        fn_constructor_args=([ray.put(model.read_bytes())], options.stride, options.stall_s),
+        # one video in flight per actor: a second one would wait behind a long first while others are idle
+        compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
+        num_cpus=1,
+    ).iter_rows()
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+if __name__ == "__main__":
+    launch(run, Options)
