@@ -1,0 +1,324 @@
+"""The refiner's network and its checkpoints.
+
+`PoseAwareDepthRefiner` lets the joints of a pose look at each other (self-attention over 17 tokens), told which way the
+body faces, and answers with a correction and a confidence per joint. Its default configuration is the published baseline,
+226,116 parameters. Trained by `refiner.training`, used through `refiner.inference.DepthRefiner`.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from refiner.errors import UserError
+from refiner.skeleton import MIRROR, NUM_JOINTS
+
+ARCHITECTURE = "PoseAwareDepthRefiner"
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+AXES = {"z": (2,), "xyz": (0, 1, 2)}
+# The network speaks in units of 10 cm, the size of a typical depth error, so that its outputs are of order one.
+METRES_PER_OUTPUT = 0.1
+# Angle harmonics that the linear term multiplies the pose with: cos θ, sin θ, cos 2θ, sin 2θ.
+LINEAR_HARMONICS = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefinerConfig:
+    """What a checkpoint's network looks like. The defaults are the published baseline."""
+
+    width: int = 64
+    """Size of a joint's token."""
+    layers: int = 4
+    heads: int = 4
+    feedforward: int = 256
+    frequencies: int = 12
+    """Fourier features of the azimuth: cos kθ and sin kθ for k = 1 … this."""
+    dropout: float = 0.0
+    taps_s: tuple[float, ...] = (0.0,)
+    """Moments that the network sees, in seconds from the pose that is refined. (0.0,) is a single frame; a temporal window
+    lists more of them. In seconds and not in frames, so that a model trained at 30 frames a second works at 60."""
+    image_points: bool = False
+    """Whether the crop-normalised image points are inputs too."""
+    axes: Literal["z", "xyz"] = "z"
+    """What is corrected: depth alone, or all three coordinates."""
+    linear: bool = False
+    """Adds a linear term (pose, visibility, azimuth and their products), solved in closed form before training starts, so
+    that the network only learns what ridge regression cannot."""
+    symmetric: bool = False
+    """In use (not in training), answers are averaged with those for the mirrored pose: a mirrored pose then gets the
+    mirrored answer exactly, at twice the cost."""
+    smoothing_s: float = 0.0
+    """Sigma of the Gaussian over time that refined clips pass through at the end, seconds; 0 leaves it out."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "taps_s", tuple(float(t) for t in self.taps_s))
+        if self.width % self.heads:
+            raise UserError(f"width {self.width} is no multiple of {self.heads} heads: choose one that is")
+        if 0.0 not in self.taps_s:
+            raise UserError(f"taps_s {self.taps_s} lacks 0.0: the pose that is refined must be among what is seen")
+        if self.axes not in AXES:
+            raise UserError(f"axes '{self.axes}' is unknown: choose z or xyz")
+
+    @property
+    def centre(self) -> int:
+        """Index of the tap that is the refined pose itself."""
+        return self.taps_s.index(0.0)
+
+    @property
+    def linear_features(self) -> int:
+        """Length of a row of `linear_features`."""
+        taps = len(self.taps_s)
+        per_joint = 3 * taps + 1 + 3 * 2 * LINEAR_HARMONICS + 2 * self.image_points
+        return 1 + 2 * LINEAR_HARMONICS + NUM_JOINTS * per_joint
+
+
+class Inputs(NamedTuple):
+    """A batch of what the network sees; T is the number of taps. Made by `refiner.inference.prepare` and nowhere else."""
+
+    poses: Tensor  # (B, T, 17, 3) m, virtual camera frame, root-centred
+    visibility: Tensor  # (B, T, 17) 0 … 1
+    azimuth: Tensor  # (B,) degrees, signed, of the pose at the centre tap
+    image_points: Tensor  # (B, T, 17, 2) crop-normalised
+
+    def to(self, device: torch.device | str) -> "Inputs":
+        return Inputs(*(t.to(device) for t in self))
+
+
+class Outputs(NamedTuple):
+    """What the network answers."""
+
+    poses: Tensor  # (B, 17, 3) m, the corrected poses, virtual camera frame
+    log_scale: Tensor  # (B, 17) log of the expected |error| in depth, metres
+
+
+def mirrored(inputs: Inputs) -> Inputs:
+    """The same batch in a mirror: x negated, left and right exchanged, the azimuth's sign changed."""
+    return Inputs(
+        mirror_joints(inputs.poses),
+        inputs.visibility[..., MIRROR],
+        -inputs.azimuth,
+        mirror_joints(inputs.image_points),
+    )
+
+
+def mirror_joints(points: Tensor) -> Tensor:
+    """(..., 17, C) -> the same in a mirror; `refiner.geometry.mirror` for tensors."""
+    flip = torch.ones(points.shape[-1], device=points.device)
+    flip[0] = -1
+    return points[..., MIRROR, :] * flip
+
+
+def harmonics(azimuth: Tensor, count: int) -> Tensor:
+    """(B,) degrees -> (B, 2·count): cos kθ and sin kθ for k = 1 … count; continuous across ±180°."""
+    angles = torch.deg2rad(azimuth)[:, None] * torch.arange(1, count + 1, device=azimuth.device, dtype=azimuth.dtype)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def linear_features(inputs: Inputs, config: RefinerConfig) -> Tensor:
+    """Rows of the linear term: 1, angle, visibility, poses at all taps, the pose × angle, image points.
+
+    Returns:
+        (B, config.linear_features).
+    """
+    pose = inputs.poses[:, config.centre].flatten(1)  # (B, 51)
+    angle = harmonics(inputs.azimuth, LINEAR_HARMONICS)  # (B, 4)
+    parts = [
+        torch.ones_like(angle[:, :1]),
+        angle,
+        inputs.visibility[:, config.centre],
+        inputs.poses.flatten(1),
+        (pose[:, :, None] * angle[:, None, :]).flatten(1),
+    ]
+    if config.image_points:
+        parts.append(inputs.image_points[:, config.centre].flatten(1))
+    return torch.cat(parts, dim=-1)
+
+
+class Block(nn.Module):
+    """One encoder layer: joints look at each other, then each is worked on alone. Normalised before each part."""
+
+    def __init__(self, config: RefinerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.heads, self.dropout = config.heads, config.dropout
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, config.feedforward), nn.Linear(config.feedforward, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 17, D)
+        batch, joints, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(batch, joints, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, 17, D/H) each
+        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, joints, width)
+        x = x + F.dropout(self.out(seen), self.dropout, self.training)
+        return x + F.dropout(self.down(F.gelu(self.up(self.norm2(x)))), self.dropout, self.training)
+
+
+class PoseAwareDepthRefiner(nn.Module):
+    """Corrects the depth of MediaPipe's poses.
+
+    The taps of a temporal window are further channels of each joint's token, so a window costs hardly more than a single
+    frame, and a single pose is a window that stands still.
+    """
+
+    def __init__(self, config: RefinerConfig = RefinerConfig()) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        channels = len(config.taps_s) * (4 + 2 * config.image_points)
+        self.input = nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
+        self.joint = nn.Parameter(torch.randn(NUM_JOINTS, width) * 0.02)
+        self.view = nn.Sequential(nn.Linear(2 * config.frequencies, width), nn.GELU(), nn.Linear(width, width))
+        self.merge = nn.Linear(2 * width, width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.correction = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 3))
+        self.scale = nn.Sequential(nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, 1))
+        # An untrained refiner changes nothing (or is its linear term alone).
+        nn.init.zeros_(self.correction[-1].weight)
+        nn.init.zeros_(self.correction[-1].bias)
+        nn.init.zeros_(self.scale[-1].weight)
+        nn.init.zeros_(self.scale[-1].bias)
+        # Not parameters: which axes are corrected, the linear term, and what turns an expected error into a probability.
+        mask = torch.zeros(3)
+        mask[list(AXES[config.axes])] = METRES_PER_OUTPUT
+        self.register_buffer("axes", mask, persistent=False)
+        if config.linear:
+            self.register_buffer("linear", torch.zeros(config.linear_features, NUM_JOINTS * 3))
+        self.register_buffer("calibration", torch.tensor([-3.0, 1.0]))
+
+    def forward(self, inputs: Inputs) -> Outputs:
+        if not self.config.symmetric or self.training:
+            return self._answer(inputs)
+        both = self._answer(Inputs(*(torch.cat(pair) for pair in zip(inputs, mirrored(inputs), strict=True))))
+        poses, log_scale = (t.unflatten(0, (2, -1)) for t in both)
+        return Outputs(
+            (poses[0] + mirror_joints(poses[1])) / 2,
+            (log_scale[0] + log_scale[1][:, MIRROR]) / 2,
+        )
+
+    def _answer(self, inputs: Inputs) -> Outputs:
+        config = self.config
+        batch = inputs.poses.shape[0]
+        channels = [inputs.poses, inputs.visibility[..., None]]
+        if config.image_points:
+            channels.append(inputs.image_points)
+        x = torch.cat(channels, dim=-1)  # (B, T, 17, C)
+        x = x.transpose(1, 2).reshape(batch, NUM_JOINTS, -1)  # (B, 17, T·C)
+        x = self.input(x) + self.joint
+        view = self.view(harmonics(inputs.azimuth, config.frequencies))  # (B, D)
+        x = self.merge(torch.cat([x, view[:, None].expand_as(x)], dim=-1))
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        # what follows is in metres and small differences count: fp32, whatever autocast does above
+        correction = self.correction(x).float() * self.axes  # (B, 17, 3)
+        if config.linear:
+            with torch.autocast(x.device.type, enabled=False):
+                correction = correction + (linear_features(inputs, config) @ self.linear).view(batch, NUM_JOINTS, 3)
+        log_scale = self.scale(x).squeeze(-1).float() - 3.0  # starts at 5 cm, the error of a middling joint
+        return Outputs(inputs.poses[:, config.centre] + correction, log_scale.clamp(-7.0, 1.0))
+
+    def confidence(self, log_scale: Tensor) -> Tensor:
+        """(B, 17) expected |error| as log metres -> (B, 17) probability that the depth is within 5 cm of the truth.
+
+        A logistic curve whose two numbers `refiner.training.calibrate` fits on the validation split.
+        """
+        offset, slope = self.calibration
+        return torch.sigmoid(offset - slope * (log_scale - CONFIDENT_WITHIN_LOG))
+
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+
+# `confidence` is the probability that a joint's depth is within this of the truth.
+CONFIDENT_WITHIN_M = 0.05
+CONFIDENT_WITHIN_LOG = -2.995732  # its logarithm
+
+
+def save_checkpoint(model: PoseAwareDepthRefiner, folder: str | Path, card: dict[str, object] | None = None) -> Path:
+    """Writes `model.safetensors` and `config.json` into a folder, each whole or not at all.
+
+    Args:
+        model: the network; its weights are written as fp32.
+        folder: made where it is not there.
+        card: facts about the model (what it was trained on, its figures), kept under "card" in config.json.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().float().cpu().contiguous() for name, t in model.state_dict().items()}
+    content = {"architecture": ARCHITECTURE, "config": asdict(model.config), "card": card or {}}
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as part:
+        save_file(tensors, Path(part, WEIGHTS_FILE))
+        Path(part, CONFIG_FILE).write_text(json.dumps(content, indent=1) + "\n")
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            os.replace(Path(part, name), folder / name)
+    return folder
+
+
+def read_card(folder: str | Path) -> dict[str, object]:
+    """The facts that `save_checkpoint` was given."""
+    return _read_config(Path(folder))["card"]
+
+
+def load_checkpoint(folder: str | Path) -> PoseAwareDepthRefiner:
+    """Reads a checkpoint, ready for inference, on the CPU.
+
+    Raises:
+        UserError: a file is missing or damaged, or the weights belong to another architecture.
+    """
+    folder = Path(folder)
+    content = _read_config(folder)
+    known = {f.name for f in fields(RefinerConfig)}
+    unknown = sorted(set(content["config"]) - known)
+    if unknown:
+        raise UserError(
+            f"{folder / CONFIG_FILE} has options this version does not know ({', '.join(unknown)}): "
+            "it was written by a newer one; update pose-depth-refiner"
+        )
+    model = PoseAwareDepthRefiner(RefinerConfig(**content["config"]))
+    path = folder / WEIGHTS_FILE
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: a checkpoint is {WEIGHTS_FILE} beside {CONFIG_FILE}") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is no whole safetensors file ({error}): fetch or train it anew") from None
+    except RuntimeError:
+        raise UserError(
+            f"{path} does not hold the weights that {CONFIG_FILE} beside it describes: the two belong to different models"
+        ) from None
+    if not all(t.isfinite().all() for t in model.state_dict().values()):
+        raise UserError(f"{path} holds weights that are not finite: its training diverged; train it anew")
+    return model.eval()
+
+
+def _read_config(folder: Path) -> dict:
+    path = folder / CONFIG_FILE
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no checkpoint: {CONFIG_FILE} is missing there") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): fetch or train the checkpoint anew") from None
+    if (
+        not isinstance(content, dict)
+        or content.get("architecture") != ARCHITECTURE
+        or not isinstance(content.get("config"), dict)
+    ):
+        found = content.get("architecture") if isinstance(content, dict) else None
+        raise UserError(
+            f"{path} describes the architecture {found}, not {ARCHITECTURE}: it is another model's checkpoint"
+        )
+    return {"card": {}, **content}

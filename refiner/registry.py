@@ -1,0 +1,395 @@
+"""Runs and model versions in MLflow. The one place that talks to it.
+
+The server is what MLFLOW_TRACKING_URI names; without it a SQLite file under `runs/`. A version's files are the checkpoint
+(`model.safetensors`, `config.json`) and MLflow's own description; the code that loads it is `refiner/mlflow_model.py`
+("models from code"), so no pickle is written or read.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import queue
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refiner.errors import UserError
+
+NAME = "pose-depth-refiner"
+EXPERIMENT = "pose-depth-refiner"
+CANDIDATE, CHAMPION = "candidate", "champion"
+CHECKPOINT = "checkpoint"  # folder of the checkpoint inside a version's artifacts
+
+_SOURCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalModel:
+    """A registered version whose checkpoint is on this disk."""
+
+    path: Path
+    """Folder of the checkpoint."""
+    name: str
+    version: str
+    run_id: str
+    tags: dict[str, str]
+
+
+def tracking_uri() -> str:
+    """Where MLflow is: MLFLOW_TRACKING_URI, or `runs/mlflow.db` in the current folder (as an absolute path: Ray's workers
+    run elsewhere)."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'runs' / 'mlflow.db'}"
+
+
+def git_commit() -> str:
+    """The commit this code is at: GIT_COMMIT where it is set (a job's upload has no .git), else git's answer, else unknown."""
+    if commit := os.environ.get("GIT_COMMIT"):
+        return commit
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def start_run(
+    name: str, params: Mapping[str, Any], tags: Mapping[str, str] | None = None, parent: str | None = None
+) -> str:
+    """Creates a run and returns its id; the run stays open until `finish_run`."""
+    client = _client()
+    run = client.create_run(
+        _experiment(client),
+        run_name=name,
+        tags={
+            "git_commit": git_commit(),
+            **({"mlflow.parentRunId": parent} if parent else {}),
+            **(tags or {}),
+        },
+    )
+    _client().log_batch(run.info.run_id, params=_params(params))
+    return run.info.run_id
+
+
+def find_run(tag: str, value: str) -> str | None:
+    """Id of the newest run that carries this tag, or None."""
+    client = _client()
+    found = client.search_runs(
+        [_experiment(client)], f"tags.`{tag}` = '{value}'", max_results=1, order_by=["attributes.start_time DESC"]
+    )
+    return found[0].info.run_id if found else None
+
+
+def reopen_run(run_id: str) -> None:
+    """Marks a run that was interrupted as running again."""
+    _client().update_run(run_id, status="RUNNING")
+
+
+def finish_run(run_id: str, failed: bool = False) -> None:
+    _client().set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+    """Logs numbers of a run; those that are not finite are left out."""
+    MetricLog(run_id).log(metrics, step).close()
+
+
+def log_files(run_id: str, folder: str | Path, under: str | None = None) -> None:
+    """Uploads a folder's files as artifacts of a run."""
+    _client().log_artifacts(run_id, str(folder), under)
+
+
+def run_url(run_id: str) -> str:
+    """Where a browser shows the run, or the store's address where that is no server."""
+    uri = tracking_uri()
+    return (
+        f"{uri.rstrip('/')}/#/experiments/{_client().get_run(run_id).info.experiment_id}/runs/{run_id}"
+        if uri.startswith("http")
+        else uri
+    )
+
+
+class MetricLog:
+    """Sends a run's metrics from a thread of its own, so that training never waits for MLflow, and keeps what could not be
+    sent until MLflow is back."""
+
+    def __init__(self, run_id: str, uri: str | None = None) -> None:
+        self._run_id, self._uri = run_id, uri or tracking_uri()
+        self._queue: queue.SimpleQueue = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._deadline = float("inf")
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._send_all, daemon=True, name="mlflow-metrics")
+        self._thread.start()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> "MetricLog":
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        batch = [Metric(key, float(value), now, step) for key, value in metrics.items() if np.isfinite(value)]
+        self._queue.put(batch)
+        return self
+
+    def close(self, patience_s: float = 120.0) -> None:
+        """Waits until everything is sent, for `patience_s` at most.
+
+        Raises:
+            UserError: MLflow did not come back in time.
+        """
+        self._deadline = time.monotonic() + patience_s
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise UserError(
+                f"MLflow at {self._uri} could not be reached for {patience_s:g} s ({self._error}): "
+                "start it again; the checkpoints are kept, and the same command goes on from there"
+            )
+
+    def _send_all(self) -> None:
+        client = None
+        while (batch := self._queue.get()) is not None:
+            while True:
+                try:
+                    client = client or _client(self._uri)
+                    client.log_batch(self._run_id, metrics=batch)
+                    self._error = None
+                    break
+                except Exception as error:  # whatever the reason is, training goes on
+                    self._error = error
+                    if self._closing.is_set() and time.monotonic() > self._deadline:
+                        return
+                    time.sleep(1.0)
+
+
+# --- model versions ---------------------------------------------------------------------------------------------------
+
+
+def register(
+    checkpoint: str | Path,
+    run_id: str,
+    *,
+    example: tuple[np.ndarray, np.ndarray],
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+) -> str:
+    """Makes a checkpoint a version of the registered model and gives it the alias `candidate`.
+
+    Args:
+        checkpoint: folder with model.safetensors and config.json.
+        run_id: the run that trained it.
+        example: poses (N, 17, 3) and visibility (N, 17) that a reader can try it with.
+        metrics: its figures; they become tags of the version, and metrics of the run.
+        tags: where it comes from (`dataset_fingerprint` …); the git commit is added.
+
+    Returns:
+        The version.
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+    poses = TensorSpec(np.dtype(np.float32), (-1, 17, 3), "poses")
+    visibility = TensorSpec(np.dtype(np.float32), (-1, 17), "visibility")
+    signature = ModelSignature(
+        inputs=Schema([poses, visibility]),
+        outputs=Schema(
+            [
+                TensorSpec(np.dtype(np.float32), (-1, 17, 3), "refined"),
+                TensorSpec(np.dtype(np.float32), (-1, 17), "confidence"),
+                TensorSpec(np.dtype(np.float32), (-1,), "view_angle"),
+            ]
+        ),
+        params=ParamSchema([ParamSpec("sequence", "boolean", False)]),
+    )
+    client = _client()
+    log_metrics(run_id, metrics)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, CHECKPOINT)  # its name becomes the name inside the version
+        shutil.copytree(checkpoint, folder)
+        description = Path(scratch, "model")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about the example, which is added below
+            mlflow.pyfunc.save_model(
+                description,
+                python_model=str(Path(__file__).with_name("mlflow_model.py")),
+                artifacts={CHECKPOINT: str(folder)},
+                signature=signature,
+                # named here: MLflow would otherwise load the model in a child process to find them out; this package
+                # itself is on no index and must be installed beside them
+                pip_requirements=["mlflow", "numpy", "pyarrow", "safetensors", "torch"],
+            )
+        _save_example(description, {"poses": example[0], "visibility": example[1]})
+        client.log_artifacts(run_id, str(description), "model")
+    if not client.search_registered_models(f"name = '{NAME}'"):
+        client.create_registered_model(NAME, description="Corrects the depth of MediaPipe's 3D poses.")
+    version = client.create_model_version(
+        NAME,
+        source=f"{client.get_run(run_id).info.artifact_uri}/model",
+        run_id=run_id,
+        tags={
+            "git_commit": git_commit(),
+            **tags,
+            **{f"metric.{key}": f"{value:.6g}" for key, value in metrics.items()},
+        },
+    )
+    set_alias(CANDIDATE, version.version)
+    return str(version.version)
+
+
+def _save_example(model: Path, example: dict[str, np.ndarray]) -> None:
+    # save_model(input_example=…) would run the model in a child process to check it, for ten seconds
+    from mlflow.models import Model
+    from mlflow.models.utils import _Example
+
+    description = Model.load(model)
+    saved = _Example(example)
+    saved.save(model)
+    description.saved_input_example_info = saved.info
+    description.save(model / "MLmodel")
+
+
+def set_alias(alias: str, version: str) -> None:
+    _client().set_registered_model_alias(NAME, alias, version)
+
+
+def get_alias(alias: str) -> str | None:
+    """The version that carries the alias, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(_client().get_model_version_by_alias(NAME, alias).version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise _unreachable(error) from error
+
+
+def download(source: str, into: str | Path | None = None) -> LocalModel:
+    """Brings a registered version onto this disk; a version that is there already is not fetched again.
+
+    When MLflow cannot be reached, what this machine fetched last under the same source is used.
+
+    Args:
+        source: "models:/pose-depth-refiner@champion" or "models:/pose-depth-refiner/3".
+        into: folder that keeps the versions; ~/.cache/pose-depth-refiner/models by default.
+
+    Raises:
+        UserError: no such model, alias or version; or MLflow is out of reach and nothing is kept.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    match = _SOURCE.fullmatch(source)
+    if match is None:
+        raise UserError(f"'{source}' names no model: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3")
+    name, alias, number = match["name"], match["alias"], match["version"]
+    cache = Path(into or Path.home() / ".cache" / "pose-depth-refiner" / "models", name)
+    # which version a source meant when it was last asked for, for the time when MLflow is down
+    server = hashlib.sha256(tracking_uri().encode()).hexdigest()[:8]
+    memory = cache / f".{alias or number}-{server}"
+    client = _client()
+    try:
+        version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise UserError(
+                f"{source} is not in the registry at {tracking_uri()}: {_what_is_there(client, name)}"
+            ) from None
+        if memory.exists() and (kept := _kept(cache / memory.read_text(), name)):
+            _log.warning(
+                "MLflow at %s is out of reach; going on with version %s from this disk", tracking_uri(), kept.version
+            )
+            return kept
+        raise _unreachable(error) from None
+    # the run's id, too: a new registry counts its versions from 1 again
+    folder = cache / f"{version.version}-{version.run_id[:12]}"
+    if _kept(folder, name) is None:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as part:
+            mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=part, tracking_uri=tracking_uri())
+            checkpoint = next(Path(part).glob(f"**/artifacts/{CHECKPOINT}"))
+            _write_identity(checkpoint, version)
+            try:
+                os.replace(checkpoint, folder)
+            except OSError:  # another process was quicker; its copy is as good
+                if _kept(folder, name) is None:
+                    raise
+    memory.write_text(folder.name)
+    kept = _kept(folder, name)
+    assert kept is not None
+    return kept
+
+
+def _write_identity(folder: Path, version: Any) -> None:
+    identity = {"version": str(version.version), "run_id": version.run_id, "tags": dict(version.tags)}
+    (folder / "version.json").write_text(json.dumps(identity))
+
+
+def _kept(folder: Path, name: str) -> LocalModel | None:
+    try:
+        identity = json.loads((folder / "version.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return LocalModel(path=folder, name=name, **identity)
+
+
+def _what_is_there(client: Any, name: str) -> str:
+    found = client.search_registered_models(f"name = '{name}'")
+    if not found:
+        return "nothing is registered under that name yet; train a model with 'python -m rayjobs.train'"
+    aliases = ", ".join(f"@{a}" for a in sorted(client.get_registered_model(name).aliases)) or "none"
+    return f"its aliases are {aliases}; 'python -m rayjobs.evaluate' sets @{CHAMPION}"
+
+
+def _unreachable(error: Exception) -> UserError:
+    return UserError(
+        f"MLflow at {tracking_uri()} does not answer ({error}): is it running, and is MLFLOW_TRACKING_URI right?"
+    )
+
+
+def _client(uri: str | None = None) -> Any:
+    from mlflow import MlflowClient
+
+    uri = uri or tracking_uri()
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _experiment(client: Any) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return found.experiment_id
+    uri = tracking_uri()
+    # a server knows where artifacts go; beside a bare database they go into a folder next to it
+    location = (
+        Path(uri.removeprefix("sqlite:///")).with_name("artifacts").as_uri() if uri.startswith("sqlite") else None
+    )
+    return client.create_experiment(EXPERIMENT, artifact_location=location)
+
+
+def _params(params: Mapping[str, Any]) -> list:
+    from mlflow.entities import Param
+
+    return [Param(key, str(value)) for key, value in params.items()]
