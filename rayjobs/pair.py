@@ -1,0 +1,207 @@
+"""Pair: observations and ground truth in, training pairs out, by split.
+
+    python -m rayjobs.pair --observations data/observations --dataset data/aistpp --out data/pairs
+
+Frames are matched by timestamp and brought into the virtual camera frame. What is left out is counted by reason in
+summary.json. The folder --out is replaced as a whole, when everything in it is ready.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+import ray
+import ray.data
+
+from rayjobs.launch import launch, log, quiet_ray_data, ray_session, to_json
+from rayjobs.progress import Progress
+from refiner import UserError, aistpp, records
+from refiner.pairing import disjoint_splits, official_splits, pair_sequence
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    observations: str
+    """Folder of the observations that 'rayjobs.extract' wrote."""
+    dataset: str
+    """Root of the dataset: the folder that holds annotations/."""
+    out: str
+    """Folder of the pairs: split=train, split=val, split=test, and summary.json."""
+    split_by: Literal["official", "choreography"] = "official"
+    """official: as the dataset's authors split it. choreography: no dancer and no choreography in two splits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    pairs: dict[str, int]
+    """By split."""
+    sequences: dict[str, int]
+    """By split."""
+    videos: int
+    """Observed, of which `videos_left_out` could not be paired."""
+    videos_left_out: dict[str, int]
+    """By reason."""
+    frames: int
+    """Of the videos that were paired."""
+    frames_left_out: dict[str, int]
+    """By reason."""
+    mediapipe_depth_cm: dict[str, float]
+    """Mean |Δz| of MediaPipe as it is, by split."""
+    split_by: str
+    estimator: dict[str, str]
+    fingerprint: str
+    """Of the pairs' content: the same pairs, the same fingerprint."""
+
+
+def run(options: Options) -> Summary:
+    videos, estimator = observed_videos(Path(options.observations))
+    dataset = aistpp.Dataset(Path(options.dataset).absolute())
+    problems: dict[str, str] = {}
+    rows = list(plan(videos, dataset, options.split_by, problems))
+    out = Path(options.out).absolute()
+    building = _new_folder_for(out)
+    try:
+        results = paired(rows, dataset, building) if rows else []
+        for result in results:
+            problems |= result["problems"]
+        summary = summarise(results, problems, len(videos), estimator, options.split_by)
+        (building / SUMMARY).write_text(json.dumps(to_json(asdict(summary) | {"problems": problems}), indent=1))
+        _put_in_place(building, out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return summary
+
+
+def observed_videos(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Observation file by video, and the estimator that made them all."""
+    videos = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
+    if not videos:
+        raise UserError(f"there are no observations in {folder}: run 'python -m rayjobs.extract' to make them")
+    made_by: dict[str, str] = {}
+    for name, path in videos.items():
+        made_by.setdefault((pq.read_schema(path).metadata or {}).get(b"estimator", b"{}").decode(), name)
+    if len(made_by) > 1:
+        raise UserError(
+            f"the observations in {folder} were made by different estimators, as those of {' and '.join(made_by.values())}: "
+            "their errors differ, so give each estimator a folder of its own"
+        )
+    return videos, json.loads(next(iter(made_by)))
+
+
+def plan(
+    videos: dict[str, Path], dataset: aistpp.Dataset, split_by: str, problems: dict[str, str]
+) -> Iterator[dict[str, Any]]:
+    """One row per sequence with its split; videos that belong to none go to `problems`, with the reason."""
+    by_sequence: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for video, path in videos.items():
+        try:
+            by_sequence[aistpp.Name.parse(video).sequence].append((video, str(path)))
+        except UserError:
+            problems[video] = "its name is no AIST++ name, which would say to what annotation and camera it belongs"
+    if not by_sequence:
+        return
+    splits = official_splits(dataset) if split_by == "official" else disjoint_splits(list(by_sequence))
+    for sequence, members in by_sequence.items():
+        if sequence in splits:
+            yield {"sequence": sequence, "split": splits[sequence], "videos": members}
+        else:
+            problems |= dict.fromkeys(
+                (video for video, _ in members), "its sequence is in none of the dataset's splits"
+            )
+
+
+def paired(rows: list[dict[str, Any]], dataset: aistpp.Dataset, out: Path) -> list[dict[str, Any]]:
+    """Pairs all sequences, in parallel, into files below `out`."""
+    results = []
+    with ray_session(), Progress("sequences", len(rows), len(rows)) as progress:
+        quiet_ray_data()
+        items = [{"sequence": json.dumps(row)} for row in rows]
+        sequences = ray.data.from_items(items, override_num_blocks=len(items))
+        for item in sequences.map(_pair_one, fn_args=(str(dataset.root), str(out))).iter_rows():
+            results.append(json.loads(item["result"]))
+            progress.add(1, 1, pairs=results[-1]["pairs"])
+    return results
+
+
+def _pair_one(item: dict[str, str], root: str, out: str) -> dict[str, str]:
+    """INPUT row: a sequence, its split and its videos. OUTPUT row: counts and problems. Writes the sequence's pairs."""
+    row = json.loads(item["sequence"])
+    found, problems = pair_sequence(aistpp.Dataset(Path(root)), row["videos"])
+    pairs, split = found.pairs, row["split"]
+    result = {"split": split, "problems": problems, "frames": found.frames, "left_out": found.left_out, "pairs": 0}
+    if pairs is not None:
+        file = Path(out, f"split={split}", f"{row['sequence']}.parquet")
+        records.write_atomically(pairs.to_table(), file, {"sequence": row["sequence"], "split": split})
+        error = np.abs(pairs.corrupted - pairs.ground_truth)[..., 2].mean(dtype=np.float64)
+        result |= {
+            "pairs": len(pairs),
+            "depth_error_m": float(error),
+            "digest": str(records.content_digest(pairs, split)),
+        }
+    return {"result": json.dumps(result)}
+
+
+def summarise(
+    results: list[dict[str, Any]], problems: dict[str, str], videos: int, estimator: dict[str, str], split_by: str
+) -> Summary:
+    """Raises:
+    UserError: nothing could be paired.
+    """
+    for reason, number in Counter(problems.values()).most_common():
+        example = next(video for video, r in problems.items() if r == reason)
+        log(f"left out: {number:,} videos, as {example}: {reason}")
+    useful = [r for r in results if r["pairs"]]
+    if not useful:
+        reason = next(iter(problems.values()), "in no frame there was both a person and a ground truth")
+        raise UserError(f"none of the {videos} videos could be paired, the first one because {reason}")
+    by_split = {split: [r for r in useful if r["split"] == split] for split in aistpp.SPLITS}
+    return Summary(
+        pairs={split: sum(r["pairs"] for r in those) for split, those in by_split.items()},
+        sequences={split: len(those) for split, those in by_split.items()},
+        videos=videos,
+        videos_left_out=Counter(problems.values()),
+        frames=sum(r["frames"] for r in results),
+        frames_left_out=sum((Counter(r["left_out"]) for r in results), Counter()),
+        mediapipe_depth_cm={
+            split: 100 * sum(r["depth_error_m"] * r["pairs"] for r in those) / sum(r["pairs"] for r in those)
+            for split, those in by_split.items()
+            if those
+        },
+        split_by=split_by,
+        estimator=estimator,
+        fingerprint=records.fingerprint_of(int(r["digest"]) for r in useful),
+    )
+
+
+def _new_folder_for(out: Path) -> Path:
+    """A folder beside `out` to build in. A folder of something else is not replaced."""
+    if out.exists() and any(out.iterdir()) and not (out / SUMMARY).exists():
+        raise UserError(f"--out {out} holds something other than pairs: name another folder, for it would be replaced")
+    building = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
+    building.mkdir(parents=True)
+    return building
+
+
+def _put_in_place(building: Path, out: Path) -> None:
+    """A folder cannot be replaced in one step: the old one is moved away first, and whoever reads sees one or none."""
+    if out.exists():
+        old = building.with_suffix(".old")
+        os.replace(out, old)
+        os.replace(building, out)
+        shutil.rmtree(old)
+    else:
+        os.replace(building, out)
+
+
+if __name__ == "__main__":
+    launch(run, Options)
