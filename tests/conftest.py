@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.local import Cluster, local_cluster
+from refiner.geometry import azimuth, crop_normalise, view_angle
+from refiner.records import Pairs
+from refiner.skeleton import root_centred
+
+from cluster.local import CHECKOUT, Cluster, local_cluster
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -50,3 +54,106 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         yield running
         os.environ.clear()
         os.environ.update(before)
+
+
+def register_model(folder: Path, seed: int = 0) -> str:
+    """Registers a refiner with random weights, so that it changes poses, and returns its version."""
+    import torch
+
+    from refiner import registry
+    from refiner.model import PoseAwareDepthRefiner, RefinerConfig, save_checkpoint
+
+    torch.manual_seed(seed)
+    model = PoseAwareDepthRefiner(RefinerConfig(taps_s=(-0.1, 0.0, 0.1), smoothing_s=0.05))
+    for head in (model.correction[-1], model.scale[-1]):
+        torch.nn.init.normal_(head.weight, std=0.3)
+    checkpoint = save_checkpoint(model, folder / f"checkpoint-{seed}")
+    example = np.zeros((1, 17, 3), np.float32), np.ones((1, 17), np.float32)
+    run = registry.start_run(f"random-{seed}", {})
+    return registry.register(checkpoint, run, example=example, metrics={}, tags={"dataset_fingerprint": "none"})
+
+
+@pytest.fixture(scope="session")
+def endpoint(cluster, tmp_path_factory) -> str:
+    """URL of the session's endpoint: serve/config.yaml as it is, serving a registered champion."""
+    from refiner import registry
+
+    registry.set_alias(registry.CHAMPION, register_model(tmp_path_factory.mktemp("champion")))
+    return cluster.deploy(CHECKOUT / "serve/config.yaml")
+
+
+@pytest.fixture(scope="session")
+def make_pairs():
+    """`make_pairs(sequences, …)`: pairs of invented people whose depth is wrong in a way that can be learnt.
+
+    Bodies keep their bones and move smoothly; the observed depth is squashed, shifted by joint and azimuth, bent by where
+    the limbs are, and noisy over time. For tests of what works on pairs; figures come from rendered dancers.
+    """
+    return _make_pairs
+
+
+def _make_pairs(
+    sequences: int,
+    *,
+    frames: int = 24,
+    cameras: int = 2,
+    fps: float = 30.0,
+    seed: int = 0,
+    dancers: int = 1000,
+    first: int = 0,
+) -> Pairs:
+    rng = np.random.default_rng(seed)
+    parts = []
+    # parent -> joint: mean direction (x right, y down, z away; the body's left is at +x) and length in metres
+    bones = [
+        (11, 5, (0.1, -1, 0), 0.50), (12, 6, (-0.1, -1, 0), 0.50), (5, 7, (0.3, 1, 0), 0.28), (6, 8, (-0.3, 1, 0), 0.28),
+        (7, 9, (0.2, 1, -0.5), 0.25), (8, 10, (-0.2, 1, -0.5), 0.25), (11, 13, (0, 1, -0.1), 0.42),
+        (12, 14, (0, 1, -0.1), 0.42), (13, 15, (0, 1, 0.2), 0.40), (14, 16, (0, 1, 0.2), 0.40),
+    ]  # fmt: skip
+    time = np.arange(frames) / fps
+
+    def wave(*shape: int, size: float) -> np.ndarray:  # smooth in time, (frames, *shape)
+        speed, phase = rng.uniform(0.3, 1.2, shape), rng.uniform(0, 2 * np.pi, shape)
+        return size * np.sin(2 * np.pi * time.reshape(-1, *[1] * len(shape)) * speed + phase)
+
+    for s in range(first, first + sequences):
+        body = np.zeros((frames, 17, 3))
+        size = rng.uniform(0.85, 1.15)
+        body[:, 11, 0], body[:, 12, 0] = 0.12 * size, -0.12 * size
+        for parent, joint, direction, length in bones:
+            towards = np.array(direction) + wave(3, size=0.9 if joint > 6 else 0.15) + rng.normal(0, 0.3, 3)
+            towards /= np.linalg.norm(towards, axis=-1, keepdims=True)
+            body[:, joint] = body[:, parent] + towards * length * size
+        neck = body[:, 5:7].mean(1)
+        for joint, offset in enumerate(
+            ((0, -0.2, -0.12), (0.03, -0.23, -0.1), (-0.03, -0.23, -0.1), (0.07, -0.2, 0), (-0.07, -0.2, 0))
+        ):
+            body[:, joint] = neck + np.array(offset) * size
+        turn = rng.uniform(0, 360) + wave(size=40.0)
+        for camera in range(cameras):
+            angle = np.radians(turn + camera * 360 / cameras)
+            c, n, z, o = np.cos(angle), np.sin(angle), np.zeros(frames), np.ones(frames)
+            rotation = np.stack([c, z, -n, z, o, z, n, z, c], -1).reshape(-1, 3, 3)
+            truth = np.einsum("nij,nkj->nki", rotation, body)
+            height = np.linspace(0.2, 1, 17)
+            depth = 0.75 * truth[..., 2] + 0.08 * height * (c + 0.5 * n)[:, None]
+            depth += 0.06 * np.sin(6 * truth[..., 0]) * np.sin(4 * truth[..., 1]) + wave(17, size=0.02)
+            depth += rng.normal(0, 0.01, depth.shape)
+            seen = np.concatenate([truth[..., :2] + rng.normal(0, 0.01, (frames, 17, 2)), depth[..., None]], -1)
+            seen, truth = root_centred(seen).astype(np.float32), root_centred(truth).astype(np.float32)
+            azimuths = azimuth(seen).astype(np.float32)
+            parts.append(
+                Pairs(
+                    sequence=np.full(frames, f"gBR_sBM_cAll_d{s % dancers + 1:02d}_mBR0_ch{s + 1:02d}", dtype=object),
+                    camera=np.full(frames, f"c{camera + 1:02d}", dtype=object),
+                    frame=np.arange(frames, dtype=np.int32),
+                    timestamp_us=np.rint(time * 1e6).astype(np.int64),
+                    corrupted=seen,
+                    ground_truth=truth,
+                    visibility=rng.uniform(0.6, 1, (frames, 17)).astype(np.float32),
+                    image_points=crop_normalise(seen[..., :2]),
+                    view_angle=view_angle(azimuths),
+                    azimuth=azimuths,
+                )
+            )
+    return Pairs.concatenate(parts)

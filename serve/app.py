@@ -1,0 +1,176 @@
+"""The endpoint: the registry's champion behind HTTP, on Ray Serve.
+
+    serve run serve.app:app                      # defaults
+    serve run serve/config.yaml                  # or: serve deploy serve/config.yaml
+
+One deployment holds the model and answers HTTP itself: a hop through a second one costs more than refining a pose.
+"""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from refiner import UserError
+from refiner.inference import Refinement, validate_poses
+from serve import codec, problems
+from serve.live import LiveModel, Served
+from serve.schemas import AppArgs, Health, Info, Problem, RefineBody, RefineResult, Refused
+
+# A request of up to this many poses runs on the event loop (a thread's hand-over costs as much as 8 poses); a longer one
+# runs in a thread, so that single poses do not wait behind clips.
+INLINE_POSES = 8
+
+
+class RefineEndpoint:
+    """A replica: its model, and the routes that use it."""
+
+    def __init__(self, args: AppArgs) -> None:
+        # a registry that is away must cost a poll seconds, not the minutes of MLflow's own defaults
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+        if not torch.cuda.is_available():
+            # what this replica reserved; torch would take every core and replicas would fight
+            torch.set_num_threads(args.threads)
+        self.args = args
+        self.live = LiveModel(
+            args.model,
+            device=args.device,
+            poll_s=args.poll_s,
+            cache=Path(args.cache).expanduser(),
+            now=lambda: datetime.now(UTC),
+            on_swap=lambda result: None,
+        )
+        self._clips = ThreadPoolExecutor(1, thread_name_prefix="clips")
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_api(self)
+
+    def check_health(self) -> None:
+        self.live.check()
+
+    async def refine(self, served: Served, request: codec.RefineRequest) -> Refinement:
+        """
+        Raises:
+            UserError: the poses make no sense.
+        """
+        if not request.poses.size:
+            raise UserError('"poses" is empty: send at least one')
+        poses, visibility, image_points = (
+            array[None] if array is not None and request.poses.ndim == 2 else array  # one pose may come bare
+            for array in (request.poses, request.visibility, request.image_points)
+        )
+        options = {"image_points": image_points, "sequence": request.sequence}
+        if request.fps is not None:
+            options["fps"] = request.fps
+        if len(poses) > self.args.max_poses:
+            validate_poses(poses, visibility, self.args.max_poses)
+        if len(poses) <= INLINE_POSES:
+            return served.refiner.predict(poses, visibility, **options)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._clips, lambda: served.refiner.predict(poses, visibility, **options)
+        )
+
+
+def build_api(endpoint: RefineEndpoint) -> FastAPI:
+    """The routes. Their bodies are read by hand: pydantic on a request's poses costs more than refining them."""
+    api = FastAPI(
+        title="pose-depth-refiner",
+        description="Corrects the depth of MediaPipe's 3D poses. Metres, virtual camera frame, COCO-17 or MediaPipe-33.",
+        version="1",
+        responses={code: {"model": Problem, "content": {"application/problem+json": {}}} for code in (422, 500)},
+    )
+    api.add_exception_handler(UserError, problems.on_user_error)
+    api.add_exception_handler(HTTPException, problems.on_http_exception)
+    api.add_exception_handler(Exception, problems.on_defect)
+    limit = int(endpoint.args.max_body_mb * 1e6)
+
+    @api.post(
+        "/v1/refine",
+        response_model=None,
+        responses={
+            200: {"model": RefineResult, "content": {codec.ARROW: {"schema": {"type": "string", "format": "binary"}}}},
+            **{code: {"model": Problem} for code in (413, 415)},
+        },
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    codec.JSON: {"schema": RefineBody.model_json_schema(ref_template="#/components/schemas/{model}")},
+                    codec.ARROW: {"schema": {"type": "string", "format": "binary"}},
+                },
+            }
+        },
+    )
+    async def refine(request: Request) -> Response:
+        """Corrects poses. JSON or an Arrow IPC stream, in and out, by the body's content type."""
+        kind = request.headers.get("content-type", codec.JSON).partition(";")[0].strip().lower()
+        if kind == codec.JSON:
+            decode, encode = codec.decode_json, codec.encode_json
+        elif kind == codec.ARROW:
+            decode, encode = codec.decode_arrow, codec.encode_arrow
+        else:
+            raise HTTPException(415, f"the body is {kind}: send {codec.JSON} or {codec.ARROW}")
+        content = decode(await read_body(request, limit))
+        served = endpoint.live.current
+        found = await endpoint.refine(served, content)
+        response = codec.RefineResponse(
+            poses=found.poses, confidence=found.confidence, view_angle=found.view_angle, model=served.model
+        )
+        return Response(encode(response), media_type=kind, headers={"x-model-version": served.model["version"]})
+
+    @api.get("/healthz")
+    async def healthz() -> Health:
+        """The replica is there and its model answers with finite numbers."""
+        endpoint.check_health()
+        return Health(status="ok")
+
+    @api.get("/info")
+    async def info() -> Info:
+        """Which model answers, where it comes from, and what became of the others."""
+        live = endpoint.live
+        served = live.current
+        return Info(
+            model=served.model,
+            run_id=served.run_id,
+            tags=dict(served.tags),
+            source=live.source,
+            device=str(served.refiner.device),
+            loaded_at=served.loaded_at,
+            registry=live.registry,
+            refused=[Refused(version=version, reason=reason) for version, reason in live.refused.items()],
+        )
+
+    return api
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, if it has at most `limit` bytes.
+
+    Raises:
+        HTTPException: 413.
+    """
+    too_large = HTTPException(413, f"the body has more than {limit:,} bytes: send the clip in parts")
+    if int(request.headers.get("content-length", 0)) > limit:
+        raise too_large
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def app(args: AppArgs) -> Application:
+    """Builds the application from a config's `args`."""
+    return serve.deployment(serve.ingress()(RefineEndpoint)).bind(args)

@@ -1,0 +1,196 @@
+"""Poses over HTTP: bodies as JSON and as Arrow IPC streams, into arrays and back. Used by the endpoint and by its client.
+
+Here only the form is decided; whether the poses make sense is `refiner.inference.validate_poses`' business. No pickle
+anywhere: both formats can carry data only.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from refiner import UserError
+
+JSON = "application/json"
+ARROW = "application/vnd.apache.arrow.stream"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefineRequest:
+    poses: np.ndarray  # (N, 17 or 33, 3) m, virtual camera frame; one pose may come without the first axis
+    visibility: np.ndarray | None = None  # (N, 17 or 33) 0 … 1
+    image_points: np.ndarray | None = None  # (N, 17 or 33, 2) pixels
+    sequence: bool = False  # the poses are consecutive frames of one clip
+    fps: float | None = None  # of that clip; None is the refiner's default
+
+
+# Numbers that a joint has in each array.
+COORDINATES = {"poses": 3, "visibility": 1, "image_points": 2}
+KEYS = tuple(field.name for field in dataclasses.fields(RefineRequest))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefineResponse:
+    """Refined poses and who refined them."""
+
+    poses: np.ndarray  # (N, 17, 3) float32, m, virtual camera frame; "refined" on the wire
+    confidence: np.ndarray  # (N, 17) float32, probability that the joint's depth is within 5 cm
+    view_angle: np.ndarray  # (N,) float32, degrees, 0 frontal – 90 profile
+    model: Mapping[str, str]  # {"name", "version"}
+
+
+def decode_json(body: bytes) -> RefineRequest:
+    """
+    Raises:
+        UserError: it is no JSON object, or holds something else than the contract's keys, or ragged lists.
+    """
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"the body is not JSON: {error}") from None
+    if not isinstance(content, dict) or content.get("poses") is None:
+        raise UserError('the body is to be an object with "poses", a list of N × 17 × 3 (or 33 × 3) numbers in metres')
+    if unknown := content.keys() - set(KEYS):
+        raise UserError(f'the body has "{min(unknown)}": known are {", ".join(KEYS)}')
+    sequence, fps = content.get("sequence", False), content.get("fps")
+    if not isinstance(sequence, bool):
+        raise UserError('"sequence" is to be true or false')
+    if fps is not None and (isinstance(fps, bool) or not isinstance(fps, int | float)):
+        raise UserError('"fps" is to be a number')
+    arrays = {
+        name: _array(name, content[name])
+        for name in ("poses", "visibility", "image_points")
+        if content.get(name) is not None
+    }
+    return RefineRequest(**arrays, sequence=sequence, fps=fps)
+
+
+def encode_json(response: RefineResponse) -> bytes:
+    return orjson.dumps(
+        {
+            "refined": np.ascontiguousarray(response.poses),
+            "confidence": np.ascontiguousarray(response.confidence),
+            "view_angle": np.ascontiguousarray(response.view_angle),
+            "model": response.model,
+        },
+        option=orjson.OPT_SERIALIZE_NUMPY,
+    )
+
+
+def encode_json_request(request: RefineRequest) -> bytes:
+    content = {name: value for name in KEYS if (value := getattr(request, name)) is not None}
+    for name, value in content.items():
+        if isinstance(value, np.ndarray):
+            content[name] = np.ascontiguousarray(value)
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def decode_json_response(body: bytes) -> RefineResponse:
+    content = orjson.loads(body)
+    return RefineResponse(
+        poses=np.asarray(content["refined"], dtype=np.float32),
+        confidence=np.asarray(content["confidence"], dtype=np.float32),
+        view_angle=np.asarray(content["view_angle"], dtype=np.float32),
+        model=content["model"],
+    )
+
+
+def decode_arrow(body: bytes) -> RefineRequest:
+    """
+    Columns of fixed-size lists of floats, one row a pose: `poses` (51 or 99 numbers), and if wanted `visibility` (17 or
+    33) and `image_points` (34 or 66); schema metadata `sequence` = "true" for a clip, and its `fps`.
+
+    Raises:
+        UserError: it is no Arrow IPC stream, or does not hold that.
+    """
+    data = _read_stream(body)
+    if "poses" not in data.column_names:
+        raise UserError('the Arrow stream has no column "poses" (fixed-size lists of 51 or 99 floats)')
+    if unknown := set(data.column_names) - set(COORDINATES):
+        raise UserError(f'the Arrow stream has a column "{min(unknown)}": known are {", ".join(COORDINATES)}')
+    metadata = data.schema.metadata or {}
+    try:
+        fps = float(metadata[b"fps"]) if b"fps" in metadata else None
+    except ValueError:
+        raise UserError('"fps" in the metadata of the Arrow stream is to be a number') from None
+    arrays = {name: _points(name, _column(data, name)) for name in data.column_names}
+    return RefineRequest(**arrays, sequence=metadata.get(b"sequence") == b"true", fps=fps)
+
+
+def encode_arrow(response: RefineResponse) -> bytes:
+    columns = {"refined": response.poses, "confidence": response.confidence, "view_angle": response.view_angle}
+    return _write_stream(columns, {"model_name": response.model["name"], "model_version": response.model["version"]})
+
+
+def encode_arrow_request(request: RefineRequest) -> bytes:
+    columns = {name: value for name in COORDINATES if (value := getattr(request, name)) is not None}
+    metadata = {"sequence": "true" if request.sequence else "false"}
+    if request.fps is not None:
+        metadata["fps"] = repr(request.fps)
+    return _write_stream(columns, metadata)
+
+
+def decode_arrow_response(body: bytes) -> RefineResponse:
+    data = _read_stream(body)
+    metadata = data.schema.metadata
+    return RefineResponse(
+        poses=_column(data, "refined").reshape(data.num_rows, -1, 3),
+        confidence=_column(data, "confidence"),
+        view_angle=data.column("view_angle").to_numpy(),
+        model={"name": metadata[b"model_name"].decode(), "version": metadata[b"model_version"].decode()},
+    )
+
+
+def _array(name: str, values: object) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError):
+        raise UserError(f'"{name}" is to be lists of numbers, all of the same length') from None
+
+
+def _points(name: str, rows: np.ndarray) -> np.ndarray:
+    """(N, joints · coordinates) -> (N, joints, coordinates), or (N, joints) where a joint has one number only."""
+    coordinates = COORDINATES[name]
+    if rows.shape[1] % coordinates:
+        raise UserError(f'the lists of "{name}" have {rows.shape[1]} numbers: {coordinates} for each joint are wanted')
+    return rows.reshape(len(rows), -1, coordinates) if coordinates > 1 else rows
+
+
+def _read_stream(body: bytes) -> pa.Table:
+    try:
+        with pa.ipc.open_stream(body) as reader:
+            data = reader.read_all()
+        data.validate(full=True)  # offsets and lengths are a stranger's
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        raise UserError(f"the body is no Arrow IPC stream: {str(error).splitlines()[0]}") from None
+    return data
+
+
+def _column(data: pa.Table, name: str) -> np.ndarray:
+    """A column of fixed-size lists (nested or not) of floats as (rows, numbers a row) float32."""
+    column = data.column(name).combine_chunks()
+    values, numbers = column, 1
+    while pa.types.is_fixed_size_list(values.type):
+        numbers *= values.type.list_size
+        if values.null_count:
+            break
+        values = values.flatten()
+    if values is column or not pa.types.is_floating(values.type) or values.null_count:
+        raise UserError(f'the column "{name}" is to be fixed-size lists of floats without nulls, not {column.type}')
+    return values.to_numpy().astype(np.float32, copy=False).reshape(len(column), numbers)
+
+
+def _write_stream(columns: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    arrays = {}
+    for name, values in columns.items():
+        flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
+        size = int(np.prod(values.shape[1:]))
+        arrays[name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
+    data = pa.table(arrays).replace_schema_metadata(dict(metadata))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, data.schema) as writer:
+        writer.write_table(data)
+    return sink.getvalue().to_pybytes()

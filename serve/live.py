@@ -1,0 +1,198 @@
+"""The model that is being served, and how it changes while requests run.
+
+`LiveModel` holds one `Served` at a time behind one reference: whoever reads the reference keeps that model for the whole
+request, so no answer ever mixes two versions. A thread watches the registry's alias; a version that the alias names is
+downloaded, loaded and tried beside the one that serves, and takes its place only when it proved itself. The registry may
+be away at any time: what was downloaded once serves on, also in a replica that starts meanwhile.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from refiner import UserError, registry
+from refiner.inference import DepthRefiner, Refinement
+from refiner.skeleton import INDEX, NUM_JOINTS
+
+logger = logging.getLogger("ray.serve")
+Registry = Literal["reachable", "unreachable", "not used"]
+
+WARM_UP_SIZES = (
+    1,
+    2,
+    64,
+)  # lets every kernel that requests use be chosen, and its memory be taken, before the first one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """One version of the model, ready."""
+
+    refiner: DepthRefiner
+    model: Mapping[str, str]  # {"name", "version"}
+    run_id: str | None
+    tags: Mapping[str, str]
+    loaded_at: str
+
+
+class LiveModel:
+    def __init__(
+        self,
+        source: str,
+        *,
+        device: str | None,
+        poll_s: float,
+        cache: Path,
+        now: Callable[[], datetime],
+        on_swap: Callable[[str], None],
+    ) -> None:
+        """
+        Args:
+            source: "models:/name@alias" (followed), "models:/name/version", or a checkpoint's folder.
+            device: for `DepthRefiner`.
+            poll_s: seconds between two looks at the alias.
+            cache: folder where the last version that proved itself is remembered.
+            now: the clock.
+            on_swap: told "swapped" or "refused" after every attempt to change the version.
+
+        Raises:
+            UserError: there is no such model, or it is unusable, and none has proved itself before.
+        """
+        self.source = source
+        self.refused: dict[str, str] = {}  # version that the alias names, but was not taken -> why
+        self.registry: Registry = "reachable" if source.startswith("models:") else "not used"
+        self._device, self._now, self._on_swap = device, now, on_swap
+        key = hashlib.sha256(f"{registry.tracking_uri()} {source}".encode()).hexdigest()[:16]
+        self._remembered = cache / f"{key}.json"
+        self._stop = threading.Event()
+        self.current = self._start()
+        if "@" in source:
+            threading.Thread(target=self._watch, args=(poll_s,), name="champion-watch", daemon=True).start()
+
+    def close(self) -> None:
+        self._stop.set()
+
+    def check(self) -> None:
+        """Refines a pose.
+
+        Raises:
+            UserError: the answer is not finite; the replica is to be replaced.
+        """
+        try_out(self.current.refiner, sizes=(1,))
+
+    def _start(self) -> Served:
+        if not self.source.startswith("models:"):
+            return self._proved(DepthRefiner(self.source, device=self._device), run_id=None, tags={})
+        try:
+            local = registry.download(self.source)  # from this disk, if MLflow is away
+        except UserError as error:
+            return self._last_good(error)
+        try:
+            return self._load(local)
+        except Exception as error:
+            self._refuse(local.version, error)
+            return self._last_good(error)
+
+    def _load(self, local: registry.LocalModel) -> Served:
+        refiner = DepthRefiner(local.path, device=self._device)
+        refiner.name, refiner.version = local.name, local.version
+        served = self._proved(refiner, run_id=local.run_id, tags=local.tags)
+        record = {**dataclasses.asdict(local), "path": str(local.path)}
+        self._remembered.parent.mkdir(parents=True, exist_ok=True)
+        part = self._remembered.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps(record))
+        os.replace(part, self._remembered)
+        return served
+
+    def _proved(self, refiner: DepthRefiner, *, run_id: str | None, tags: Mapping[str, str]) -> Served:
+        try_out(refiner)
+        return Served(
+            refiner=refiner,
+            model={"name": refiner.name, "version": refiner.version},
+            run_id=run_id,
+            tags=tags,
+            loaded_at=self._now().isoformat(timespec="seconds"),
+        )
+
+    def _last_good(self, error: Exception) -> Served:
+        """What served before this replica started, where the registry offers nothing that does."""
+        try:
+            record = json.loads(self._remembered.read_text())
+        except (OSError, ValueError):
+            raise error from None
+        logger.error("%s: version %s, which served last, serves on", error, record["version"])
+        return self._load(registry.LocalModel(**{**record, "path": Path(record["path"])}))
+
+    def _watch(self, poll_s: float) -> None:
+        name, alias = self.source.removeprefix("models:/").split("@")
+        while not self._stop.wait(poll_s):
+            try:
+                version = registry.get_alias(alias)
+                self.refused = {refused: why for refused, why in self.refused.items() if refused == version}
+                if version is not None and version != self.current.model["version"] and version not in self.refused:
+                    self._change(registry.download(f"models:/{name}/{version}"))
+                self.registry = "reachable"
+            except Exception as error:  # MLflow away or ill: it is asked again, and what is here serves on
+                if self.registry == "reachable":
+                    logger.warning("%s: version %s serves on", error, self.current.model["version"])
+                self.registry = "unreachable"
+
+    def _change(self, local: registry.LocalModel) -> None:
+        try:
+            self.current = self._load(local)
+        except Exception as error:
+            self._refuse(local.version, error)
+        else:
+            logger.info("version %s serves now", local.version)
+            self._on_swap("swapped")
+
+    def _refuse(self, version: str, error: Exception) -> None:
+        self.refused[version] = str(error)
+        logger.error("version %s is refused: %s", version, error)
+        self._on_swap("refused")
+
+
+def standing_poses(count: int) -> np.ndarray:
+    """(count, 17, 3) m: a person standing upright, turned a little further from pose to pose."""
+    points = {
+        "nose": (0, -0.62, -0.08), "eye": (0.03, -0.65, -0.06), "ear": (0.07, -0.63, 0.0), "shoulder": (0.18, -0.48, 0.0),
+        "elbow": (0.22, -0.22, 0.02), "wrist": (0.24, 0.02, -0.03), "hip": (0.11, 0.0, 0.0), "knee": (0.12, 0.42, 0.01),
+        "ankle": (0.12, 0.82, 0.06),
+    }  # fmt: skip
+    pose = np.zeros((NUM_JOINTS, 3))
+    for name, joint in INDEX.items():
+        side, _, part = name.rpartition("_")
+        pose[joint] = points[part or name]
+        pose[joint, 0] *= -1 if side == "right" else 1
+    turn = np.linspace(0, np.pi / 2, count)
+    c, s, zero, one = np.cos(turn), np.sin(turn), np.zeros(count), np.ones(count)
+    about_y = np.stack([c, zero, s, zero, one, zero, -s, zero, c], axis=-1).reshape(count, 3, 3)
+    return np.einsum("nij,kj->nki", about_y, pose).astype(np.float32)
+
+
+def try_out(refiner: DepthRefiner, sizes: tuple[int, ...] = WARM_UP_SIZES) -> None:
+    """Refines some poses, each size as a batch and as a clip.
+
+    Raises:
+        UserError: the answers have the wrong shape or are not finite.
+    """
+    for size in sizes:
+        for sequence in (False, True):
+            found: Refinement = refiner.predict(standing_poses(size), sequence=sequence)
+            shapes = found.poses.shape, found.confidence.shape, found.view_angle.shape
+            if shapes != ((size, NUM_JOINTS, 3), (size, NUM_JOINTS), (size,)):
+                raise UserError(f"model {refiner.name} version {refiner.version} answers in the shapes {shapes}")
+            if not all(np.isfinite(a).all() for a in (found.poses, found.confidence, found.view_angle)):
+                raise UserError(
+                    f"model {refiner.name} version {refiner.version} answers with numbers that are not finite"
+                )

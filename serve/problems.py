@@ -1,0 +1,44 @@
+"""Errors over HTTP: RFC 9457 problem documents with one sentence that helps, and nothing of the inside."""
+
+import logging
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from refiner import UserError
+
+logger = logging.getLogger("ray.serve")
+
+TITLES = {
+    400: "Bad request",
+    401: "Unauthorized",
+    404: "Not found",
+    405: "Method not allowed",
+    408: "Request timeout",
+    413: "Content too large",
+    415: "Unsupported media type",
+    422: "Unprocessable content",
+    429: "Too many requests",
+    500: "Internal server error",
+    503: "Service unavailable",
+}
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    content = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail}
+    return Response(orjson.dumps(content), status, headers, media_type="application/problem+json")
+
+
+async def on_user_error(request: Request, error: UserError) -> Response:
+    return problem(422, str(error))
+
+
+async def on_http_exception(request: Request, error: HTTPException) -> Response:
+    return problem(error.status_code, error.detail, dict(error.headers or {}))
+
+
+async def on_defect(request: Request, error: Exception) -> Response:
+    logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(500, "Something is broken here; the request's id (x-request-id) leads to it in the logs.")

@@ -1,0 +1,98 @@
+"""The HTTP contract as pydantic models: for the OpenAPI documents and the app's arguments, never for a request's poses.
+
+Validating 17 × 3 floats a pose through pydantic costs more than refining them; `serve.codec` and
+`refiner.inference.validate_poses` do it on arrays.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Point = Annotated[list[float], Field(min_length=3, max_length=3)]
+Pose = Annotated[list[Point], Field(min_length=17, max_length=33)]
+
+
+class AppArgs(BaseModel):
+    """Arguments of the Serve application, `args:` in its config."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = "models:/pose-depth-refiner@champion"
+    """What is served: an alias (followed when it moves), a version, or a folder with a checkpoint."""
+    device: str | None = None
+    """A torch device; None is the GPU if this replica has one, else the CPU."""
+    threads: int = Field(default=1, gt=0)
+    """CPU threads of one replica's model, where it has no GPU; keep it to the `num_cpus` of the deployment."""
+    cache: str = "~/.cache/pose-depth-refiner/served"
+    """Folder that remembers which version served last, for a start while the registry offers none."""
+    poll_s: float = Field(default=2.0, gt=0)
+    """How often the registry is asked whether the alias has moved."""
+    max_poses: int = Field(default=16_384, gt=0)
+    """Longest clip of one request; 16,384 are 4.5 minutes at 60 fps, and 3.3 MB as Arrow."""
+    max_body_mb: float = Field(default=32, gt=0)
+    """Largest body; 16,384 poses of 33 joints with visibility are 27 MB as JSON."""
+    token_file: str | None = None
+    """File of bearer tokens, one a line, read again when it changes; POSE_API_TOKENS (comma-separated) is taken too."""
+    cors_origins: list[str] = []
+    """Web origins that may call; none by default."""
+    estimator_model: str | None = None
+    """MediaPipe's .task file for /v1/refine/video; None finds it as `refiner.estimator.model_path` does."""
+
+
+class ModelName(BaseModel):
+    name: str
+    version: str
+
+
+class RefineBody(BaseModel):
+    """Poses in metres in the virtual camera frame, as MediaPipe's world landmarks are (x right, y down, smaller z nearer)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"poses": [[[0.0, 0.0, 0.0]] * 17], "sequence": False}]}, extra="forbid"
+    )
+
+    poses: list[Pose] = Field(min_length=1, description="N × 17 × 3 (COCO) or N × 33 × 3 (MediaPipe); one pose too")
+    visibility: list[list[float]] | None = Field(default=None, description="N × 17 or N × 33, 0 … 1, as the poses")
+    image_points: list[list[list[float]]] | None = Field(
+        default=None, description="N × 17|33 × 2, pixels; improves some models"
+    )
+    sequence: bool = Field(default=False, description="the poses are consecutive frames of one clip")
+    fps: float | None = Field(default=None, gt=0, description="frames per second of that clip; 30 if not said")
+
+
+class RefineResult(BaseModel):
+    refined: list[Pose] = Field(description="N × 17 × 3, metres, virtual camera frame")
+    confidence: list[list[float]] = Field(description="N × 17, probability that the joint's depth is within 5 cm")
+    view_angle: list[float] = Field(description="N, degrees, 0 frontal – 90 profile")
+    model: ModelName
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+
+
+class Refused(BaseModel):
+    version: str
+    reason: str
+
+
+class Info(BaseModel):
+    """Who answers."""
+
+    model: ModelName
+    run_id: str | None
+    tags: dict[str, str] = Field(description="of the registry's version: the git commit, the dataset's fingerprint, …")
+    source: str
+    device: str
+    loaded_at: str = Field(description="ISO 8601, UTC")
+    registry: Literal["reachable", "unreachable", "not used"]
+    refused: list[Refused] = Field(description="versions that the alias named and that were not taken, and why")
+
+
+class Health(BaseModel):
+    status: Literal["ok"]

@@ -1,0 +1,142 @@
+"""The endpoint as its users meet it: a real Serve over HTTP, with a registered model."""
+
+import asyncio
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+
+from refiner import DepthRefiner, UserError
+from refiner.skeleton import FROM_MEDIAPIPE, NUM_LANDMARKS
+from serve import codec
+from serve.client import PART_POSES, AsyncClient, Client
+from serve.live import standing_poses
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def poses(rng) -> np.ndarray:
+    clip = standing_poses(40)
+    return clip + rng.normal(scale=0.02, size=clip.shape).astype(np.float32)
+
+
+@pytest.fixture
+def visibility(rng) -> np.ndarray:
+    return rng.uniform(size=(40, 17)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def champion(endpoint) -> DepthRefiner:
+    return DepthRefiner("models:/pose-depth-refiner@champion", device="cpu")
+
+
+@pytest.mark.parametrize("transport", ["json", "arrow"])
+@pytest.mark.parametrize("sequence", [False, True])
+def test_http_answers_what_the_library_answers(endpoint, champion, poses, visibility, transport, sequence):
+    with Client(endpoint, transport=transport) as client:
+        found = client.refine(poses, visibility, sequence=sequence, fps=25 if sequence else None)
+    expected = champion.predict(poses, visibility, sequence=sequence, **({"fps": 25} if sequence else {}))
+    np.testing.assert_allclose(found.poses, expected.poses, atol=1e-6)
+    np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-5)
+    np.testing.assert_allclose(found.view_angle, expected.view_angle, atol=1e-3)
+    assert found.model == {"name": "pose-depth-refiner", "version": champion.version}
+    assert np.abs(found.poses - poses).max() > 1e-3  # or this test compares two refiners that do nothing
+
+
+def test_mediapipe_landmarks_and_a_single_pose_are_taken_too(endpoint, poses, visibility):
+    landmarks = np.zeros((40, NUM_LANDMARKS, 3), dtype=np.float32)
+    landmarks[:, FROM_MEDIAPIPE] = poses
+    seen = np.zeros((40, NUM_LANDMARKS), dtype=np.float32)
+    seen[:, FROM_MEDIAPIPE] = visibility
+    with Client(endpoint) as client:
+        clip = client.refine(poses, visibility)
+        np.testing.assert_allclose(client.refine(landmarks, seen).poses, clip.poses, atol=1e-6)
+        np.testing.assert_allclose(client.refine(poses[3], visibility[3]).poses[0], clip.poses[3], atol=1e-5)
+    answer = httpx.post(
+        f"{endpoint}/v1/refine", json={"poses": poses[3].tolist(), "visibility": visibility[3].tolist()}
+    )
+    np.testing.assert_allclose(answer.json()["refined"][0], clip.poses[3], atol=1e-5)
+
+
+def test_a_long_clip_sent_in_parts_comes_back_as_one(endpoint, champion):
+    clip = np.tile(standing_poses(50), (PART_POSES // 40, 1, 1))
+    assert len(clip) > PART_POSES
+    expected = champion.predict(clip, sequence=True).poses
+    with Client(endpoint) as client:
+        np.testing.assert_allclose(client.refine(clip, sequence=True).poses, expected, atol=1e-5)
+
+    async def refine() -> np.ndarray:
+        async with AsyncClient(endpoint) as client:
+            return (await client.refine(clip, sequence=True)).poses
+
+    np.testing.assert_allclose(asyncio.run(refine()), expected, atol=1e-5)
+
+
+BAD_BODIES = [
+    (b"not json", "not JSON"),
+    (b"", "not JSON"),
+    (b"[]", "object with"),
+    (orjson.dumps({"pose": []}), "object with"),
+    (orjson.dumps({"poses": []}), "empty"),
+    (orjson.dumps({"poses": [[[0, 0]] * 17]}), "1×17×2"),
+    (orjson.dumps({"poses": [[[0, 0, 0]] * 16]}), "1×16×3"),
+    (orjson.dumps({"poses": [[[0, 0, 0]] * 17, [[0, 0, 0]]]}), "same length"),
+    (orjson.dumps({"poses": "seventeen"}), "lists of numbers"),
+    (orjson.dumps({"poses": [[["a", 0, 0]] * 17]}), "lists of numbers"),
+    (orjson.dumps({"poses": [[[None, 0, 0]] * 17]}), "nan"),
+    (orjson.dumps({"poses": [[[1e39, 0, 0]] * 17]}), "inf"),
+    (orjson.dumps({"poses": [[[400.0, 300.0, 0]] * 17]}), "metres"),
+    (orjson.dumps({"poses": standing_poses(1).tolist(), "visibility": [[1]]}), "visibility"),
+    (orjson.dumps({"poses": standing_poses(1).tolist(), "visbility": [[1] * 17]}), "visbility"),
+    (orjson.dumps({"poses": standing_poses(1).tolist(), "sequence": "yes"}), "sequence"),
+    (orjson.dumps({"poses": standing_poses(1).tolist(), "sequence": True, "fps": 0}), "fps"),
+    (orjson.dumps({"poses": standing_poses(1).tolist(), "image_points": [[[0, 0]] * 3]}), "image_points"),
+    (orjson.dumps({"poses": np.zeros((16_385, 17, 3), np.float32).tolist()}), "more than the 16384"),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), BAD_BODIES, ids=[says for _, says in BAD_BODIES])
+def test_bad_json_gets_one_sentence_that_helps(endpoint, body, says):
+    answer = httpx.post(f"{endpoint}/v1/refine", content=body, headers={"Content-Type": "application/json"}, timeout=30)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == 422 and problem["title"] == "Unprocessable content"
+    assert says in problem["detail"] and "\n" not in problem["detail"]
+
+
+def test_bad_arrow_other_types_and_large_bodies_are_refused(endpoint, poses):
+    good = codec.encode_arrow_request(codec.RefineRequest(poses=poses))
+    headers = {"Content-Type": codec.ARROW}
+    for body in (b"", b"junk", good[: len(good) // 2], good[:-400], good[100:]):
+        answer = httpx.post(f"{endpoint}/v1/refine", content=body, headers=headers)
+        assert answer.status_code == 422, answer.text
+    answer = httpx.post(f"{endpoint}/v1/refine", content=b"", headers={"Content-Type": "application/x-pickle"})
+    assert answer.status_code == 415
+    answer = httpx.post(f"{endpoint}/v1/refine", content=bytes(33_000_000), headers=headers)
+    assert answer.status_code == 413
+    answer = httpx.post(f"{endpoint}/v1/refine", content=iter([bytes(1_000_000)] * 33), headers=headers)  # no length
+    assert answer.status_code == 413
+    assert httpx.get(f"{endpoint}/v1/refine").status_code == 405
+    assert httpx.get(f"{endpoint}/nowhere").headers["content-type"] == "application/problem+json"
+
+
+def test_the_client_says_why_it_was_refused(endpoint):
+    with Client(endpoint) as client, pytest.raises(UserError, match="metres"):
+        client.refine(standing_poses(2) * 100)
+
+
+def test_it_says_who_answers_and_documents_itself(endpoint, champion):
+    assert httpx.get(f"{endpoint}/healthz").json() == {"status": "ok"}
+    with Client(endpoint) as client:
+        info = client.info()
+    assert info["model"] == {"name": "pose-depth-refiner", "version": champion.version}
+    assert info["registry"] == "reachable" and info["device"] == "cpu" and not info["refused"]
+    assert len(info["tags"]["git_commit"]) == 40 and info["tags"]["dataset_fingerprint"] == "none"
+    answer = httpx.post(f"{endpoint}/v1/refine", json={"poses": standing_poses(1).tolist()})
+    assert answer.headers["x-model-version"] == champion.version == answer.json()["model"]["version"]
+    assert httpx.get(f"{endpoint}/docs").status_code == 200
+    operation = httpx.get(f"{endpoint}/openapi.json").json()["paths"]["/v1/refine"]["post"]
+    assert set(operation["requestBody"]["content"]) == {codec.JSON, codec.ARROW}
