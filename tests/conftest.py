@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluster.local import CHECKOUT, Cluster, local_cluster
 from refiner.geometry import azimuth, crop_normalise, view_angle
 from refiner.records import Pairs
 from refiner.skeleton import root_centred
-
-from cluster.local import CHECKOUT, Cluster, local_cluster
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
