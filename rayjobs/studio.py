@@ -1,0 +1,111 @@
+"""Studio: a small synthetic AIST++ with exact truth. Drawn dancers, nine cameras, videos and annotations.
+
+    python -m rayjobs.studio --out data/studio --sequences 8 --seconds 1.5
+
+The same options give the same dataset; what is rendered already is left alone; more --sequences add to what is there.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from rayjobs.launch import cluster_cores, launch, log, ray_session
+from rayjobs.progress import Progress
+from refiner.aistpp import CAMERAS, SPLITS
+from refiner.studio.dataset import Spec, Take, is_whole, prepare, setting_files
+
+# Cameras of one sequence that one task films: they share the dancer's skinning, and a sequence still spreads over cores.
+CAMERAS_PER_TASK = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    out: str
+    """Root of the dataset: videos/, annotations/ …, as AIST++ has them."""
+    sequences: int = 8
+    """Sequences, each by a dancer of its own; 70 % for training, 10 % validation, 20 % test."""
+    seconds: float = 1.5
+    """Length of each sequence."""
+    fps: float = 60
+    """Frame rate of the videos. The annotations are at exactly 60 Hz in any case."""
+    seed: int = 0
+    """What everything is drawn from."""
+    size: tuple[int, int] = (1280, 720)
+    """Width and height of the videos in pixels."""
+    settings: str | None = None
+    """Folder of AIST++'s camera settings (setting1.json …) to film with; without it settings like theirs are drawn."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    dataset: str
+    sequences: dict[str, int]
+    """Number by split."""
+    videos: int
+    rendered: int
+    """Videos made by this run; the others were there."""
+    frames: int
+    """Made by this run."""
+    seconds: float
+
+
+def run(options: Options) -> Summary:
+    start = time.monotonic()
+    root = Path(options.out).absolute()
+    if options.settings is not None:
+        setting_files(options.settings)
+    spec = Spec(
+        sequences=options.sequences,
+        seconds=options.seconds,
+        fps=options.fps,
+        seed=options.seed,
+        size=options.size,
+        settings=None if options.settings is None else str(Path(options.settings).absolute()),
+    )
+    takes = prepare(root, spec)
+    todo = [take for take in takes if not is_whole(root, take)]
+    for take in todo:
+        take.write_annotations(root)
+    work = [
+        (take.spec, take.number, cameras)
+        for take in todo
+        for missing in [take.missing(root)]
+        for cameras in (missing[i : i + CAMERAS_PER_TASK] for i in range(0, len(missing), CAMERAS_PER_TASK))
+    ]
+    log(f"{len(takes)} sequences: {len(takes) - len(todo)} done, {len(todo)} to do")
+    videos, frames = sum(len(cameras) for *_, cameras in work), 0
+    if work:
+        with ray_session(), Progress("videos", videos, videos) as progress:
+            for made, count in filmed(work, root):
+                frames += count
+                progress.add(made, made, frames=count)
+    return Summary(
+        dataset=str(root),
+        sequences={split: sum(take.split == split for take in takes) for split in SPLITS},
+        videos=len(takes) * len(CAMERAS),
+        rendered=videos,
+        frames=frames,
+        seconds=round(time.monotonic() - start, 1),
+    )
+
+
+def filmed(work: list[tuple[Spec, int, list[str]]], root: Path):
+    """(videos, frames) of each piece of work as it is done; as many at once as the cluster has cores."""
+    film = ray.remote(num_cpus=1, max_retries=2)(_film)
+    todo, running, limit = list(reversed(work)), set(), cluster_cores()
+    while todo or running:
+        while todo and len(running) < limit:
+            running.add(film.remote(*todo.pop(), str(root)))
+        done, _ = ray.wait(list(running), num_returns=1)
+        running -= set(done)
+        yield from ray.get(done)
+
+
+def _film(spec: Spec, number: int, cameras: list[str], root: str) -> tuple[int, int]:
+    return len(cameras), Take(spec, number).film(Path(root), cameras)
+
+
+if __name__ == "__main__":
+    launch(run, Options)

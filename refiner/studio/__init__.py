@@ -1,0 +1,12 @@
+"""A small synthetic AIST++: procedural dancers, filmed by nine cameras, with exact truth.
+
+    body     a dancer: skeleton, smooth skinned mesh, clothes, face and hair, all drawn from a seed
+    motion   choreographies: dense tracks of joint rotations within human limits, feet planted on the floor
+    retarget the same tracks out of AIST++'s own keypoints: real motion on a drawn body
+    cameras  nine cameras laid out as AIST++'s
+    room     the background of each camera, drawn once
+    render   the rasteriser: a dancer into a picture of the room
+    dataset  sequences by name, seed and split; videos and annotations in AIST++'s layout
+
+Everything is a function of a seed and of numbers, never of time or of the machine. `rayjobs.studio` spreads it over a cluster.
+"""

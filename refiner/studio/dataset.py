@@ -1,0 +1,321 @@
+"""Sequences out of a seed, written as AIST++ lays its data out. `rayjobs.studio` calls this on every machine of a cluster.
+
+A sequence's content depends on the seed and on its number alone: a larger dataset begins with the smaller one.
+"""
+
+import dataclasses
+import json
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from refiner.aistpp import (
+    CAMERAS,
+    FPS,
+    GENRES,
+    METRES_PER_UNIT,
+    SPLITS,
+    Dataset,
+    Name,
+    read_cameras,
+    timestamps_us,
+    write_cameras,
+    write_pickle,
+)
+from refiner.errors import UserError
+from refiner.geometry import Camera
+from refiner.studio.body import Dancer, forward_kinematics
+from refiner.studio.cameras import FLOOR, draw_cameras, resized
+from refiner.studio.motion import Motion, dance
+from refiner.studio.render import Renderer
+from refiner.studio.room import Room
+from refiner.video import VideoWriter
+
+VERSION = 1  # raise it when the same options render something else than before
+MANIFEST = "studio.json"
+# The split of each ten sequences in turn: the smallest datasets have all three, larger ones 70/10/20 %.
+_PATTERN = ("train", "test", "val", "train", "train", "train", "test", "train", "train", "train")
+# Of each ten, these dance what the one before danced: as in AIST++, dancers share choreographies (within a split).
+_SHARED = (4, 8)
+# SMPL's pelvis in its template, metres: its `trans` is counted from the template's origin, not from the pelvis.
+_SMPL_PELVIS = np.array([-0.0018, -0.2233, 0.0282])
+_SMPL_HEIGHT = 1.72  # metres, of the template
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spec:
+    """What a rendered dataset is made from: the same spec gives the same bytes."""
+
+    sequences: int
+    seconds: float
+    fps: float
+    seed: int
+    size: tuple[int, int]  # width, height
+    settings: str | None  # folder of real camera settings
+
+    def __post_init__(self) -> None:
+        if self.sequences < 1:
+            raise UserError(f"there are {self.sequences} sequences to render: give one at least")
+        if not 0.1 <= self.seconds <= 600:
+            raise UserError(f"a sequence of {self.seconds} s: give 0.1 to 600 seconds")
+        if not 1 <= self.fps <= 240:
+            raise UserError(f"{self.fps} frames per second: give 1 to 240 (AIST++ has 60)")
+        if self.size[0] % 2 or self.size[1] % 2 or min(self.size) < 64 or max(self.size) > 4096:
+            raise UserError(f"a picture of {self.size[0]} × {self.size[1]}: give even numbers of pixels, 64 to 4096")
+        if self.seed < 0:
+            raise UserError(f"the seed is {self.seed}: give a whole number from 0 on")
+
+    @property
+    def frames(self) -> int:
+        """Of each video."""
+        return max(1, round(self.seconds * self.fps))
+
+    @property
+    def annotations(self) -> int:
+        """Of each sequence, at exactly 60 Hz whatever the videos' rate is."""
+        return max(1, round(self.seconds * FPS))
+
+
+def _seed(spec: Spec, what: str, number: int) -> int:
+    """A seed of its own for each thing that is drawn."""
+    kind = ("dancer", "choreography", "performance", "room", "cameras").index(what)
+    return int(np.random.SeedSequence([spec.seed, kind, number]).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class Take:
+    """One sequence: who dances what, where, and what the nine cameras are."""
+
+    spec: Spec
+    number: int
+
+    @property
+    def split(self) -> str:
+        return _PATTERN[self.number % len(_PATTERN)]
+
+    @property
+    def choreography(self) -> int:
+        return self.number - 1 if self.number % len(_PATTERN) in _SHARED else self.number
+
+    @property
+    def genre(self) -> str:
+        return tuple(GENRES)[self.choreography * 7 % len(GENRES)]
+
+    @property
+    def name(self) -> Name:
+        music = f"m{self.genre[1:]}{self.choreography % 6}"
+        return Name(self.genre, "sBM", "cAll", f"d{self.number + 1:02d}", music, f"ch{self.choreography + 1:02d}")
+
+    @cached_property
+    def dancer(self) -> Dancer:
+        return Dancer.draw(_seed(self.spec, "dancer", self.number))
+
+    @cached_property
+    def motion(self) -> Motion:
+        return dance(
+            self.genre,
+            _seed(self.spec, "choreography", self.choreography),
+            self.dancer,
+            _seed(self.spec, "performance", self.number),
+            self.spec.seconds,
+            FLOOR,
+        )
+
+    @cached_property
+    def _setting(self) -> tuple[str, dict[str, Camera]]:
+        rng = np.random.default_rng(_seed(self.spec, "cameras", self.number))
+        if self.spec.settings is None:
+            return f"setting{self.number + 1}", draw_cameras(rng, self.spec.size)
+        files = setting_files(self.spec.settings)
+        file = files[rng.integers(len(files))]
+        cameras = read_cameras(file.read_text(), file.stem)
+        return file.stem, {c.name: resized(c, self.spec.size) for c in cameras}
+
+    @property
+    def setting(self) -> str:
+        """Name of the camera setting."""
+        return self._setting[0]
+
+    @property
+    def cameras(self) -> dict[str, Camera]:
+        return self._setting[1]
+
+    @cached_property
+    def room(self) -> Room:
+        return Room.draw(np.random.default_rng(_seed(self.spec, "room", self.number)), FLOOR, self.cameras)
+
+    def bones(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """((n, 24, 3, 3), (n, 24, 3)) where the bones are at these times, world, metres."""
+        return forward_kinematics(*self.motion.at(times), self.dancer.offsets)
+
+    def joints(self, times: np.ndarray) -> np.ndarray:
+        """(n, 17, 3) the truth at these times, world, metres."""
+        return self.dancer.joints(*self.bones(times))
+
+    # --- files
+
+    def video(self, root: Path, camera: str) -> Path:
+        return root / "videos" / f"{self.name.with_camera(camera)}.mp4"
+
+    def missing(self, root: Path) -> list[str]:
+        """Cameras whose video is not there. A video appears under its name when it is whole."""
+        return [camera for camera in CAMERAS if not self.video(root, camera).exists()]
+
+    def write_annotations(self, root: Path) -> None:
+        """keypoints3d, keypoints2d and motions, as AIST++ has them."""
+        times = np.arange(self.spec.annotations) / FPS
+        joints = self.joints(times)
+        file = f"{self.name}.pkl"
+        centimetres = joints / METRES_PER_UNIT
+        write_pickle(
+            root / "annotations/keypoints3d" / file,
+            {"keypoints3d": centimetres, "keypoints3d_optim": centimetres.copy()},
+        )
+        seen = np.stack([self.cameras[camera].project(joints) for camera in CAMERAS])
+        certain = np.ones((*seen.shape[:-1], 1))
+        write_pickle(
+            root / "annotations/keypoints2d" / file,
+            {
+                "keypoints2d": np.concatenate([seen, certain], axis=-1).astype(np.float32),
+                "det_scores": np.ones(seen.shape[:2], np.float32),
+                "timestamps": timestamps_us(len(times)),
+            },
+        )
+        write_pickle(root / "annotations/motions" / file, self._smpl(times))
+
+    def _smpl(self, times: np.ndarray) -> dict[str, object]:
+        """The motion as SMPL parameters. The studio's skeleton is SMPL's tree in SMPL's zero pose, so rotations carry over;
+        its bones are not SMPL's, so a body posed with them resembles the dancer without being it."""
+        from scipy.spatial.transform import Rotation
+
+        rotations, root = self.motion.at(times)
+        scaling = self.dancer.build.height / _SMPL_HEIGHT / METRES_PER_UNIT
+        return {
+            "smpl_loss": 0.0,
+            "smpl_poses": Rotation.from_matrix(rotations.reshape(-1, 3, 3))
+            .as_rotvec()
+            .reshape(-1, 72)
+            .astype(np.float32),
+            "smpl_scaling": np.array([scaling], np.float32),
+            "smpl_trans": (root / METRES_PER_UNIT - scaling * _SMPL_PELVIS).astype(np.float32),
+        }
+
+    def film(self, root: Path, cameras: Sequence[str], progress: Callable[[], None] = lambda: None) -> int:
+        """Renders the videos of some cameras, frame by frame for all of them: skinning and shadows are shared.
+
+        Args:
+            root: of the dataset.
+            cameras: names c01 … c09.
+            progress: called after each moment.
+
+        Returns:
+            Frames rendered.
+        """
+        renderer = Renderer(self.dancer, self.room.light, FLOOR)
+        times = np.arange(self.spec.frames) / self.spec.fps
+        turned, placed = self.bones(times)
+        sets = [_Set(self.room, self.cameras[camera]) for camera in cameras]
+        writers = [VideoWriter(self.video(root, camera), self.spec.size, self.spec.fps) for camera in cameras]
+        try:
+            for i in range(len(times)):
+                posed = renderer.pose(turned[i], placed[i])
+                for stage, writer in zip(sets, writers, strict=True):
+                    writer.write(stage.shoot(renderer, posed))
+                progress()
+        except BaseException as error:
+            for writer in writers:
+                writer.__exit__(type(error), error, error.__traceback__)
+            raise
+        for writer in writers:
+            writer.__exit__(None, None, None)
+        return len(times) * len(cameras)
+
+
+class _Set:
+    """One camera's picture of the room; only what the last dancer covered is restored before the next."""
+
+    def __init__(self, room: Room, camera: Camera) -> None:
+        self.camera = camera
+        self.empty, self.floor_map = room.picture(camera)
+        self.image = self.empty.copy()
+        self.changed = (0, 0, 0, 0)
+
+    def shoot(self, renderer: Renderer, posed) -> np.ndarray:
+        x0, y0, x1, y1 = self.changed
+        self.image[y0:y1, x0:x1] = self.empty[y0:y1, x0:x1]
+        self.changed = renderer.draw(posed, self.camera, self.image, self.floor_map)
+        return self.image
+
+
+def setting_files(folder: str) -> list[Path]:
+    """Camera settings in a folder: AIST++'s `cameras`, or a dataset's root.
+
+    Raises:
+        UserError: there are none.
+    """
+    for where in (Path(folder), Path(folder) / "cameras", Path(folder) / "annotations/cameras"):
+        files = sorted(where.glob("setting*.json"))
+        if files:
+            return files
+    raise UserError(f"no camera settings in {folder}: expected AIST++'s folder with setting1.json …")
+
+
+def prepare(root: Path, spec: Spec) -> list[Take]:
+    """Lays a dataset out: manifest, splits, camera settings, everything but annotations and videos of single sequences.
+
+    Returns:
+        Its sequences. Where a larger dataset of the same kind is there already, all of that.
+
+    Raises:
+        UserError: the folder holds a dataset made with other options, or something else.
+    """
+    manifest = root / MANIFEST
+    made = {"version": VERSION, **dataclasses.asdict(spec), "size": list(spec.size)}
+    if manifest.exists():
+        there = json.loads(manifest.read_text())
+        other = [key for key in made if key != "sequences" and there.get(key) != made[key]]
+        if other:
+            key = other[0]
+            raise UserError(
+                f"{root} holds a studio dataset made with {key} {there.get(key)}, not {made[key]}: "
+                "give the same options, another --out, or delete that folder"
+            )
+        spec = dataclasses.replace(spec, sequences=max(spec.sequences, there["sequences"]))
+        made["sequences"] = spec.sequences
+    elif (root / "annotations").exists() or (root / "videos").exists():
+        raise UserError(f"{root} holds a dataset that the studio did not make: give another --out")
+    takes = [Take(spec, number) for number in range(spec.sequences)]
+    annotations = root / "annotations"
+    for split in SPLITS:
+        names = [str(take.name) for take in takes if take.split == split]
+        write_text(annotations / "splits" / f"pose_{split}.txt", "".join(f"{name}\n" for name in names))
+    for take in takes:
+        write_text(annotations / "cameras" / f"{take.setting}.json", write_cameras(take.cameras.values()))
+    write_text(annotations / "cameras/mapping.txt", "".join(f"{take.name} {take.setting}\n" for take in takes))
+    write_text(annotations / "ignore_list.txt", "")
+    (root / "videos").mkdir(parents=True, exist_ok=True)
+    write_text(manifest, json.dumps(made))
+    return takes
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in one step; leaves it alone where it already says so."""
+    if path.exists() and path.read_text() == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def is_whole(root: Path, take: Take) -> bool:
+    """Whether a sequence has its annotations and all nine videos."""
+    file = f"{take.name}.pkl"
+    return not take.missing(root) and all(
+        (Dataset(root).annotations / kind / file).exists() for kind in ("keypoints3d", "keypoints2d", "motions")
+    )
