@@ -164,6 +164,22 @@ def _fill(points, triangles, facing, x0, y0, depth, number):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
+def _splat(vertices, floor, reach_x, reach_z, corner, texel, size):
+    """(size, size) height above the floor of the lowest vertex over each texel, looking along a direction; 10 where none is.
+
+    The mesh is finer than the texels, so that vertices do for triangles.
+    """
+    lowest = np.full((size, size), np.float32(10.0))
+    for v in range(vertices.shape[0]):
+        height = vertices[v, 1] - floor
+        i = int((vertices[v, 0] - height * reach_x - corner[0]) / texel)
+        j = int((vertices[v, 2] - height * reach_z - corner[1]) / texel)
+        if 0 <= i < size and 0 <= j < size and height < lowest[j, i]:
+            lowest[j, i] = max(height, 0.0)
+    return lowest
+
+
+@njit(cache=True, nogil=True, fastmath=True)
 def _blur(image, rounds):
     """Box blur of three texels in both directions, several times: a soft edge."""
     h, w = image.shape
@@ -211,16 +227,6 @@ def _step(edge, x, soft):
 def _mix(rgb, paint, colour, amount, gain):
     for c in range(3):
         rgb[c] += (paint[3 * colour + c] * gain - rgb[c]) * amount
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _waves(x, y, z):
-    """A smooth, aperiodic-looking field of about ±1 with features of some centimetres: folds and mottling."""
-    return (
-        np.sin(31.0 * x + 13.0 * y + 2.3 * np.sin(17.0 * z + 5.0 * y))
-        + np.sin(27.0 * y - 19.0 * z + 1.9 * np.sin(23.0 * x))
-        + np.sin(24.0 * z + 29.0 * x + 2.1 * np.sin(19.0 * y))
-    ) * 0.33
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -337,13 +343,9 @@ def _albedo(material, x, y, z, paint, soft, rgb):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _lit(shadow, world, normal, light):
-    """Share of the key light that reaches a point: nine looks into the light's depth map."""
+def _lit(shadow, px, py, pz, light):
+    """Share of the key light that reaches a point: the light's depth map, filtered over three by three texels."""
     size = shadow.shape[0]
-    # offset along the normal instead of a depth bias: no acne, no peter-panning
-    px = world[0] + normal[0] * 0.025
-    py = world[1] + normal[1] * 0.025
-    pz = world[2] + normal[2] * 0.025
     u = light[0, 0] * px + light[0, 1] * py + light[0, 2] * pz + light[0, 3]
     v = light[1, 0] * px + light[1, 1] * py + light[1, 2] * pz + light[1, 3]
     d = light[2, 0] * px + light[2, 1] * py + light[2, 2] * pz + light[2, 3]
@@ -374,58 +376,52 @@ def _shade(
     v = ((y - ay) * bx - (x - ax) * by) * inv
     u, v = min(max(u, 0.0), 1.0), min(max(v, 0.0), 1.0)
     w = 1 - u - v
-    n = np.empty(3)
-    p = np.empty(3)
-    r = np.empty(3)
-    for i in range(3):
-        n[i] = w * normals[a, i] + u * normals[b, i] + v * normals[c, i]
-        p[i] = w * world[a, i] + u * world[b, i] + v * world[c, i]
-        r[i] = w * rest[a, i] + u * rest[b, i] + v * rest[c, i]
+    nx = w * normals[a, 0] + u * normals[b, 0] + v * normals[c, 0]
+    ny = w * normals[a, 1] + u * normals[b, 1] + v * normals[c, 1]
+    nz = w * normals[a, 2] + u * normals[b, 2] + v * normals[c, 2]
+    px = w * world[a, 0] + u * world[b, 0] + v * world[c, 0]
+    py = w * world[a, 1] + u * world[b, 1] + v * world[c, 1]
+    pz = w * world[a, 2] + u * world[b, 2] + v * world[c, 2]
+    rx = w * rest[a, 0] + u * rest[b, 0] + v * rest[c, 0]
+    ry = w * rest[a, 1] + u * rest[b, 1] + v * rest[c, 1]
+    rz = w * rest[a, 2] + u * rest[b, 2] + v * rest[c, 2]
     material, least = 0, 1e9
     for m in range(materials.shape[1]):
         d = w * materials[a, m] + u * materials[b, m] + v * materials[c, m]
         if d < least:
             material, least = m, d
     open_ = w * occlusion[a] + u * occlusion[b] + v * occlusion[c]
-    shine = _albedo(material, r[0], r[1], r[2], paint, soft, out)
-    if material in (TOP, BOTTOM):
-        # cloth folds: the normal leans along the gradient of a wavy field
-        strength = 0.13 if material == TOP else 0.10
-        k = 0.8
-        base = _waves(k * r[0], k * r[1], k * r[2])
-        n[0] += strength * (_waves(k * (r[0] + 0.004), k * r[1], k * r[2]) - base) * 8
-        n[1] += strength * (_waves(k * r[0], k * (r[1] + 0.004), k * r[2]) - base) * 8
-        n[2] += strength * (_waves(k * r[0], k * r[1], k * (r[2] + 0.004)) - base) * 8
-    s = 1.0 / np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2] + 1e-12)
-    for i in range(3):
-        n[i] *= s
-    ex, ey, ez = eye[0] - p[0], eye[1] - p[1], eye[2] - p[2]
+    shine = _albedo(material, rx, ry, rz, paint, soft, out)
+    s = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
+    nx, ny, nz = nx * s, ny * s, nz * s
+    ex, ey, ez = eye[0] - px, eye[1] - py, eye[2] - pz
     s = 1.0 / np.sqrt(ex * ex + ey * ey + ez * ez)
     ex, ey, ez = ex * s, ey * s, ez * s
     kx, ky, kz = lights[0, 0], lights[0, 1], lights[0, 2]
-    key = n[0] * kx + n[1] * ky + n[2] * kz
-    fill = max(n[0] * lights[1, 0] + n[1] * lights[1, 1] + n[2] * lights[1, 2], 0.0)
+    key = nx * kx + ny * ky + nz * kz
+    fill = max(nx * lights[1, 0] + ny * lights[1, 1] + nz * lights[1, 2], 0.0)
     wrap = 0.18 if material == SKIN else 0.05
     diffuse = max((key + wrap) / (1 + wrap), 0.0)
-    visible = _lit(shadow, p, n, light) if diffuse > 0 else 0.0
-    up = 0.5 + 0.5 * n[1]
+    visible = 0.0
+    if diffuse > 0:  # offset along the normal instead of a depth bias: no acne, no peter-panning
+        visible = _lit(shadow, px + 0.025 * nx, py + 0.025 * ny, pz + 0.025 * nz, light)
+    up = 0.5 + 0.5 * ny
     # highlight (Blinn–Phong) and the light that grazes an edge
     hx, hy, hz = kx + ex, ky + ey, kz + ez
     s = 1.0 / np.sqrt(hx * hx + hy * hy + hz * hz + 1e-12)
-    half = max((n[0] * hx + n[1] * hy + n[2] * hz) * s, 0.0)
+    half = max((nx * hx + ny * hy + nz * hz) * s, 0.0)
     h2 = half * half
     h4 = h2 * h2
     h8 = h4 * h4
     h16 = h8 * h8
     spec = shine * h16 * h8 * visible * max(key, 0.0)
-    facing = max(n[0] * ex + n[1] * ey + n[2] * ez, 0.0)
+    facing = max(nx * ex + ny * ey + nz * ez, 0.0)
     rim = (1 - facing) ** 3 * 0.10
     for c in range(3):
         red = 1.0 + (0.12 * (1 - visible * diffuse) if material == SKIN and c == 0 else 0.0)
         ambient = (lights[3, c] + (lights[2, c] - lights[3, c]) * up) * open_
         light_in = lights[4, c] * diffuse * visible + lights[5, c] * fill * (0.4 + 0.6 * open_) + ambient
         out[c] = out[c] * light_in * red + (spec + rim * open_) * lights[2, c]
-    return
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -568,24 +564,17 @@ class Renderer:
         number = np.empty((SHADOW_SIZE, SHADOW_SIZE), np.int32)
         _fill(points, mesh.triangles, 1, 0.0, 0.0, shadow, number)
 
-        # the floor's: the same triangles along the light onto the floor; and, softer, straight down (contact)
-        height = vertices[:, 1] - np.float32(self.floor)
+        # the floor's: the vertices along the light onto the floor; and, softer, straight down (contact)
         texel = FLOOR_SPAN / FLOOR_SIZE
         reach = self._key[[0, 2]] / self._key[1]
         corner = centre[[0, 2]] - reach * (centre[1] - self.floor) / 2 - FLOOR_SPAN / 2
-        flat = np.empty((len(vertices), 3), np.float32)
-        flat[:, :2] = (vertices[:, [0, 2]] - height[:, None] * reach - corner) / texel - 0.5
-        flat[:, 2] = height
-        cast = np.full((FLOOR_SIZE, FLOOR_SIZE), 1e9, np.float32)
-        _fill(flat, mesh.triangles, 0, 0.0, 0.0, cast, np.empty((FLOOR_SIZE, FLOOR_SIZE), np.int32))
-        soft = (cast < 1e8).astype(np.float32)
+        cast = _splat(vertices, self.floor, reach[0], reach[1], corner, texel, FLOOR_SIZE)
+        soft = (cast < 10).astype(np.float32)
         _blur(soft, 3)
-        flat[:, :2] = (vertices[:, [0, 2]] - corner) / texel - 0.5
-        contact = np.full((FLOOR_SIZE, FLOOR_SIZE), 1e9, np.float32)
-        _fill(flat, mesh.triangles, 0, 0.0, 0.0, contact, np.empty((FLOOR_SIZE, FLOOR_SIZE), np.int32))
-        near = np.exp(-np.minimum(contact, 10) / 0.12).astype(np.float32)
+        below = _splat(vertices, self.floor, 0.0, 0.0, corner, texel, FLOOR_SIZE)
+        near = np.exp(-below / 0.12)
         _blur(near, 2)
-        wide = np.exp(-np.minimum(contact, 10) / 0.8).astype(np.float32)
+        wide = np.exp(-below / 0.8)
         _blur(wide, 12)
         key, ambient = self._lights[4].mean() * self._key[1], self._lights[2].mean()
         dark = 1 - (1 - soft * key / (key + ambient)) * (1 - 0.55 * near) * (1 - 0.35 * wide)

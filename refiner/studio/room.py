@@ -92,6 +92,7 @@ class Room:
             image, floor_map, camera.rotation, camera.position, camera.matrix, camera.distortion,
             self.floor, self.half, self.ceiling, self.floor_kind, self.walls.astype(np.int64), self.colours,
             self.things[own], self.light.key_direction, self.light.key, self.light.sky, self.curved, tone_curve(),
+            _contact(self.things[own], self.floor, self.half, 192),
         )  # fmt: skip
         # the dancer is in focus, the walls are not quite; and edges of one ray per pixel lose their steps
         image = cv2.GaussianBlur(image, (0, 0), 0.9 * height / 1080 + 0.35)
@@ -171,7 +172,7 @@ def _tripods(floor: float, cameras: dict[str, Camera]) -> list[np.ndarray]:
     return things
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _hash(i, j):
     """Two whole numbers -> 0 … 1, the same everywhere."""
     n = (i * 374761393 + j * 668265263) & 0x7FFFFFFF
@@ -179,7 +180,7 @@ def _hash(i, j):
     return ((n ^ (n >> 16)) & 0xFFFF) / 65535.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _noise(x, y):
     """Value noise, 0 … 1, with features of one unit."""
     i, j = int(np.floor(x)), int(np.floor(y))
@@ -190,7 +191,7 @@ def _noise(x, y):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _floor_colour(kind, x, z, colours, rgb):
     base, second = colours[0], colours[1]
     if kind == WOOD:
@@ -224,7 +225,7 @@ def _floor_colour(kind, x, z, colours, rgb):
             rgb[c] = base[c] * tone
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _wall_colour(kind, u, h, colours, rgb):
     """u along the wall, h above the floor, metres. Hands back how much it glows by itself."""
     base, second = colours[2], colours[3]
@@ -273,7 +274,7 @@ def _wall_colour(kind, u, h, colours, rgb):
     return 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _hit(thing, ox, oy, oz, dx, dy, dz, normal):
     """Distance along the ray to a thing (1e9: none), and the normal there."""
     px, py, pz = ox - thing[1], oy - thing[2], oz - thing[3]
@@ -318,107 +319,161 @@ def _hit(thing, ox, oy, oz, dx, dy, dz, normal):
     return near
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
+def _contact(things, floor, half, cells):
+    """(cells, cells) how much light the floor keeps beside what stands on it; rows along z, columns along x."""
+    out = np.ones((cells, cells))
+    for i in range(things.shape[0]):
+        if things[i, 2] - things[i, 5] > floor + 0.06:
+            continue
+        for row in range(cells):
+            z = (2 * row / (cells - 1) - 1) * half[1]
+            away_z = max(abs(z - things[i, 3]) - things[i, 6], 0.0)
+            if away_z > 0.5:
+                continue
+            for column in range(cells):
+                x = (2 * column / (cells - 1) - 1) * half[0]
+                away_x = max(abs(x - things[i, 1]) - things[i, 4], 0.0)
+                if away_x < 0.5:
+                    away = np.sqrt(away_x * away_x + away_z * away_z)
+                    out[row, column] *= 1 - 0.5 * np.exp(-away / 0.12) * min(things[i, 5] / 0.15, 1.0)
+    return out
+
+
+TILE = 32  # pixels: things are sorted out for so many at once
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _ray(px, py, matrix, distortion, rotation, ray):
+    """The direction (unit, world) in which a pixel looks: the lens undone by fixed-point iteration."""
+    k1, k2, p1, p2, k3 = distortion
+    xd, yd = (px - matrix[0, 2]) / matrix[0, 0], (py - matrix[1, 2]) / matrix[1, 1]
+    x, y = xd, yd
+    for _ in range(20):
+        r2 = x * x + y * y
+        inv = 1 / max(1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 0.2)
+        nx = (xd - 2 * p1 * x * y - p2 * (r2 + 2 * x * x)) * inv
+        ny = (yd - p1 * (r2 + 2 * y * y) - 2 * p2 * x * y) * inv
+        change = abs(nx - x) + abs(ny - y)
+        x, y = nx, ny
+        if change < 1e-5:
+            break
+    s = 1 / np.sqrt(x * x + y * y + 1)
+    for c in range(3):
+        ray[c] = (rotation[0, c] * x + rotation[1, c] * y + rotation[2, c]) * s
+
+
+@njit(cache=True, nogil=True, fastmath=True)
 def _cast(
     image, floor_map, rotation, eye, matrix, distortion, floor, half, ceiling, floor_kind, walls, colours, things,
-    key_direction, key, sky, curved, tone,
+    key_direction, key, sky, curved, tone, contact,
 ):  # fmt: skip
     height, width = image.shape[:2]
-    k1, k2, p1, p2, k3 = distortion
-    rgb, normal, candidate = np.empty(3), np.empty(3), np.empty(3)
-    for py in range(height):
-        for px in range(width):
-            xd, yd = (px - matrix[0, 2]) / matrix[0, 0], (py - matrix[1, 2]) / matrix[1, 1]
-            x, y = xd, yd
-            for _ in range(8):  # the lens, undone by fixed-point iteration
-                r2 = x * x + y * y
-                radial = max(1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 0.2)
-                x = (xd - 2 * p1 * x * y - p2 * (r2 + 2 * x * x)) / radial
-                y = (yd - p1 * (r2 + 2 * y * y) - 2 * p2 * x * y) / radial
-            dx = rotation[0, 0] * x + rotation[1, 0] * y + rotation[2, 0]
-            dy = rotation[0, 1] * x + rotation[1, 1] * y + rotation[2, 1]
-            dz = rotation[0, 2] * x + rotation[1, 2] * y + rotation[2, 2]
-            s = 1 / np.sqrt(dx * dx + dy * dy + dz * dz)
-            dx, dy, dz = dx * s, dy * s, dz * s
-            # the room's inside
-            best, surface = 1e9, 0
-            t = ((half[0] if dx > 0 else -half[0]) - eye[0]) / dx if abs(dx) > 1e-9 else 1e9
-            if t < best:
-                best, surface = t, 0 if dx > 0 else 1
-            t = ((half[1] if dz > 0 else -half[1]) - eye[2]) / dz if abs(dz) > 1e-9 else 1e9
-            if t < best:
-                best, surface = t, 2 if dz > 0 else 3
-            t = ((floor + ceiling if dy > 0 else floor) - eye[1]) / dy if abs(dy) > 1e-9 else 1e9
-            if t < best:
-                best, surface = t, 5 if dy > 0 else 4
-            thing = -1
-            for i in range(things.shape[0]):
-                t = _hit(things[i], eye[0], eye[1], eye[2], dx, dy, dz, candidate)
+    rgb, normal, candidate, ray = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    order = np.empty(things.shape[0], np.int64)
+    for tile in range(((height + TILE - 1) // TILE) * ((width + TILE - 1) // TILE)):
+        columns = (width + TILE - 1) // TILE
+        top, left = tile // columns * TILE, tile % columns * TILE
+        bottom, right = min(top + TILE, height), min(left + TILE, width)
+        # which things a tile's rays can meet: those whose bounding ball is near enough to its middle ray
+        _ray((left + right) / 2, (top + bottom) / 2, matrix, distortion, rotation, ray)
+        mx, my, mz = ray[0], ray[1], ray[2]
+        _ray(left - 1.0, top - 1.0, matrix, distortion, rotation, ray)
+        opening = np.sqrt(2 - 2 * min(mx * ray[0] + my * ray[1] + mz * ray[2], 1.0)) * 1.4
+        count = 0
+        for i in range(things.shape[0]):
+            x, y, z = things[i, 1] - eye[0], things[i, 2] - eye[1], things[i, 3] - eye[2]
+            radius = np.sqrt(things[i, 4] ** 2 + things[i, 5] ** 2 + things[i, 6] ** 2)
+            along = x * mx + y * my + z * mz
+            away = np.sqrt(max(x * x + y * y + z * z - along * along, 0.0))
+            if along > -radius and away < radius + opening * (abs(along) + radius):
+                order[count] = i
+                count += 1
+        for py in range(top, bottom):
+            for px in range(left, right):
+                _ray(px, py, matrix, distortion, rotation, ray)
+                dx, dy, dz = ray[0], ray[1], ray[2]
+                # the room's inside
+                best, surface = 1e9, 0
+                t = ((half[0] if dx > 0 else -half[0]) - eye[0]) / dx if abs(dx) > 1e-9 else 1e9
                 if t < best:
-                    best, thing = t, i
+                    best, surface = t, 0 if dx > 0 else 1
+                t = ((half[1] if dz > 0 else -half[1]) - eye[2]) / dz if abs(dz) > 1e-9 else 1e9
+                if t < best:
+                    best, surface = t, 2 if dz > 0 else 3
+                t = ((floor + ceiling if dy > 0 else floor) - eye[1]) / dy if abs(dy) > 1e-9 else 1e9
+                if t < best:
+                    best, surface = t, 5 if dy > 0 else 4
+                thing = -1
+                for i in order[:count]:
+                    t = _hit(things[i], eye[0], eye[1], eye[2], dx, dy, dz, candidate)
+                    if t < best:
+                        best, thing = t, i
+                        for c in range(3):
+                            normal[c] = candidate[c]
+                wx, wy, wz = eye[0] + best * dx, eye[1] + best * dy, eye[2] + best * dz
+                h = wy - floor
+                glow = 0.0
+                if thing >= 0:
                     for c in range(3):
-                        normal[c] = candidate[c]
-            wx, wy, wz = eye[0] + best * dx, eye[1] + best * dy, eye[2] + best * dz
-            h = wy - floor
-            glow = 0.0
-            if thing >= 0:
-                for c in range(3):
-                    rgb[c] = things[thing, 7 + c]
-                glow = things[thing, 10]
-                s = 1 / np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2)
-                for c in range(3):
-                    normal[c] *= s
-            else:
-                normal[0] = normal[1] = normal[2] = 0.0
-                if surface == 4:
-                    _floor_colour(floor_kind, wx, wz, colours, rgb)
-                    floor_map[py, px, 0], floor_map[py, px, 1] = wx, wz
-                    normal[1] = 1.0
-                elif surface == 5:
-                    a, b = wx / 1.2, wz / 1.2
-                    panel = max(abs(a - np.floor(a) - 0.5), abs(b - np.floor(b) - 0.5)) < 0.3
-                    lamp = panel and (int(np.floor(a)) + int(np.floor(b))) % 2 == 0
+                        rgb[c] = things[thing, 7 + c]
+                    glow = things[thing, 10]
+                    s = 1 / np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2)
                     for c in range(3):
-                        rgb[c] = 1.0 if lamp else colours[4, c] * 0.8
-                    glow = 0.9 if lamp else 0.0
-                    normal[1] = -1.0
+                        normal[c] *= s
                 else:
-                    u = wz if surface < 2 else wx
-                    glow = _wall_colour(walls[surface], u, h, colours, rgb)
-                    normal[0 if surface < 2 else 2] = -1.0 if surface % 2 == 0 else 1.0
-            # nearness to corners darkens; a cyclorama has none, its light turns over gradually
-            to_wall = min(half[0] - abs(wx), half[1] - abs(wz))
-            if curved > 0 and surface != 5 and thing < 0:
-                bend = min(max(1 - (h if surface < 4 else to_wall) / curved, 0.0), 1.0)
-                bend = 0.5 * bend * bend
-                if surface < 4:
-                    normal[1] += bend * 1.2
+                    normal[0] = normal[1] = normal[2] = 0.0
+                    if surface == 4:
+                        _floor_colour(floor_kind, wx, wz, colours, rgb)
+                        floor_map[py, px, 0], floor_map[py, px, 1] = wx, wz
+                        normal[1] = 1.0
+                    elif surface == 5:
+                        a, b = wx / 1.2, wz / 1.2
+                        panel = max(abs(a - np.floor(a) - 0.5), abs(b - np.floor(b) - 0.5)) < 0.3
+                        lamp = panel and (int(np.floor(a)) + int(np.floor(b))) % 2 == 0
+                        for c in range(3):
+                            rgb[c] = 1.0 if lamp else colours[4, c] * 0.8
+                        glow = 0.9 if lamp else 0.0
+                        normal[1] = -1.0
+                    else:
+                        u = wz if surface < 2 else wx
+                        glow = _wall_colour(walls[surface], u, h, colours, rgb)
+                        normal[0 if surface < 2 else 2] = -1.0 if surface % 2 == 0 else 1.0
+                # nearness to corners darkens; a cyclorama has none, its light turns over gradually
+                to_wall = min(half[0] - abs(wx), half[1] - abs(wz))
+                if curved > 0 and surface != 5 and thing < 0:
+                    bend = min(max(1 - (h if surface < 4 else to_wall) / curved, 0.0), 1.0)
+                    bend = 0.5 * bend * bend
+                    if surface < 4:
+                        normal[1] += bend * 1.2
+                    else:
+                        normal[1] -= bend * 0.5
+                    open_ = 1.0
                 else:
-                    normal[1] -= bend * 0.5
-                open_ = 1.0
-            else:
-                open_ = 1 - 0.30 * np.exp(-min(h, ceiling - h) / 0.35) * (surface < 4)
-                open_ *= 1 - 0.30 * np.exp(-to_wall / 0.45) * (surface >= 4)
-            if surface == 4 and thing < 0:
-                for i in range(things.shape[0]):  # things stand in a little darkness
-                    if things[i, 2] - things[i, 5] < floor + 0.06:
-                        ax = max(abs(wx - things[i, 1]) - things[i, 4], 0.0)
-                        az = max(abs(wz - things[i, 3]) - things[i, 6], 0.0)
-                        d2 = ax * ax + az * az
-                        if d2 < 0.25:
-                            open_ *= 1 - 0.5 * np.exp(-np.sqrt(d2) / 0.10) * min(things[i, 5] / 0.15, 1.0)
-            facing = max(
-                normal[0] * key_direction[0] + normal[1] * key_direction[1] + normal[2] * key_direction[2], 0.0
-            )
-            # the key light is a lamp with a cone: the middle of the room is the brightest
-            pool = np.exp(-(wx * wx + wz * wz) / 30.0)
-            for c in range(3):
-                lit = key[c] * (0.25 + 0.75 * facing) * (0.45 + 0.55 * pool) + sky[c] * open_ * (
-                    0.75 + 0.25 * normal[1]
+                    open_ = 1 - 0.30 * np.exp(-min(h, ceiling - h) / 0.35) * (surface < 4)
+                    open_ *= 1 - 0.30 * np.exp(-to_wall / 0.45) * (surface >= 4)
+                if surface == 4 and thing < 0:
+                    # things stand in a little darkness
+                    cells = contact.shape[0]
+                    u = min(max((wx / half[0] + 1) / 2 * (cells - 1), 0.0), cells - 1.001)
+                    v = min(max((wz / half[1] + 1) / 2 * (cells - 1), 0.0), cells - 1.001)
+                    i, j = int(u), int(v)
+                    a, b = u - i, v - j
+                    open_ *= (1 - b) * ((1 - a) * contact[j, i] + a * contact[j, i + 1]) + b * (
+                        (1 - a) * contact[j + 1, i] + a * contact[j + 1, i + 1]
+                    )
+                facing = max(
+                    normal[0] * key_direction[0] + normal[1] * key_direction[1] + normal[2] * key_direction[2], 0.0
                 )
-                value = rgb[c] * (lit * open_ * (1 - glow) + glow)
-                image[py, px, c] = tone[min(max(int(value * 2048), 0), 4095)]
-            # fine grain, so that flat walls do not band
-            grain = (_hash(px * 3 + 11, py * 7 + 5) - 0.5) * 5.0
-            for c in range(3):
-                image[py, px, c] += grain
+                # the key light is a lamp with a cone: the middle of the room is the brightest
+                pool = np.exp(-(wx * wx + wz * wz) / 30.0)
+                for c in range(3):
+                    lit = key[c] * (0.25 + 0.75 * facing) * (0.45 + 0.55 * pool) + sky[c] * open_ * (
+                        0.75 + 0.25 * normal[1]
+                    )
+                    value = rgb[c] * (lit * open_ * (1 - glow) + glow)
+                    image[py, px, c] = tone[min(max(int(value * 2048), 0), 4095)]
+                # fine grain, so that flat walls do not band
+                grain = (_hash(px * 3 + 11, py * 7 + 5) - 0.5) * 5.0
+                for c in range(3):
+                    image[py, px, c] += grain
