@@ -1,0 +1,250 @@
+"""Train: pairs in, a tracked, registered refiner out. Ray Train with DDP, on CPUs or GPUs.
+
+    python -m rayjobs.train --pairs data/pairs
+
+The run, its metrics and the model (alias 'candidate') are in MLflow. A worker that dies costs the epoch it was in. The
+same --name again goes on with the same run from its last checkpoint.
+"""
+
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import ray
+import ray.train
+import torch
+import tyro
+from ray.train.torch import TorchTrainer
+from torch.nn.parallel import DistributedDataParallel
+
+from rayjobs.launch import cores, launch, log, ray_session
+from refiner import UserError, plausibility, presets, records, registry, visualize
+from refiner.metrics import CM
+from refiner.model import RefinerConfig, load_checkpoint, read_card, save_checkpoint
+from refiner.training import Trainer, TrainingConfig, TrainingData, depth_errors, initialise
+
+RESUME_TAG = "train_name"  # of the MLflow run: finds it again when the same name is trained on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    pairs: str
+    """Folder of the pairs that 'rayjobs.pair' wrote."""
+    preset: presets.PresetName = "best"
+    """best: what won the ablation. baseline: the published single-frame network."""
+    name: str = ""
+    """Of the run; a name that was used before goes on from its last checkpoint. A new one by default."""
+    workers: int = 0
+    """DDP workers; 0: one for each GPU of the cluster, and two where there is none."""
+    storage: str = "runs/train"
+    """Folder or s3:// prefix of the checkpoints; on several machines one that all of them reach."""
+    max_failures: int = 3
+    """Times that training goes on after a worker's death."""
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    model: Annotated[RefinerConfig | None, tyro.conf.Suppress] = None
+    """Another network than the preset's, for the ablation and the tuning."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    run_id: str
+    name: str
+    version: str
+    """Of the registered model, alias 'candidate'."""
+    run_url: str
+    parameters: int
+    epochs: int
+    best_epoch: int
+    val_depth_cm: float
+    """Mean |Δz| on the validation split, of the weights that were registered."""
+    val_mediapipe_depth_cm: float
+    samples_per_s: float
+    """While training, over all workers; the median epoch."""
+    history: list[dict[str, float]]
+    """Each epoch's figures."""
+    seconds: dict[str, float]
+    """Wall time: start (until the first step), train, register."""
+
+
+def run(options: Options) -> Summary:
+    clock = [time.time()]
+    config = options.model or presets.PRESETS[options.preset]
+    plausibility.check_splits(options.pairs)
+    name = options.name or time.strftime("train-%Y%m%d-%H%M%S")
+    run_id = registry.find_run(RESUME_TAG, name) if options.name else None
+    if run_id is None:
+        run_id = registry.start_run(name, _params(options, config), {RESUME_TAG: name})
+    else:
+        registry.reopen_run(run_id)
+        log(f"going on with run {run_id}")
+    try:
+        with ray_session(), tempfile.TemporaryDirectory() as scratch:
+            checkpoint = fit(options, config, name, run_id)
+            clock.append(time.time())
+            folder = checkpoint.to_directory(scratch)
+            summary = _register(options, folder, run_id, name, clock)
+    except BaseException:
+        registry.finish_run(run_id, failed=True)
+        raise
+    registry.finish_run(run_id)
+    return summary
+
+
+def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.train.Checkpoint:
+    """Trains on the cluster and returns the last checkpoint: the model, its card and the state of the training."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    workers = options.workers or gpus or 2
+    storage = options.storage if "://" in options.storage else str(Path(options.storage).absolute())
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "pairs": str(Path(options.pairs).absolute()),
+            "model": config,
+            "training": options.training,
+            "run_id": run_id,
+            "tracking_uri": registry.tracking_uri(),
+            "threads": 0 if gpus else max(1, cores() // workers),
+        },
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpus > 0),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=storage,
+            failure_config=ray.train.FailureConfig(max_failures=options.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    result = trainer.fit()
+    if result.return_value is not None:
+        raise UserError(result.return_value)
+    return result.checkpoint
+
+
+def train_worker(config: dict[str, Any]) -> str | None:
+    """What each worker runs. A mistake of the user's is returned, not raised: what is raised is tried again."""
+    try:
+        _train(**config)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _train(
+    *, pairs: str, model: RefinerConfig, training: TrainingConfig, run_id: str, tracking_uri: str, threads: int
+) -> None:
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    if threads:
+        torch.set_num_threads(threads)  # more threads than cores make each step wait for the others
+    device = ray.train.torch.get_device()
+    splits = [records.read_pairs(pairs, split) for split in ("train", "val")]
+    for split, name in zip(splits, ("train", "val"), strict=True):
+        plausibility.check_pairs(split, name)
+    train, val = (TrainingData(split, model, device) for split in splits)
+    network = initialise(model, training, train)
+    wrapped = network
+    if world > 1:
+        wrapped = DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    trainer = Trainer(network, training, train, val, wrapped=wrapped, rank=rank, world=world)
+    history: list[dict[str, float]] = []
+    if (checkpoint := ray.train.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder:
+            history = trainer.load(folder)["history"]
+    metrics = registry.MetricLog(run_id, tracking_uri) if rank == 0 else None
+
+    def report(done: bool = False) -> None:
+        if rank != 0:  # as often as rank 0: a report waits for all workers
+            ray.train.report({})
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            trainer.save(folder, {"run_id": run_id, "history": history})
+            if done:
+                mediapipe = depth_errors(val.frames.poses[:, 0], val.truth).mean()
+                card = {
+                    "epochs": trainer.epoch,
+                    "best_epoch": trainer.best_epoch,
+                    "val_depth_cm": trainer.best_error,
+                    "val_mediapipe_depth_cm": float(mediapipe) * CM,
+                    "train_pairs": len(train),
+                    "train_sequences": len(set(splits[0].sequence)),
+                    "training": asdict(training),
+                    "history": history,
+                }
+                save_checkpoint(trainer.best_model(), folder, card)
+            ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    for figures in trainer.epochs():
+        history.append(figures)
+        if metrics is not None:
+            metrics.log({k: v for k, v in figures.items() if k != "epoch"}, step=int(figures["epoch"]))
+            log(
+                f"epoch {trainer.epoch}/{training.epochs} · train {figures['train/depth']:.2f} cm · "
+                f"val {figures['val/depth_cm']:.2f} cm · {figures['samples_per_s']:,.0f} pairs/s"
+            )
+        report()
+    report(done=True)
+    if metrics is not None:
+        metrics.close()
+
+
+def _register(options: Options, folder: str, run_id: str, name: str, clock: list[float]) -> Summary:
+    card = read_card(folder)
+    history = card.pop("history")
+    fingerprint = records.fingerprint(options.pairs, ("train", "val", "test"))
+    with tempfile.TemporaryDirectory() as scratch:
+        # the checkpoint that is registered: without the state of the training, with where it comes from
+        model = load_checkpoint(folder)
+        card |= {"run_id": run_id, "git_commit": registry.git_commit(), "dataset_fingerprint": fingerprint}
+        clean = save_checkpoint(model, Path(scratch, "checkpoint"), card)
+        plots = Path(scratch, "plots")
+        visualize.loss_curve(history, plots / "loss.png")
+        registry.log_files(run_id, plots)
+        example = records.read_pairs(options.pairs, "val").take(slice(0, 4))
+        version = registry.register(
+            clean,
+            run_id,
+            example=(example.corrupted, example.visibility),
+            metrics={"val_depth_cm": card["val_depth_cm"], "val_mediapipe_depth_cm": card["val_mediapipe_depth_cm"]},
+            tags={"dataset_fingerprint": fingerprint, "train_name": name},
+        )
+    trained = sum(h["seconds"] for h in history)
+    rates = sorted(h["samples_per_s"] for h in history)
+    return Summary(
+        run_id=run_id,
+        name=name,
+        version=version,
+        run_url=registry.run_url(run_id),
+        parameters=model.num_parameters(),
+        epochs=card["epochs"],
+        best_epoch=card["best_epoch"],
+        val_depth_cm=card["val_depth_cm"],
+        val_mediapipe_depth_cm=card["val_mediapipe_depth_cm"],
+        samples_per_s=rates[len(rates) // 2],
+        history=history,
+        seconds={
+            "start": clock[1] - clock[0] - trained,
+            "train": trained,
+            "register": time.time() - clock[1],
+        },
+    )
+
+
+def _params(options: Options, config: RefinerConfig) -> dict[str, Any]:
+    """Options as flat names, for MLflow."""
+    flat: dict[str, Any] = {
+        "pairs": os.path.abspath(options.pairs),
+        "preset": options.preset,
+        "workers": options.workers,
+    }
+    for prefix, values in (("model", asdict(config)), ("training", asdict(options.training))):
+        for key, value in values.items():
+            inner = value if isinstance(value, dict) else {"": value}
+            flat |= {".".join(filter(None, (prefix, key, k))): v for k, v in inner.items()}
+    return flat
+
+
+if __name__ == "__main__":
+    launch(run, Options)

@@ -1,0 +1,287 @@
+"""Pictures: loss curves, depth error by view angle, skeletons on a frame and from the side, reliability diagrams.
+
+Every function takes data and a path, writes one PNG there and returns the path. Headless: no display is touched.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from refiner import geometry, metrics
+from refiner.records import Pairs
+from refiner.skeleton import DRAWN, JOINTS, root_centred
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# One colour for one thing, in every picture: what MediaPipe saw, what the refiner says, what is true; then the others.
+COLOURS = {
+    "mediapipe": "#e4572e",
+    "refined": "#1f77b4",
+    "truth": "#2b2d33",
+    "ridge": "#8a6fb3",
+    "bias": "#b8a04a",
+    "azimuth_bias": "#6c9a5b",
+    "smoothing": "#c77da4",
+    "zero": "#9aa0a8",
+}
+LABELS = {
+    "mediapipe": "MediaPipe",
+    "refined": "refined",
+    "truth": "truth",
+    "ridge": "ridge regression",
+    "bias": "per-joint bias",
+    "azimuth_bias": "bias by azimuth",
+    "smoothing": "smoothing of z",
+    "zero": "z = 0",
+}
+STYLE = {
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "axes.facecolor": "white",
+    "axes.edgecolor": "#b9bdc5",
+    "axes.labelcolor": "#3a3d45",
+    "axes.titlecolor": "#1d1f24",
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#e7e9ed",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#6b7078",
+    "ytick.color": "#6b7078",
+    "font.size": 10,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "lines.solid_capstyle": "round",
+}
+DPI = 150
+
+
+def loss_curve(history: Sequence[Mapping[str, float]], path: str | Path) -> Path:
+    """Training and validation depth error by epoch, from the figures that training yields."""
+    with _figure(path, (7, 4)) as (figure, axes):
+        epochs = [h["epoch"] + 1 for h in history]
+        validation = [h["val/depth_cm"] for h in history]
+        axes.plot(epochs, [h["train/depth"] for h in history], color=COLOURS["truth"], alpha=0.45, label="training")
+        axes.plot(epochs, validation, color=COLOURS["refined"], label="validation (averaged weights)")
+        best = int(np.argmin(validation))
+        axes.scatter([epochs[best]], [validation[best]], color=COLOURS["refined"], s=36, zorder=3)
+        axes.annotate(
+            f"{validation[best]:.2f} cm",
+            (epochs[best], validation[best]),
+            xytext=(0, -16),
+            textcoords="offset points",
+            ha="center",
+            color=COLOURS["refined"],
+            weight="bold",
+        )
+        axes.set(title="Depth error while training", xlabel="epoch", ylabel="mean |Δz|, cm")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.margins(y=0.2)
+        axes.legend(loc="upper right")
+        figure.tight_layout()
+    return Path(path)
+
+
+def depth_by_view_angle(methods: Mapping[str, np.ndarray], pairs: Pairs, path: str | Path) -> Path:
+    """Mean |Δz| by the signed azimuth of the body, with intervals over sequences.
+
+    Args:
+        methods: name (`mediapipe`, `refined`, …) -> (N, 17, 3) its poses for the pairs.
+        pairs: with their truth, whose azimuth cuts the bins.
+        path: of the PNG.
+    """
+    azimuths = geometry.azimuth(pairs.ground_truth)
+    edges = metrics.AZIMUTH_EDGES
+    middles = (edges[1:] + edges[:-1]) / 2
+    bins = np.clip(np.searchsorted(edges, azimuths, side="right") - 1, 0, len(middles) - 1)
+    with _figure(path, (7.5, 4.2)) as (figure, axes):
+        for name, poses in methods.items():
+            error = metrics.depth_error(poses, pairs.ground_truth).mean(-1) * metrics.CM
+            mean, low, high = (np.full(len(middles), np.nan) for _ in range(3))
+            for b in range(len(middles)):
+                if (bins == b).any():
+                    mean[b] = error[bins == b].mean()
+                    low[b], high[b] = metrics.bootstrap(error[bins == b], pairs.sequence[bins == b], rounds=500)
+            bounded = np.isfinite(low)
+            axes.fill_between(middles, low, high, where=bounded, color=COLOURS.get(name), alpha=0.13, linewidth=0)
+            axes.plot(
+                middles,
+                mean,
+                "o-",
+                ms=4.5,
+                color=COLOURS.get(name),
+                label=f"{LABELS.get(name, name)}  {error.mean():.1f} cm",
+            )
+        axes.set(
+            title="Depth error by the way the body faces",
+            xlabel="azimuth of the torso",
+            ylabel="mean |Δz|, cm",
+            xlim=(-180, 180),
+            xticks=(-180, -90, 0, 90, 180),
+        )
+        axes.set_xticklabels(["away", "to image left", "to the camera", "to image right", "away"])
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="lower center", ncols=len(methods))
+        figure.tight_layout()
+    return Path(path)
+
+
+def depth_by_joint(methods: Mapping[str, np.ndarray], pairs: Pairs, path: str | Path) -> Path:
+    """Mean |Δz| of each joint, left and right together, as bars."""
+    groups: dict[str, list[int]] = {}
+    for j, joint in enumerate(JOINTS):
+        groups.setdefault(joint.split("_")[-1], []).append(j)
+    with _figure(path, (7.5, 4)) as (figure, axes):
+        width = 0.8 / len(methods)
+        for i, (name, poses) in enumerate(methods.items()):
+            error = metrics.depth_error(poses, pairs.ground_truth).mean(0) * metrics.CM
+            heights = [error[joints].mean() for joints in groups.values()]
+            places = np.arange(len(groups)) + (i - (len(methods) - 1) / 2) * width
+            axes.bar(places, heights, width * 0.92, color=COLOURS.get(name), label=LABELS.get(name, name))
+        axes.set_xticks(np.arange(len(groups)), list(groups))
+        axes.tick_params(axis="x", length=0)
+        axes.set(title="Depth error by joint", ylabel="mean |Δz|, cm")
+        axes.legend(loc="upper left")
+        figure.tight_layout()
+    return Path(path)
+
+
+def reliability_diagram(confidence: np.ndarray, within: np.ndarray, path: str | Path) -> Path:
+    """How often a joint is within 5 cm, by how sure the refiner was; bars below show how often it says so.
+
+    Args:
+        confidence: (N, 17).
+        within: (N, 17) bool.
+        path: of the PNG.
+    """
+    said, true, counts = metrics.reliability(confidence, within)
+    with _figure(path, (5.2, 5)) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color="#b9bdc5", lw=1.2, ls=(0, (4, 3)))
+        share = counts / counts.sum()
+        centres = (np.arange(len(counts)) + 0.5) / len(counts)
+        axes.bar(centres, share, 0.9 / len(counts), color=COLOURS["refined"], alpha=0.16, label="share of joints")
+        known = counts > 0
+        axes.plot(said[known], true[known], "o-", color=COLOURS["refined"], label="joints within 5 cm")
+        axes.set(
+            title=f"Confidence against fact (ECE {metrics.calibration_error(confidence, within):.3f})",
+            xlabel="confidence",
+            ylabel="share",
+            xlim=(0, 1),
+            ylim=(0, 1),
+            aspect="equal",
+        )
+        axes.legend(loc="upper left")
+        figure.tight_layout()
+    return Path(path)
+
+
+def skeletons(
+    image: np.ndarray,
+    image_points: np.ndarray,
+    observed: np.ndarray,
+    refined: np.ndarray,
+    path: str | Path,
+    truth: np.ndarray | None = None,
+) -> Path:
+    """One frame with its poses: on the picture, from the camera, from the side and from above, where depth can be seen.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        image_points: (17, 2) pixels, where the joints are in the picture.
+        observed: (17, 3) m, MediaPipe's pose.
+        refined: (17, 3) m.
+        path: of the PNG.
+        truth: (17, 3) m, where it is known.
+    """
+    poses = {"truth": truth, "mediapipe": observed, "refined": refined}
+    poses = {name: root_centred(np.asarray(p)) for name, p in poses.items() if p is not None}
+    low, high = image_points.min(0), image_points.max(0)
+    # a square cut around the person, so that it has the size of the views beside it
+    side = min(1.3 * (high - low).max(), *image.shape[:2])
+    centre = np.clip((low + high) / 2, side / 2, np.array(image.shape[1::-1]) - side / 2)
+    reach = 1.1 * max(np.abs(p).max() for p in poses.values())
+    with _figure(path, (13, 4.3), columns=4) as (figure, all_axes):
+        picture, views = all_axes[0], all_axes[1:]
+        picture.imshow(image)
+        for a, b in DRAWN:
+            picture.plot(*image_points[[a, b]].T, color="white", lw=3.4, alpha=0.85)
+            picture.plot(*image_points[[a, b]].T, color=COLOURS["refined"], lw=1.8)
+        picture.scatter(*image_points.T, s=13, color="white", edgecolors=COLOURS["refined"], linewidths=1.2, zorder=3)
+        picture.set(
+            xlim=(centre[0] - side / 2, centre[0] + side / 2),
+            ylim=(centre[1] + side / 2, centre[1] - side / 2),
+            title="the frame",
+        )
+        picture.axis("off")
+        # (horizontal axis, vertical axis, its sign): y is down and z away, so both are turned to be read as one expects
+        for axes, (title, across, up, sign, left, right) in zip(
+            views,
+            (
+                ("from the camera", 0, 1, -1, "", ""),
+                ("from the side", 2, 1, -1, "← camera", "away →"),
+                ("from above", 0, 2, 1, "", "camera ↓"),
+            ),
+            strict=True,
+        ):
+            for name, pose in poses.items():
+                x, y = pose[:, across], sign * pose[:, up]
+                for a, b in DRAWN:
+                    axes.plot(
+                        x[[a, b]],
+                        y[[a, b]],
+                        color=COLOURS[name],
+                        lw=5 if name == "truth" else 2.2,
+                        alpha=0.22 if name == "truth" else 0.95,
+                    )
+                axes.plot([], [], color=COLOURS[name], lw=5 if name == "truth" else 2.2, alpha=0.22 if name == "truth" else 1,
+                          label=LABELS[name])  # fmt: skip
+            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title, xticks=(), yticks=())
+            axes.grid(False)
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+            axes.text(0.02, 0.01, left, transform=axes.transAxes, color="#6b7078")
+            axes.text(0.98, 0.01, right, transform=axes.transAxes, color="#6b7078", ha="right")
+        if truth is not None:
+            for name in ("mediapipe", "refined"):
+                error = np.abs(poses[name][:, 2] - poses["truth"][:, 2]).mean() * metrics.CM
+                views[1].plot([], [], " ", label=f"{LABELS[name]}: {error:.1f} cm in depth")
+        handles, labels = views[1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=len(labels))
+        figure.tight_layout(rect=(0, 0.07, 1, 1))
+    return Path(path)
+
+
+class _figure:
+    """A figure in this project's style, written to `path` at the end; free of pyplot's global state."""
+
+    def __init__(self, path: str | Path, size: tuple[float, float], columns: int = 1) -> None:
+        self._path, self._size, self._columns = Path(path), size, columns
+
+    def __enter__(self) -> "tuple[Figure, Axes | np.ndarray]":
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self._style = matplotlib.rc_context(STYLE)
+        self._style.__enter__()
+        self._figure = Figure(figsize=self._size, dpi=DPI)
+        FigureCanvasAgg(self._figure)
+        return self._figure, self._figure.subplots(1, self._columns)
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        try:
+            if kind is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._figure.savefig(self._path)
+        finally:
+            self._style.__exit__(None, None, None)
