@@ -273,6 +273,7 @@ _CLOTHS = np.array(
         (214, 108, 56), (132, 72, 140), (92, 150, 196), (200, 186, 160), (224, 132, 158), (74, 92, 60), (60, 42, 44),
     ]
 )  # fmt: skip
+_WORN = np.array([16, 16, 12, 10, 7, 5, 6, 5, 3, 6, 8, 2, 6, 4]) / 106  # how often each is worn
 _DENIM = np.array([(58, 82, 124), (34, 46, 74), (108, 134, 168), (38, 38, 44), (150, 136, 110), (92, 96, 84)])
 
 PLAIN, STRIPES, LOGO, RAGLAN, CHECKS = range(5)  # patterns of the top
@@ -304,8 +305,8 @@ class Look:
     def draw(cls, rng: np.random.Generator, build: Build) -> "Look":
         skin = _SKINS[rng.integers(len(_SKINS))] * rng.uniform(0.95, 1.04)
         hair_colour = _HAIRS[rng.choice(len(_HAIRS), p=[0.3, 0.25, 0.15, 0.1, 0.08, 0.05, 0.07])]
-        top, second = _CLOTHS[rng.choice(len(_CLOTHS), 2, replace=False)]
-        bottom = _DENIM[rng.integers(len(_DENIM))] if rng.random() < 0.6 else _CLOTHS[rng.integers(len(_CLOTHS))]
+        top, second = _CLOTHS[rng.choice(len(_CLOTHS), 2, replace=False, p=_WORN)]
+        bottom = _DENIM[rng.integers(len(_DENIM))] if rng.random() < 0.6 else _CLOTHS[rng.choice(len(_CLOTHS), p=_WORN)]
         if np.abs(np.subtract(top, bottom)).sum() < 90:  # a dancer all in one colour hides the waist, which few wear
             bottom = _DENIM[2] if np.mean(top) < 110 else _DENIM[1]
         styles = ["short", "short", "bob", "long", "tail", "bun", "afro", "cap", "beanie", "shaved"]
@@ -316,7 +317,7 @@ class Look:
         sleeves = [0.5, 0.6, 0.75, 1.92][rng.choice(4, p=[0.35, 0.25, 0.1, 0.3])]
         trousers = [0.85, 1.05, 1.86, 1.9][rng.choice(4, p=[0.15, 0.1, 0.4, 0.35])]
         sneakers = rng.choice([0, 1, 4, 3, 5])
-        hat = _CLOTHS[rng.integers(len(_CLOTHS))]
+        hat = _CLOTHS[rng.choice(len(_CLOTHS), p=_WORN)]
         colours = [
             skin, top, second, bottom, bottom * 0.55, _CLOTHS[sneakers], (238, 236, 230) if rng.random() < 0.75 else (40, 40, 42),
             hair_colour, skin * (0.86, 0.60, 0.58), [(70, 46, 30), (60, 90, 120), (40, 30, 26)][rng.integers(3)],
@@ -516,7 +517,7 @@ def _wardrobe(dancer: Dancer, flesh: _Shape) -> _Shape:
             if row[0] == _CONE:
                 grown[7:9] += 0.006 + 0.4 * off
             else:
-                grown[4:7] += 0.007 + off * (1.0 if bone in (PELVIS, SPINE1, SPINE2) else 0.6)
+                grown[4:7] += 0.010 + off * (1.0 if bone in (PELVIS, SPINE1, SPINE2) else 0.6)
             grown[14:17] -= 0.03
             grown[17:20] += 0.03
             if bone == PELVIS:
@@ -552,6 +553,12 @@ def _wardrobe(dancer: Dancer, flesh: _Shape) -> _Shape:
                 L_ELBOW + side, wrist * 0.35, wrist, 0.047 * m + loose, 0.032 * m + 0.8 * loose,
                 material=TOP, blend=0.03, cut=(end, wrist),
             )  # fmt: skip
+        # the shirt falls over the hips, outside of the trousers
+        over = 0.004 + 0.9 * off + 0.007
+        add(
+            L_HIP + side, (0, 0.01, -0.004), (sign * 0.004, -0.08 * s, -0.002), 0.094 * m * g / s + over,
+            0.092 * m * g / s + over + 0.004, material=TOP, blend=0.06, cut=((0, hem + 0.055 * s - 0.012, 0), (0, -1, 0)),
+        )  # fmt: skip
         # trousers: hips and legs
         wide = 0.004 + 0.9 * off
         down = min(look.trousers, 1.0)
@@ -611,7 +618,7 @@ def _wardrobe(dancer: Dancer, flesh: _Shape) -> _Shape:
     for row, bone in zip(flesh.rows, flesh.bones, strict=True):
         if bone == PELVIS:
             grown = row.copy()
-            grown[4:7] += 0.006 + 0.35 * off
+            grown[4:7] += 0.003 + 0.30 * off
             grown[14:17] -= 0.02
             grown[17:20] += 0.02
             shape.rows.append(grown)

@@ -362,10 +362,10 @@ def _upper_body(manner, plan, way, times, beats, beat):
     lean[deep, 0] += plan.uniform(0.4, 0.9, n)[deep]
     tilt = plan.normal(0, 1, (n, 3)) * (0.10, 0.07, 0.16)
     head = plan.normal(0, 1, (n, 3)) * (0.20, 0.40, 0.14)
-    low = np.clip(plan.beta(1.1, 5.0, n) * manner.crouch * 0.7, 0, 0.45)
+    low = np.clip(plan.beta(1.1, 4.0, n) * manner.crouch - 0.18, 0, 0.45)
     low[plan.random(n) < 0.04] = 0.5
     phase = (times[:, None] - hit[None]) / beat
-    bounce = manner.bounce * amplitude * np.exp(-((phase / 0.22) ** 2)).sum(1)
+    bounce = manner.bounce * amplitude * np.exp(-((phase / 0.17) ** 2)).sum(1)
     shrug = np.abs(plan.normal(0, 0.05, (n, 2)))
     return dict(
         arms=arms,
@@ -429,8 +429,8 @@ def _assemble(dancer, times, feet, heading, lifted, tracks, floor) -> Motion:
             - hips[side][:, 1]
         )
     hard = np.minimum(*tops)
-    soft = -np.logaddexp(-tops[0] / 0.02, -tops[1] / 0.02) * 0.02 - 0.006
-    low = tracks["low"] * length + tracks["bounce"] * scale + 0.012
+    soft = -np.logaddexp(-tops[0] / 0.01, -tops[1] / 0.01) * 0.01
+    low = tracks["low"] * length + tracks["bounce"] * scale + 0.004
     height = np.minimum(_smooth(soft, 0.05) - low, hard)
     root = np.stack([place[:, 0], height, place[:, 1]], axis=1)
     rotations[:, PELVIS] = pelvis
@@ -476,7 +476,7 @@ def collar_and_shoulder(
         (T, 3, 3) collar in the chest's frame, (T, 3, 3) shoulder in the collar's.
     """
     direction = sign * shoulder[:, :, 0]
-    rise = 0.05 * 0 + 0.28 * np.clip(direction[:, 1] + 0.15, 0, 1.1) + shrug
+    rise = 0.28 * np.clip(direction[:, 1] + 0.15, 0, 1.1) + shrug
     forward = 0.22 * np.clip(direction[:, 2], -0.5, 1)
     collar = _axes(0.0 * rise, -sign * forward, sign * rise)
     return collar, np.swapaxes(collar, -1, -2) @ shoulder

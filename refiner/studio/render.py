@@ -17,6 +17,7 @@ from refiner.studio.body import (
     BROW_Y,
     CHECKS,
     EYE,
+    HAIR,
     HEAD,
     LOGO,
     MOUTH,
@@ -224,6 +225,14 @@ def _step(edge, x, soft):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
+def _grain(x, y, z, cell):
+    """−1 … 1, one value to a cube of some millimetres: weave and pores."""
+    n = (int(np.floor(x / cell)) * 374761393 + int(np.floor(y / cell)) * 668265263 + int(np.floor(z / cell)) * 69069) & 0x7FFFFFFF
+    n = ((n ^ (n >> 13)) * 1274126177) & 0x7FFFFFFF
+    return ((n ^ (n >> 16)) & 0xFFFF) / 32767.5 - 1
+
+
+@njit(cache=True, nogil=True, fastmath=True)
 def _mix(rgb, paint, colour, amount, gain):
     for c in range(3):
         rgb[c] += (paint[3 * colour + c] * gain - rgb[c]) * amount
@@ -303,7 +312,10 @@ def _albedo(material, x, y, z, paint, soft, rgb):
             a, b = abs(((y / 0.11) % 1.0) - 0.5), abs((((x + z) / 0.11) % 1.0) - 0.5)
             _mix(rgb, paint, _SECOND, 0.5 * (1 - _step(0.22, a, 0.02 + soft * 8)), 0.9)
             _mix(rgb, paint, _SECOND, 0.5 * (1 - _step(0.22, b, 0.02 + soft * 8)), 0.9)
-        return 0.04
+        weave = 1 + 0.05 * _grain(x, y, z, 0.006)
+        for c in range(3):
+            rgb[c] *= weave
+        return 0.02
     if material == BOTTOM:
         for c in range(3):
             rgb[c] = paint[3 * _BOTTOM + c]
@@ -314,7 +326,10 @@ def _albedo(material, x, y, z, paint, soft, rgb):
         worn = np.exp(-((y + 0.35) ** 2) / 0.03) * _step(0.0, z, 0.05) * 0.16
         for c in range(3):
             rgb[c] += (1 - rgb[c]) * worn * rgb[c]
-        return 0.03
+        weave = 1 + 0.09 * _grain(x, 0.4 * y, z, 0.005)
+        for c in range(3):
+            rgb[c] *= weave
+        return 0.02
     if material == SHOES:
         for c in range(3):
             rgb[c] = paint[3 * _SHOE + c]
@@ -416,7 +431,7 @@ def _shade(
     h16 = h8 * h8
     spec = shine * h16 * h8 * visible * max(key, 0.0)
     facing = max(nx * ex + ny * ey + nz * ez, 0.0)
-    rim = (1 - facing) ** 3 * 0.10
+    rim = (1 - facing) ** 3 * (0.10 if material in (SKIN, HAIR) else 0.05)
     for c in range(3):
         red = 1.0 + (0.12 * (1 - visible * diffuse) if material == SKIN and c == 0 else 0.0)
         ambient = (lights[3, c] + (lights[2, c] - lights[3, c]) * up) * open_

@@ -135,14 +135,15 @@ def _clutter(rng: np.random.Generator, floor: float, half: np.ndarray, empty: bo
             put(_CYLINDER, x, 1.5, z, 0.22, 1.5, 0.22, (200, 198, 194))
     if not empty:
         for _ in range(rng.integers(2, 8)):  # posters
-            wall, along, sign = rng.integers(4), rng.uniform(-0.8, 0.8), 0
+            wall, along = rng.integers(4), rng.uniform(-0.8, 0.8)
             sign = 1 if wall % 2 == 0 else -1
             w, h, y = rng.uniform(0.25, 0.8), rng.uniform(0.3, 0.6), rng.uniform(1.4, 2.1)
-            tone = rng.integers(40, 230, 3)
-            if wall < 2:
-                put(_BOX, sign * half[0], y, along * half[1], 0.03, h, w, tone)
-            else:
-                put(_BOX, along * half[0], y, sign * half[1], w, h, 0.03, tone)
+            tone = 0.45 * rng.integers(30, 230, 3) + 0.55 * rng.integers(60, 200)
+            for grow, deep, colour in ((0.0, 0.03, tone), (0.04, 0.02, (232, 230, 226))):  # a print on white paper
+                if wall < 2:
+                    put(_BOX, sign * half[0], y, along * half[1], deep, h + grow, w + grow, colour)
+                else:
+                    put(_BOX, along * half[0], y, sign * half[1], w + grow, h + grow, deep, colour)
     return things
 
 
@@ -226,7 +227,7 @@ def _floor_colour(kind, x, z, colours, rgb):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _wall_colour(kind, u, h, colours, rgb):
+def _wall_colour(kind, u, h, skirting, colours, rgb):
     """u along the wall, h above the floor, metres. Hands back how much it glows by itself."""
     base, second = colours[2], colours[3]
     tone = 0.95 + 0.06 * _noise(u * 0.8, h * 0.8) + 0.02 * _noise(u * 35, h * 35)
@@ -268,7 +269,7 @@ def _wall_colour(kind, u, h, colours, rgb):
         if f < 0.76:
             for c in range(3):
                 rgb[c] = 0.75
-    if h < 0.10:
+    if h < 0.10 and skirting:
         for c in range(3):
             rgb[c] = colours[5][c] * 0.8
     return 0.0
@@ -428,16 +429,16 @@ def _cast(
                         floor_map[py, px, 0], floor_map[py, px, 1] = wx, wz
                         normal[1] = 1.0
                     elif surface == 5:
-                        a, b = wx / 1.2, wz / 1.2
-                        panel = max(abs(a - np.floor(a) - 0.5), abs(b - np.floor(b) - 0.5)) < 0.3
-                        lamp = panel and (int(np.floor(a)) + int(np.floor(b))) % 2 == 0
+                        a, b = wx / 1.5, wz / 1.5
+                        panel = max(abs(a - np.floor(a) - 0.5) * 2, abs(b - np.floor(b) - 0.5)) < 0.42
+                        lamp = panel and int(np.floor(a)) % 3 == 0
                         for c in range(3):
                             rgb[c] = 1.0 if lamp else colours[4, c] * 0.8
                         glow = 0.9 if lamp else 0.0
                         normal[1] = -1.0
                     else:
                         u = wz if surface < 2 else wx
-                        glow = _wall_colour(walls[surface], u, h, colours, rgb)
+                        glow = _wall_colour(walls[surface], u, h, curved == 0, colours, rgb)
                         normal[0 if surface < 2 else 2] = -1.0 if surface % 2 == 0 else 1.0
                 # nearness to corners darkens; a cyclorama has none, its light turns over gradually
                 to_wall = min(half[0] - abs(wx), half[1] - abs(wz))
