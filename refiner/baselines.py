@@ -74,7 +74,7 @@ def ridge(train: Pairs, penalty: float = RIDGE) -> Method:
             yield rows, prepare(config, pairs.corrupted, pairs.visibility, taps, rows)
 
     weights = solve_ridge(
-        ((inputs, torch.from_numpy(train.ground_truth[rows])) for rows, inputs in batches(train)), config, penalty
+        ((inputs, torch.tensor(train.ground_truth[rows])) for rows, inputs in batches(train)), config, penalty
     )
 
     def predict(pairs: Pairs) -> np.ndarray:

@@ -269,6 +269,17 @@ def _save_example(model: Path, example: dict[str, np.ndarray]) -> None:
     description.save(model / "MLmodel")
 
 
+def record_evaluation(version: str, metrics: Mapping[str, float], folder: str | Path, under: str) -> None:
+    """Attaches figures (as tags of the version and metrics of its run) and a folder of files to a registered version."""
+    client = _client()
+    run_id = client.get_model_version(NAME, version).run_id
+    log_metrics(run_id, metrics)
+    log_files(run_id, folder, under)
+    for key, value in metrics.items():
+        if key.count("/") == 1:  # the model's own; the baselines' are in the run
+            client.set_model_version_tag(NAME, version, f"metric.{key}", f"{value:.6g}")
+
+
 def set_alias(alias: str, version: str) -> None:
     _client().set_registered_model_alias(NAME, alias, version)
 
