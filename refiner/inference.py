@@ -186,6 +186,7 @@ class DepthRefiner:
         image_points: np.ndarray | None = None,
         sequence: bool = False,
         fps: float = DEFAULT_FPS,
+        timestamps_us: np.ndarray | None = None,
     ) -> Refinement:
         """Corrects poses.
 
@@ -196,6 +197,7 @@ class DepthRefiner:
             sequence: the poses are successive frames of one clip, so that models with a temporal window see the motion;
                 otherwise each stands for itself.
             fps: frames per second of that clip.
+            timestamps_us: (N,) rising; when each frame of the clip was taken, in microseconds, instead of `fps`.
 
         Raises:
             UserError: as `validate_poses`.
@@ -214,7 +216,10 @@ class DepthRefiner:
         if sequence:
             if not fps > 0:
                 raise UserError(f"fps is {fps:g}: a clip has a positive number of frames per second")
-            return self._predict(poses, visibility, image_points, rows / fps, np.zeros(len(rows), dtype=np.int64))
+            seconds = rows / fps if timestamps_us is None else np.asarray(timestamps_us) * 1e-6
+            if len(seconds) != len(rows) or (np.diff(seconds) <= 0).any():
+                raise UserError(f"timestamps_us must be {len(rows)} rising numbers, one for each pose")
+            return self._predict(poses, visibility, image_points, seconds, np.zeros(len(rows), dtype=np.int64))
         return self._predict(poses, visibility, image_points, np.zeros(len(rows)), rows)
 
     def predict_pairs(self, pairs: Pairs) -> Refinement:

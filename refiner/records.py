@@ -54,6 +54,19 @@ PAIRS = pa.schema(
         ("azimuth", pa.float32()),
     ]
 )
+REFINED = pa.schema(
+    [
+        ("video", pa.string()),
+        ("sequence", pa.string()),
+        ("camera", pa.string()),
+        ("frame", pa.int32()),
+        ("timestamp_us", pa.int64()),
+        ("pose", _floats(NUM_JOINTS, 3)),  # metres, virtual camera frame, hips' midpoint at the origin
+        ("confidence", _floats(NUM_JOINTS)),  # probability that the joint's depth is within 5 cm of the truth
+        ("view_angle", pa.float32()),
+        ("azimuth", pa.float32()),
+    ]
+)
 # What one row of a fixed-size list column is, for reading it back as an array.
 SHAPES = {
     "world": (NUM_LANDMARKS, 3),
@@ -61,6 +74,7 @@ SHAPES = {
     "presence": (NUM_LANDMARKS,),
     "corrupted": (NUM_JOINTS, 3),
     "ground_truth": (NUM_JOINTS, 3),
+    "pose": (NUM_JOINTS, 3),
     "image_points": (NUM_JOINTS, 2),
 }
 _DIGESTS = 1 << 256

@@ -1,0 +1,160 @@
+"""Refine: observations in, refined poses out, one Parquet file per video. The champion on everything you have, in a batch.
+
+    python -m rayjobs.refine --observations data/observations --model models:/pose-depth-refiner@champion --out data/refined
+
+A row per frame in which somebody was detected: video, sequence, camera, frame, timestamp_us, pose (17×3 float32: metres,
+virtual camera frame, hips' midpoint at the origin), confidence (17: probability that the joint's depth is within 5 cm),
+view_angle and azimuth (degrees). A video that this version of the model has refined already is left alone.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import ray
+import ray.data
+
+from rayjobs.launch import cluster_cores, launch, log, quiet_ray_data, ray_session
+from rayjobs.progress import Progress
+from refiner import DepthRefiner, UserError, records, registry
+from refiner.registry import CHAMPION, NAME
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    observations: str
+    """Folder of the observations that 'rayjobs.extract' wrote."""
+    out: str
+    """Folder of the refined poses: <video>.parquet."""
+    model: str = f"models:/{NAME}@{CHAMPION}"
+    """models:/NAME@ALIAS, models:/NAME/VERSION, or a checkpoint's folder."""
+    workers: int = 0
+    """Videos at once; 0: one per GPU, or as many as the cluster has cores."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    videos: int
+    done_before: int
+    refined: int
+    """Videos refined by this run."""
+    frames: int
+    poses: int
+    """Frames in which there was somebody to refine."""
+    failures: dict[str, str]
+    """Reason by file that could not be read."""
+    model: dict[str, str]
+
+
+class Refiner:
+    """An actor that holds the model. INPUT row: path, out. OUTPUT row: path, frames, poses, error."""
+
+    def __init__(self, source: str, identity: dict[str, str]) -> None:
+        self._refiner, self._identity = DepthRefiner(source), identity
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        result = {"path": row["path"], "frames": 0, "poses": 0, "error": ""}
+        try:
+            seen = records.read_table(row["path"], records.OBSERVATIONS)
+            poses = refined(self._refiner, seen)
+        except UserError as error:
+            return result | {"error": str(error)}
+        made_from = {k.decode(): v.decode() for k, v in (pq.read_schema(row["path"]).metadata or {}).items()}
+        records.write_atomically(poses, row["out"], {**made_from, "model": self._identity})
+        return result | {"frames": len(seen), "poses": len(poses)}
+
+
+def refined(refiner: DepthRefiner, seen: "records.pa.Table") -> "records.pa.Table":
+    """Observations of one video as refined poses; frames without a person are left out."""
+    seen = seen.filter(records.column(seen, "detected"))
+    columns: dict[str, Any] = {n: seen.column(n).to_pylist() for n in ("video", "sequence", "camera")}
+    columns |= {n: records.column(seen, n) for n in ("frame", "timestamp_us")}
+    if not len(seen):
+        return records.REFINED.empty_table()
+    answer = refiner.predict(
+        records.column(seen, "world"),
+        records.column(seen, "visibility"),
+        image_points=records.column(seen, "image"),
+        sequence=True,
+        timestamps_us=records.column(seen, "timestamp_us"),
+    )
+    columns |= {
+        "pose": answer.poses,
+        "confidence": answer.confidence,
+        "view_angle": answer.view_angle,
+        "azimuth": answer.azimuth,
+    }
+    return records.table(records.REFINED, columns)
+
+
+def run(options: Options) -> Summary:
+    files = sorted(Path(options.observations).absolute().glob("*.parquet"))
+    if not files:
+        raise UserError(
+            f"there are no observations in {options.observations}: run 'python -m rayjobs.extract' to make them"
+        )
+    source, identity = resolve(options.model)
+    out = Path(options.out).absolute()
+    rows = [{"path": str(f), "out": str(out / f.name)} for f in files]
+    todo = [row for row in rows if not _is_done(row["out"], identity)]
+    log(
+        f"{len(rows):,} videos: {len(rows) - len(todo):,} done, {len(todo):,} to do by {identity['name']} {identity['version']}"
+    )
+    results: list[dict[str, Any]] = []
+    if todo:
+        with ray_session(), Progress("videos", len(todo), len(todo)) as progress:
+            for result in _refine_all(todo, source, identity, options.workers):
+                results.append(result)
+                progress.add(1, 1, failed=bool(result["error"]), poses=result["poses"])
+    failures = {r["path"]: r["error"] for r in results if r["error"]}
+    for path, reason in failures.items():
+        log(f"failed: {path}: {reason}")
+    return Summary(
+        videos=len(rows),
+        done_before=len(rows) - len(todo),
+        refined=len(results) - len(failures),
+        frames=sum(r["frames"] for r in results),
+        poses=sum(r["poses"] for r in results),
+        failures=failures,
+        model=identity,
+    )
+
+
+def resolve(model: str) -> tuple[str, dict[str, str]]:
+    """What the actors load, pinned to one version (an alias may move meanwhile), and what it is called."""
+    if model.startswith("models:"):
+        found = registry.download(model)
+        return f"models:/{found.name}/{found.version}", {
+            "name": found.name,
+            "version": found.version,
+            "run_id": found.run_id,
+        }
+    refiner = DepthRefiner(model)
+    return str(Path(model).absolute()), {"name": refiner.name, "version": refiner.version, "run_id": ""}
+
+
+def _is_done(path: str, identity: dict[str, str]) -> bool:
+    try:
+        return json.loads((pq.read_schema(path).metadata or {}).get(b"model", b"{}")) == identity
+    except (OSError, ValueError):
+        return False
+
+
+def _refine_all(rows: list[dict[str, Any]], source: str, identity: dict[str, str], workers: int):
+    quiet_ray_data()
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    size = min(workers or gpus or cluster_cores(), len(rows))
+    videos = ray.data.from_items(rows, override_num_blocks=min(len(rows), 8 * size))
+    return videos.map(
+        Refiner,
+        fn_constructor_args=(source, identity),
+        compute=ray.data.ActorPoolStrategy(size=size),
+        num_cpus=1,
+        num_gpus=1 if gpus else None,
+    ).iter_rows()
+
+
+if __name__ == "__main__":
+    launch(run, Options)
