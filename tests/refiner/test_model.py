@@ -1,0 +1,133 @@
+"""The network and its checkpoints."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from refiner import UserError
+from refiner.model import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Inputs,
+    PoseAwareDepthRefiner,
+    RefinerConfig,
+    harmonics,
+    load_checkpoint,
+    mirrored,
+    read_card,
+    save_checkpoint,
+)
+
+WINDOW = RefinerConfig(taps_s=(-0.2, -0.1, 0.0, 0.1, 0.2), linear=True, symmetric=True, image_points=True)
+
+
+def random_inputs(config: RefinerConfig, batch: int = 5, size: float = 0.4, seed: int = 0) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+    taps = len(config.taps_s)
+    return Inputs(
+        poses=torch.randn(batch, taps, 17, 3, generator=generator) * size,
+        visibility=torch.rand(batch, taps, 17, generator=generator),
+        azimuth=torch.rand(batch, generator=generator) * 360 - 180,
+        image_points=torch.rand(batch, taps, 17, 2, generator=generator) * 2 - 1,
+    )
+
+
+def random_model(config: RefinerConfig, seed: int = 0) -> PoseAwareDepthRefiner:
+    """All weights drawn, also those that start at zero."""
+    torch.manual_seed(seed)
+    model = PoseAwareDepthRefiner(config).eval()
+    for tensor in (*model.correction[-1].parameters(), *model.scale[-1].parameters()):
+        torch.nn.init.normal_(tensor, std=0.3)
+    if config.linear:
+        model.linear.normal_(std=0.01)
+    return model
+
+
+def test_the_baseline_has_exactly_the_published_number_of_parameters():
+    assert PoseAwareDepthRefiner().num_parameters() == 226_116
+
+
+def test_an_untrained_refiner_changes_nothing():
+    inputs = random_inputs(RefinerConfig())
+    torch.testing.assert_close(PoseAwareDepthRefiner()(inputs).poses, inputs.poses[:, 0])
+
+
+def test_a_depth_refiner_leaves_the_image_plane_alone_and_an_xyz_refiner_does_not():
+    inputs = random_inputs(RefinerConfig())
+    for axes, moved in (("z", [False, False, True]), ("xyz", [True, True, True])):
+        difference = random_model(RefinerConfig(axes=axes))(inputs).poses - inputs.poses[:, 0]
+        assert [bool((difference[..., axis] != 0).any()) for axis in range(3)] == moved
+
+
+def test_a_symmetric_refiner_gives_a_mirrored_pose_the_mirrored_answer():
+    inputs = random_inputs(WINDOW)
+    model = random_model(WINDOW)
+    straight, turned = model(inputs), model(mirrored(inputs))
+    expected = mirrored(
+        Inputs(straight.poses[:, None], straight.log_scale[:, None], inputs.azimuth, inputs.image_points)
+    )
+    torch.testing.assert_close(turned.poses, expected.poses[:, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned.log_scale, expected.visibility[:, 0], atol=1e-5, rtol=0)
+
+
+def test_the_view_features_are_continuous_where_the_azimuth_jumps():
+    before, after = harmonics(torch.tensor([179.99, -179.99]), 12)
+    torch.testing.assert_close(before, after, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1.0, 100.0])
+def test_any_finite_input_gives_finite_output(size):
+    out = random_model(WINDOW)(random_inputs(WINDOW, size=size))
+    assert out.poses.isfinite().all() and out.log_scale.isfinite().all()
+
+
+def test_a_larger_expected_error_is_never_more_confidence():
+    confidence = PoseAwareDepthRefiner().confidence(torch.linspace(-7, 1, 50))
+    assert (confidence.diff() < 0).all() and confidence.min() > 0 and confidence.max() < 1
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    model = random_model(WINDOW)
+    save_checkpoint(model, tmp_path, {"trained_on": "nothing"})
+    again = load_checkpoint(tmp_path)
+    inputs = random_inputs(WINDOW)
+    assert again.config == WINDOW and read_card(tmp_path) == {"trained_on": "nothing"}
+    for ours, theirs in zip(model(inputs), again(inputs), strict=True):
+        assert torch.equal(ours, theirs)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+
+
+def _another_width(folder):
+    content = json.loads((folder / CONFIG_FILE).read_text())
+    content["config"]["width"] = 32
+    (folder / CONFIG_FILE).write_text(json.dumps(content))
+
+
+def _nan(folder):
+    model = PoseAwareDepthRefiner()
+    with torch.no_grad():
+        model.joint[3, 3] = np.nan
+    save_checkpoint(model, folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda f: (f / WEIGHTS_FILE).unlink(), "is missing"),
+        (lambda f: (f / CONFIG_FILE).unlink(), "is no checkpoint"),
+        (lambda f: (f / CONFIG_FILE).write_text("{"), "is damaged"),
+        (lambda f: (f / CONFIG_FILE).write_text('{"architecture": "SmoothNet", "config": {}}'), "SmoothNet"),
+        (lambda f: (f / CONFIG_FILE).write_text(
+            '{"architecture": "PoseAwareDepthRefiner", "config": {"wings": 2}}'), "wings"),
+        (lambda f: (f / WEIGHTS_FILE).write_bytes((f / WEIGHTS_FILE).read_bytes()[:1000]), "no whole safetensors"),
+        (_another_width, "belong to different models"),
+        (_nan, "not finite"),
+    ],
+)  # fmt: skip
+def test_what_is_no_checkpoint_is_refused_with_a_reason(tmp_path, damage, says):
+    save_checkpoint(PoseAwareDepthRefiner(), tmp_path)
+    damage(tmp_path)
+    with pytest.raises(UserError, match=says):
+        load_checkpoint(tmp_path)
