@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import ray
 import ray.data
+import tyro
 
 from rayjobs.launch import cluster_cores, launch, log, quiet_ray_data, ray_session
 from rayjobs.progress import Progress
@@ -49,6 +50,8 @@ class Options:
     """Take up again what an earlier run recorded under failures/."""
     max_failures: int = 100
     """End the run when more videos than this have failed: then something is wrong with more than the videos."""
+    observe: Annotated[str, tyro.conf.Suppress] = "refiner.observe:observe"
+    """What turns a video into a file: another one simulates a cluster's load, or a fault."""
 
     def __post_init__(self) -> None:
         if self.stride < 1:
@@ -80,12 +83,12 @@ class Extractor:
     INPUT row: video, out, failure (paths), size (bytes). OUTPUT row: video, size, frames, detected, seconds, error.
     """
 
-    def __init__(self, model: list[ray.ObjectRef], stride: int, stall_s: float) -> None:
+    def __init__(self, model: list[ray.ObjectRef], options: Options) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._model = Path(self._folder.name, "pose.task")
         self._model.write_bytes(ray.get(model[0]))
-        self._stride = stride
-        self._observe = Isolated("refiner.observe:observe", stall_s=stall_s, calls_per_process=VIDEOS_PER_PROCESS)
+        self._stride = options.stride
+        self._observe = Isolated(options.observe, stall_s=options.stall_s, calls_per_process=VIDEOS_PER_PROCESS)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         result = {"video": row["video"], "size": row["size"], "frames": 0, "detected": 0, "seconds": 0.0, "error": ""}
@@ -166,7 +169,7 @@ def extracted(rows: list[dict[str, Any]], model: Path, options: Options) -> Iter
     videos = ray.data.from_items(rows, override_num_blocks=len(rows))
     return videos.map(
         Extractor,
-        fn_constructor_args=([ray.put(model.read_bytes())], options.stride, options.stall_s),
+        fn_constructor_args=([ray.put(model.read_bytes())], options),
         # one video in flight per actor: a second one would wait behind a long first while others are idle
         compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
         num_cpus=1,

@@ -26,6 +26,7 @@ from typing import Any, TextIO
 
 from refiner.errors import UserError
 
+START_S = 300  # for a child to import what it needs: slow on a busy machine with a cold disk, and no fault of a call
 PROGRESS_EVERY_S = 0.5  # a child that works says so this often
 TRACE_CHARACTERS = 8000  # kept of what a child that died had written
 
@@ -77,7 +78,7 @@ class Isolated:
         except BrokenPipeError:
             raise self._died() from None
         while True:
-            answer = self._answer()
+            answer = self._answer(self._stall_s)
             if "progress" in answer:
                 on_progress(answer["progress"])
             elif "result" in answer:
@@ -99,15 +100,16 @@ class Isolated:
         )
         os.set_blocking(self._process.stdout.fileno(), False)
         self._received, self._calls = b"", 0
+        self._answer(START_S)
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self, within_s: float) -> dict[str, Any]:
         """The child's next line; a child that ends or stalls raises."""
-        deadline = time.monotonic() + self._stall_s
+        deadline = time.monotonic() + within_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._received:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise self._stalled()
+                    raise self._stalled(within_s)
                 received = self._process.stdout.read()
                 if received == b"":
                     raise self._died()
@@ -115,11 +117,11 @@ class Isolated:
         line, _, self._received = self._received.partition(b"\n")
         return json.loads(line)
 
-    def _stalled(self) -> ChildError:
+    def _stalled(self, within_s: float) -> ChildError:
         self._process.send_signal(signal.SIGABRT)  # faulthandler writes where every thread was
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
-        error = ChildError(f"no progress for {self._stall_s:g} s", self._trace())
+        error = ChildError(f"no progress for {within_s:g} s", self._trace())
         self.close()
         return error
 
@@ -161,6 +163,7 @@ def _serve(function: Callable[..., Any], requests: "queue.SimpleQueue[str]", ans
         answers.write(json.dumps(content) + "\n")
         answers.flush()
 
+    answer(ready=True)
     while True:
         arguments = json.loads(requests.get())
         last = time.monotonic()

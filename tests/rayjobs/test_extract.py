@@ -1,0 +1,124 @@
+"""Every video of a folder is extracted once, and a bad one costs itself alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from rayjobs import extract
+from refiner import UserError, records, video
+
+pytestmark = pytest.mark.cluster
+
+
+def film(path: Path, frames: int = 12) -> Path:
+    """A short video of nobody."""
+    with video.VideoWriter(path, (128, 96), 60) as writer:
+        for i in range(frames):
+            writer.write(np.full((96, 128, 3), 100 + i % 100, dtype=np.uint8))
+    return path
+
+
+@pytest.fixture
+def connected(cluster):
+    """A connection whose workers can import this folder's modules."""
+    ray.init(address=cluster.ray_address, runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}})
+    yield
+    ray.shutdown()
+
+
+def options(tmp_path, **changes) -> extract.Options:
+    return extract.Options(videos=str(tmp_path / "videos"), out=str(tmp_path / "out"), **changes)
+
+
+def observed(tmp_path) -> set[str]:
+    return {path.stem for path in (tmp_path / "out").glob("*.parquet")}
+
+
+def test_real_people_are_found_in_every_frame(cluster, real_people, tmp_path):
+    summary = extract.run(extract.Options(videos=str(real_people), out=str(tmp_path / "out")))
+    assert (summary.videos, summary.extracted, summary.frames, summary.detected) == (4, 4, 400, 400)
+    for camera, width in (("cam01", 1080), ("cam02", 1080), ("cam03", 1088), ("cam04", 1088)):
+        path = tmp_path / "out" / f"{camera}.parquet"
+        data = records.read_table(path, records.OBSERVATIONS)
+        assert data.column("frame").to_pylist() == list(range(100)) and set(data.column("video").to_pylist()) == {
+            camera
+        }
+        image, world = records.column(data, "image"), records.column(data, "world")
+        assert ((image > 0) & (image < (width, 1920))).mean() > 0.95
+        assert 1.0 < np.median(np.ptp(world[..., 1], axis=1)) < 2.2  # metres from head to foot
+        metadata = pq.read_schema(path).metadata
+        assert json.loads(metadata[b"size"]) == [width, 1920] and json.loads(metadata[b"fps"]) == 60
+        assert json.loads(metadata[b"estimator"])["name"] == "mediapipe.PoseLandmarker"
+    again = extract.run(extract.Options(videos=str(real_people), out=str(tmp_path / "out")))
+    assert (again.done_before, again.extracted) == (4, 0)
+
+
+def test_poison_costs_itself_alone_within_bounded_attempts(connected, tmp_path):
+    good = [film(tmp_path / "videos" / f"good{i}.mp4", 20 + i) for i in range(3)]
+    for name in ("raise", "hang", "segfault", "once"):
+        film(tmp_path / "videos" / f"{name}.mp4")
+    (tmp_path / "videos/text.mp4").write_text("no video")
+    (tmp_path / "videos/empty.mp4").touch()
+    (tmp_path / "videos/cut.mp4").write_bytes(good[0].read_bytes()[:-200])
+    (tmp_path / "videos/notes.txt").write_text("not taken for a video")
+    run = options(tmp_path, observe="poison:observe", stall_s=10, actors=2)
+    summary = extract.run(run)
+    assert (summary.videos, summary.extracted, summary.failed, summary.frames) == (10, 4, 6, 20 + 21 + 22 + 12)
+    assert observed(tmp_path) == {"good0", "good1", "good2", "once"}
+    reasons = {}
+    for path in (tmp_path / "out/failures").glob("*.json"):
+        failure = json.loads(path.read_text())
+        reasons[path.stem] = (failure["attempts"], failure["reason"])
+        assert Path(failure["video"]).stem == path.stem
+    assert set(reasons) == {"raise", "hang", "segfault", "text", "empty", "cut"}
+    for name, attempts, reason in (
+        ("raise", 2, "the filter graph is broken"), ("hang", 2, "no progress for 10 s"), ("segfault", 2, "SIGSEGV"),
+        ("text", 1, "no video that can be read"), ("empty", 1, "is empty"), ("cut", 1, "cut off"),
+    ):  # fmt: skip
+        assert reasons[name][0] == attempts and reason in reasons[name][1]
+    trace = json.loads((tmp_path / "out/failures/segfault.json").read_text())["traceback"]
+    assert "string_at" in trace
+
+    # what failed is left alone, until it is asked for; what was put right then leaves the failures
+    again = extract.run(run)
+    assert (again.done_before, again.failed_before, again.extracted, again.failed) == (4, 6, 0, 0)
+    film(tmp_path / "videos/empty.mp4")
+    retried = extract.run(options(tmp_path, retry_failed=True, observe="poison:observe", stall_s=10, actors=2))
+    assert (retried.extracted, retried.failed) == (1, 5) and "empty" in observed(tmp_path)
+    assert not (tmp_path / "out/failures/empty.json").exists()
+    assert not [p for p in (tmp_path / "out").rglob("*.part")]
+
+
+def test_a_run_that_goes_wrong_as_a_whole_ends(connected, tmp_path):
+    for i in range(6):
+        film(tmp_path / "videos" / f"raise{i}.mp4")
+    with pytest.raises(UserError, match=r"more than --max-failures.*the filter graph is broken"):
+        extract.run(options(tmp_path, observe="poison:observe", actors=1, max_failures=2))
+    assert len(list((tmp_path / "out/failures").iterdir())) < 6
+
+
+def test_another_estimator_or_stride_is_not_what_was_asked_for(connected, tmp_path):
+    film(tmp_path / "videos/a.mp4", 30)
+    assert extract.run(options(tmp_path)).frames == 30
+    assert extract.run(options(tmp_path, stride=4)).frames == 8
+    data = records.read_table(tmp_path / "out/a.parquet", records.OBSERVATIONS)
+    assert data.column("frame").to_pylist() == [0, 4, 8, 12, 16, 20, 24, 28] and not any(
+        data.column("detected").to_pylist()
+    )
+    (tmp_path / "out/a.parquet").write_bytes(b"PAR1 cut off")  # not whole: not done
+    assert extract.run(options(tmp_path, stride=4)).extracted == 1
+
+
+def test_what_is_asked_for_wrongly_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no videos found in .*videos"):
+        extract.run(options(tmp_path))
+    film(tmp_path / "videos/a.mp4")
+    film(tmp_path / "videos/below/a.mp4")
+    with pytest.raises(UserError, match="two videos have the same name"):
+        extract.run(options(tmp_path))
+    with pytest.raises(UserError, match="--stride is 0"):
+        options(tmp_path, stride=0)
