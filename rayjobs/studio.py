@@ -1,6 +1,7 @@
 """Studio: a small synthetic AIST++ with exact truth. Drawn dancers, nine cameras, videos and annotations.
 
     python -m rayjobs.studio --out data/studio --sequences 8 --seconds 1.5
+    python -m rayjobs.studio --out data/studio-real --sequences 40 --motions data/aistpp --settings data/aistpp
 
 The same options give the same dataset; what is rendered already is left alone; more --sequences add to what is there.
 """
@@ -34,6 +35,10 @@ class Options:
     """What everything is drawn from."""
     size: tuple[int, int] = (1280, 720)
     """Width and height of the videos in pixels."""
+    motions: str | None = None
+    """Folder in AIST++'s layout whose keypoints3d drive dancers (no videos needed)."""
+    real_share: float = 0.5
+    """Share of the sequences driven by --motions; the others dance drawn choreographies."""
     settings: str | None = None
     """Folder of AIST++'s camera settings (setting1.json …) to film with; without it settings like theirs are drawn."""
 
@@ -63,13 +68,15 @@ def run(options: Options) -> Summary:
         seed=options.seed,
         size=options.size,
         settings=None if options.settings is None else str(Path(options.settings).absolute()),
+        motions=None if options.motions is None else str(Path(options.motions).absolute()),
+        real_share=options.real_share if options.motions else 0.0,
     )
     takes = prepare(root, spec)
     todo = [take for take in takes if not is_whole(root, take)]
     for take in todo:
         take.write_annotations(root)
     work = [
-        (take.spec, take.number, cameras)
+        (take, cameras)
         for take in todo
         for missing in [take.missing(root)]
         for cameras in (missing[i : i + CAMERAS_PER_TASK] for i in range(0, len(missing), CAMERAS_PER_TASK))
@@ -91,7 +98,7 @@ def run(options: Options) -> Summary:
     )
 
 
-def filmed(work: list[tuple[Spec, int, list[str]]], root: Path):
+def filmed(work: list[tuple[Take, list[str]]], root: Path):
     """(videos, frames) of each piece of work as it is done; as many at once as the cluster has cores."""
     film = ray.remote(num_cpus=1, max_retries=2)(_film)
     todo, running, limit = list(reversed(work)), set(), cluster_cores()
@@ -103,8 +110,8 @@ def filmed(work: list[tuple[Spec, int, list[str]]], root: Path):
         yield from ray.get(done)
 
 
-def _film(spec: Spec, number: int, cameras: list[str], root: str) -> tuple[int, int]:
-    return len(cameras), Take(spec, number).film(Path(root), cameras)
+def _film(take: Take, cameras: list[str], root: str) -> tuple[int, int]:
+    return len(cameras), take.film(Path(root), cameras)
 
 
 if __name__ == "__main__":

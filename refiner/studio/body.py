@@ -319,7 +319,7 @@ class Look:
         sneakers = rng.choice([0, 1, 4, 3, 5])
         hat = _CLOTHS[rng.choice(len(_CLOTHS), p=_WORN)]
         colours = [
-            skin, top, second, bottom, bottom * 0.55, _CLOTHS[sneakers], (238, 236, 230) if rng.random() < 0.75 else (40, 40, 42),
+            skin, top, second, bottom, bottom * 0.55, _CLOTHS[sneakers], _CLOTHS[0 if rng.random() < 0.75 else 1],
             hair_colour, skin * (0.86, 0.60, 0.58), [(70, 46, 30), (60, 90, 120), (40, 30, 26)][rng.integers(3)],
             hair_colour * 0.7, hat,
         ]  # fmt: skip

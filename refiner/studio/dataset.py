@@ -33,6 +33,7 @@ from refiner.studio.body import Dancer, forward_kinematics
 from refiner.studio.cameras import FLOOR, draw_cameras, resized
 from refiner.studio.motion import Motion, dance
 from refiner.studio.render import Renderer
+from refiner.studio.retarget import Source, draw_source, perform, sources
 from refiner.studio.room import Room
 from refiner.video import VideoWriter
 
@@ -56,7 +57,9 @@ class Spec:
     fps: float
     seed: int
     size: tuple[int, int]  # width, height
-    settings: str | None  # folder of real camera settings
+    settings: str | None = None  # folder of real camera settings
+    motions: str | None = None  # folder in AIST++'s layout whose keypoints3d drive dancers
+    real_share: float = 0.0  # share of the sequences that they drive
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
@@ -67,6 +70,12 @@ class Spec:
             raise UserError(f"{self.fps} frames per second: give 1 to 240 (AIST++ has 60)")
         if self.size[0] % 2 or self.size[1] % 2 or min(self.size) < 64 or max(self.size) > 4096:
             raise UserError(f"a picture of {self.size[0]} × {self.size[1]}: give even numbers of pixels, 64 to 4096")
+        if not 0 <= self.real_share <= 1:
+            raise UserError(f"a share of {self.real_share} real motion: give 0 to 1")
+        if self.real_share > 0 and self.motions is None:
+            raise UserError(
+                "real motion was asked for without saying where it is: name an AIST++ folder with --motions"
+            )
         if self.seed < 0:
             raise UserError(f"the seed is {self.seed}: give a whole number from 0 on")
 
@@ -83,7 +92,7 @@ class Spec:
 
 def _seed(spec: Spec, what: str, number: int) -> int:
     """A seed of its own for each thing that is drawn."""
-    kind = ("dancer", "choreography", "performance", "room", "cameras").index(what)
+    kind = ("dancer", "choreography", "performance", "room", "cameras", "source").index(what)
     return int(np.random.SeedSequence([spec.seed, kind, number]).generate_state(1)[0])
 
 
@@ -92,24 +101,32 @@ class Take:
     """One sequence: who dances what, where, and what the nine cameras are."""
 
     spec: Spec
-    number: int
+    number: int  # among all sequences
+    turn: int  # among those with the same kind of motion
+    source: Source | None = None  # the real motion; None: a drawn choreography
 
     @property
     def split(self) -> str:
-        return _PATTERN[self.number % len(_PATTERN)]
+        return _PATTERN[self.turn % len(_PATTERN)]
 
     @property
     def choreography(self) -> int:
-        return self.number - 1 if self.number % len(_PATTERN) in _SHARED else self.number
+        if self.source is not None:
+            return self.source.index
+        return self.turn - 1 if self.turn % len(_PATTERN) in _SHARED else self.turn
 
     @property
     def genre(self) -> str:
+        if self.source is not None:
+            return Name.parse(self.source.sequence).genre
         return tuple(GENRES)[self.choreography * 7 % len(GENRES)]
 
     @property
     def name(self) -> Name:
+        """Valid in AIST++; the situation tells the motion: sBM drawn, sRM real (which the real dataset does not have)."""
+        situation = "sBM" if self.source is None else "sRM"
         music = f"m{self.genre[1:]}{self.choreography % 6}"
-        return Name(self.genre, "sBM", "cAll", f"d{self.number + 1:02d}", music, f"ch{self.choreography + 1:02d}")
+        return Name(self.genre, situation, "cAll", f"d{self.number + 1:02d}", music, f"ch{self.choreography + 1:02d}")
 
     @cached_property
     def dancer(self) -> Dancer:
@@ -117,6 +134,8 @@ class Take:
 
     @cached_property
     def motion(self) -> Motion:
+        if self.source is not None:
+            return perform(self.spec.motions, self.source, self.dancer, self.spec.seconds, FLOOR)
         return dance(
             self.genre,
             _seed(self.spec, "choreography", self.choreography),
@@ -265,6 +284,29 @@ def setting_files(folder: str) -> list[Path]:
     raise UserError(f"no camera settings in {folder}: expected AIST++'s folder with setting1.json …")
 
 
+def plan(spec: Spec) -> list[Take]:
+    """The sequences of a dataset.
+
+    Raises:
+        UserError: the real motions asked for are not there.
+    """
+    by_split = sources(spec.motions, _PATTERN) if spec.real_share > 0 else {}
+    order = sorted(name for names in by_split.values() for name in names)
+    takes, real = [], 0
+    for number in range(spec.sequences):
+        if int((number + 1) * spec.real_share + 1e-9) <= real:
+            takes.append(Take(spec, number, number - real))
+            continue
+        # the splits take turns, and within each its sources
+        names = by_split[_PATTERN[real % len(_PATTERN)]]
+        before = sum(_PATTERN[i % len(_PATTERN)] == _PATTERN[real % len(_PATTERN)] for i in range(real))
+        name = names[before % len(names)]
+        source = draw_source(spec.motions, name, order.index(name), spec.seconds, _seed(spec, "source", number))
+        takes.append(Take(spec, number, real, source))
+        real += 1
+    return takes
+
+
 def prepare(root: Path, spec: Spec) -> list[Take]:
     """Lays a dataset out: manifest, splits, camera settings, everything but annotations and videos of single sequences.
 
@@ -289,7 +331,7 @@ def prepare(root: Path, spec: Spec) -> list[Take]:
         made["sequences"] = spec.sequences
     elif (root / "annotations").exists() or (root / "videos").exists():
         raise UserError(f"{root} holds a dataset that the studio did not make: give another --out")
-    takes = [Take(spec, number) for number in range(spec.sequences)]
+    takes = plan(spec)
     annotations = root / "annotations"
     for split in SPLITS:
         names = [str(take.name) for take in takes if take.split == split]

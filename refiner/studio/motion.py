@@ -28,7 +28,6 @@ from refiner.studio.body import (
     SPINE2,
     SPINE3,
     Dancer,
-    forward_kinematics,
 )
 
 RATE = 120  # of the dense tracks, per second: twice the annotations'
@@ -95,7 +94,8 @@ _ARMS = np.array(
 )
 
 
-def _unit(v: np.ndarray) -> np.ndarray:
+def unit(v: np.ndarray) -> np.ndarray:
+    """(..., 3) -> the same direction, length 1."""
     return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-9)
 
 
@@ -113,13 +113,13 @@ def arm_rotations(
     Returns:
         (..., 3, 3) of the shoulder in that frame, (..., 3, 3) of the elbow in the upper arm's.
     """
-    upper, fore = _unit(upper), _unit(fore)
+    upper, fore = unit(upper), unit(fore)
     if hint is None:
         # a straight arm's elbow bends up and forwards
-        hint = np.cross(upper, np.broadcast_to(_unit(np.array([0.0, 0.45, 1.0])), upper.shape))
+        hint = np.cross(upper, np.broadcast_to(unit(np.array([0.0, 0.45, 1.0])), upper.shape))
     # the axis fades over to the hint as the arm straightens
-    axis = np.cross(upper, fore) + 0.06 * _unit(hint)
-    axis = _unit(axis - (axis * upper).sum(-1, keepdims=True) * upper)
+    axis = np.cross(upper, fore) + 0.06 * unit(hint)
+    axis = unit(axis - (axis * upper).sum(-1, keepdims=True) * upper)
     x = sign * upper
     y = -sign * axis
     shoulder = np.stack([x, y, np.cross(x, y)], axis=-1)
@@ -149,16 +149,16 @@ def leg_rotations(
     a, b = np.linalg.norm(thigh), np.linalg.norm(shank)
     reach = ankle - hip
     d = np.clip(np.linalg.norm(reach, axis=-1, keepdims=True), abs(a - b) + 0.05, (a + b) * 0.9995)
-    along = _unit(reach)
-    across = _unit(pole - (pole * along).sum(-1, keepdims=True) * along)
+    along = unit(reach)
+    across = unit(pole - (pole * along).sum(-1, keepdims=True) * along)
     cosine = np.clip((a * a + d * d - b * b) / (2 * a * d), -1, 1)
     knee = hip + a * (cosine * along + np.sqrt(1 - cosine**2) * across)
-    hinge = _unit(np.cross(across, along))
+    hinge = unit(np.cross(across, along))
 
     def turn(rest: np.ndarray, to: np.ndarray) -> np.ndarray:
         def frame(direction: np.ndarray, axis: np.ndarray) -> np.ndarray:
-            direction = _unit(direction)
-            axis = _unit(axis - (axis * direction).sum(-1, keepdims=True) * direction)
+            direction = unit(direction)
+            axis = unit(axis - (axis * direction).sum(-1, keepdims=True) * direction)
             return np.stack([direction, axis, np.cross(direction, axis)], axis=-1)
 
         return frame(to, hinge) @ frame(rest, np.array([1.0, 0, 0])).T
@@ -343,12 +343,12 @@ def _upper_body(manner, plan, way, times, beats, beat):
     for side in (0, 1):
         poses = _ARMS[picks[:, side]] + plan.normal(0, 0.16, (n, 2, 3)) + way.normal(0, 0.08, (n, 2, 3))
         calm = _ARMS[0] * 0.25
-        poses = _unit(poses * np.clip(amplitude * manner.energy, 0.75, 1.0) + calm * (1 - min(manner.energy, 1)))
+        poses = unit(poses * np.clip(amplitude * manner.energy, 0.75, 1.0) + calm * (1 - min(manner.energy, 1)))
         # away from the trunk: a forearm does not pass through the belly
         poses[:, 0, 0] = np.maximum(poses[:, 0, 0], np.where(poses[:, 0, 1] < -0.5, 0.22, -0.15))
         inward = (poses[:, 1, 0] < -0.2) & (poses[:, 0, 2] < 0.5) & (poses[:, 1, 1] < 0.5) & (poses[:, 0, 1] < 0.4)
         poses[:, 1, 2] = np.where(inward, np.maximum(poses[:, 1, 2], 0.45), poses[:, 1, 2])
-        poses = _unit(poses)
+        poses = unit(poses)
         if side == 1:
             poses = poses * (-1, 1, 1)
         shoulder, elbow = arm_rotations(poses[:, 0], poses[:, 1], 1 if side == 0 else -1)
@@ -493,15 +493,3 @@ def soles(dancer: Dancer, turned: np.ndarray, placed: np.ndarray) -> np.ndarray:
                 placed[..., L_ANKLE + side, :] + turned[..., L_ANKLE + side, :, :] @ np.array(local, dtype=np.float64)
             )
     return np.stack(points, axis=-2)
-
-
-__all__ = [
-    "RATE",
-    "Motion",
-    "arm_rotations",
-    "collar_and_shoulder",
-    "dance",
-    "forward_kinematics",
-    "leg_rotations",
-    "soles",
-]

@@ -227,7 +227,9 @@ def _step(edge, x, soft):
 @njit(cache=True, nogil=True, fastmath=True)
 def _grain(x, y, z, cell):
     """−1 … 1, one value to a cube of some millimetres: weave and pores."""
-    n = (int(np.floor(x / cell)) * 374761393 + int(np.floor(y / cell)) * 668265263 + int(np.floor(z / cell)) * 69069) & 0x7FFFFFFF
+    n = (
+        int(np.floor(x / cell)) * 374761393 + int(np.floor(y / cell)) * 668265263 + int(np.floor(z / cell)) * 69069
+    ) & 0x7FFFFFFF
     n = ((n ^ (n >> 13)) * 1274126177) & 0x7FFFFFFF
     return ((n ^ (n >> 16)) & 0xFFFF) / 32767.5 - 1
 
