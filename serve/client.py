@@ -36,7 +36,7 @@ WORTH_A_RETRY = (429, 500, 502, 503, 504)
 class Retries:
     """How often, and how long after each other, a request is sent again."""
 
-    attempts: int = 8
+    attempts: int = 10  # over about 20 s, which a replica needs to be replaced
     first_s: float = 0.1
     longest_s: float = 5.0
 

@@ -6,6 +6,7 @@ downloaded, loaded and tried beside the one that serves, and takes its place onl
 be away at any time: what was downloaded once serves on, also in a replica that starts meanwhile.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -20,8 +21,9 @@ from typing import Literal
 
 import numpy as np
 
-from refiner import UserError, registry
+from refiner import UserError, onnx, registry
 from refiner.inference import DepthRefiner, Refinement
+from refiner.onnx import OnnxRefiner
 from refiner.skeleton import INDEX, NUM_JOINTS
 
 logger = logging.getLogger("ray.serve")
@@ -44,6 +46,10 @@ class Served:
     tags: Mapping[str, str]
     loaded_at: str
 
+    @property
+    def runtime(self) -> Literal["onnxruntime", "pytorch"]:
+        return "onnxruntime" if isinstance(self.refiner.model, OnnxRefiner) else "pytorch"
+
 
 class LiveModel:
     def __init__(
@@ -51,6 +57,7 @@ class LiveModel:
         source: str,
         *,
         device: str | None,
+        threads: int,
         poll_s: float,
         cache: Path,
         now: Callable[[], datetime],
@@ -60,6 +67,7 @@ class LiveModel:
         Args:
             source: "models:/name@alias" (followed), "models:/name/version", or a checkpoint's folder.
             device: for `DepthRefiner`.
+            threads: that one call may use on a CPU.
             poll_s: seconds between two looks at the alias.
             cache: folder where the last version that proved itself is remembered.
             now: the clock.
@@ -71,7 +79,7 @@ class LiveModel:
         self.source = source
         self.refused: dict[str, str] = {}  # version that the alias names, but was not taken -> why
         self.registry: Registry = "reachable" if source.startswith("models:") else "not used"
-        self._device, self._now, self._on_swap = device, now, on_swap
+        self._device, self._threads, self._now, self._on_swap = device, threads, now, on_swap
         key = hashlib.sha256(f"{registry.tracking_uri()} {source}".encode()).hexdigest()[:16]
         self._remembered = cache / f"{key}.json"
         self._stop = threading.Event()
@@ -92,7 +100,8 @@ class LiveModel:
 
     def _start(self) -> Served:
         if not self.source.startswith("models:"):
-            return self._proved(DepthRefiner(self.source, device=self._device), run_id=None, tags={})
+            refiner = DepthRefiner(self.source, device=self._device)
+            return self._proved(refiner, Path(self.source), run_id=None, tags={})
         try:
             local = registry.download(self.source)  # from this disk, if MLflow is away
         except UserError as error:
@@ -106,7 +115,7 @@ class LiveModel:
     def _load(self, local: registry.LocalModel) -> Served:
         refiner = DepthRefiner(local.path, device=self._device)
         refiner.name, refiner.version = local.name, local.version
-        served = self._proved(refiner, run_id=local.run_id, tags=local.tags)
+        served = self._proved(refiner, local.path, run_id=local.run_id, tags=local.tags)
         record = {**dataclasses.asdict(local), "path": str(local.path)}
         self._remembered.parent.mkdir(parents=True, exist_ok=True)
         part = self._remembered.with_suffix(f".{os.getpid()}.part")
@@ -114,8 +123,11 @@ class LiveModel:
         os.replace(part, self._remembered)
         return served
 
-    def _proved(self, refiner: DepthRefiner, *, run_id: str | None, tags: Mapping[str, str]) -> Served:
+    def _proved(self, refiner: DepthRefiner, folder: Path, *, run_id: str | None, tags: Mapping[str, str]) -> Served:
         try_out(refiner)
+        if refiner.device.type == "cpu":
+            # not waited for: exporting takes seconds, in which PyTorch gives the same answers
+            threading.Thread(target=_quicken, args=(refiner, folder, self._threads), daemon=True).start()
         return Served(
             refiner=refiner,
             model={"name": refiner.name, "version": refiner.version},
@@ -160,6 +172,23 @@ class LiveModel:
         self.refused[version] = str(error)
         logger.error("version %s is refused: %s", version, error)
         self._on_swap("refused")
+
+
+def _quicken(refiner: DepthRefiner, folder: Path, threads: int) -> None:
+    """Puts ONNX Runtime in PyTorch's place if it gives the same answers; a model that it cannot take stays with PyTorch."""
+    trial = copy.copy(refiner)
+    try:
+        trial.model = OnnxRefiner(refiner.model, onnx.export(folder), threads)
+        try_out(trial)
+        poses = standing_poses(3)
+        found, expected = trial.predict(poses, sequence=True), refiner.predict(poses, sequence=True)
+        for name in ("poses", "confidence"):
+            if not np.allclose(getattr(found, name), getattr(expected, name), atol=1e-4):
+                raise UserError(f"ONNX Runtime and PyTorch disagree about the {name}")
+    except Exception as error:
+        logger.warning("version %s stays with PyTorch, which is slower: %s", refiner.version, error)
+    else:
+        refiner.model = trial.model
 
 
 def standing_poses(count: int) -> np.ndarray:

@@ -27,7 +27,9 @@ TITLES = {
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    content = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail}
+    title = TITLES.get(status, "Error")
+    # "error" is where clients of the Open Inference Protocol look for the sentence
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, "error": detail}
     return Response(orjson.dumps(content), status, headers, media_type="application/problem+json")
 
 

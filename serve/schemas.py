@@ -74,6 +74,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+    error: str = Field(description="the detail, where clients of the Open Inference Protocol look for it")
 
 
 class Refused(BaseModel):
@@ -89,6 +90,7 @@ class Info(BaseModel):
     tags: dict[str, str] = Field(description="of the registry's version: the git commit, the dataset's fingerprint, …")
     source: str
     device: str
+    runtime: Literal["onnxruntime", "pytorch"]
     loaded_at: str = Field(description="ISO 8601, UTC")
     registry: Literal["reachable", "unreachable", "not used"]
     refused: list[Refused] = Field(description="versions that the alias named and that were not taken, and why")

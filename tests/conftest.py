@@ -1,7 +1,7 @@
 """What tests share. Real data is used where it lies beside the checkout, and its tests skip where it does not."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +40,16 @@ def real_people() -> Path:
 
 
 def pytest_configure() -> None:
-    # Ray settles at its import whether it wants a token; the session's cluster, which comes later, does
+    # Ray settles at its import whether it wants a token and whether 127.0.0.1 may stay what it is (see cluster.local); the
+    # session's cluster comes later than that
     os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory) -> Iterator[Cluster]:
     """The session's one Ray and MLflow. Its addresses are in the environment, so `ray_session()` and MLflow find it too."""
-    with local_cluster(tmp_path_factory.mktemp("cluster")) as running:
+    with local_cluster(tmp_path_factory.mktemp("cluster"), usual_ports=False) as running:
         before = dict(os.environ)
         os.environ.update(running.env)
         yield running
@@ -55,30 +57,34 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         os.environ.update(before)
 
 
-def register_model(folder: Path, seed: int = 0) -> str:
-    """Registers a refiner with random weights, so that it changes poses, and returns its version."""
+@pytest.fixture(scope="session")
+def register_model(tmp_path_factory) -> Callable[..., str]:
+    """register_model(seed=0, scale=0.3): registers a refiner with random weights, so that it changes poses; its version."""
     import torch
 
     from refiner import registry
     from refiner.model import PoseAwareDepthRefiner, RefinerConfig, save_checkpoint
 
-    torch.manual_seed(seed)
-    model = PoseAwareDepthRefiner(RefinerConfig(taps_s=(-0.1, 0.0, 0.1), smoothing_s=0.05))
-    for head in (model.correction[-1], model.scale[-1]):
-        torch.nn.init.normal_(head.weight, std=0.3)
-    checkpoint = save_checkpoint(model, folder / f"checkpoint-{seed}")
-    example = np.zeros((1, 17, 3), np.float32), np.ones((1, 17), np.float32)
-    run = registry.start_run(f"random-{seed}", {})
-    return registry.register(checkpoint, run, example=example, metrics={}, tags={"dataset_fingerprint": "none"})
+    def register(seed: int = 0, scale: float = 0.3) -> str:
+        torch.manual_seed(seed)
+        model = PoseAwareDepthRefiner(RefinerConfig(taps_s=(-0.1, 0.0, 0.1), smoothing_s=0.05))
+        for head in (model.correction[-1], model.scale[-1]):
+            torch.nn.init.normal_(head.weight, std=scale)
+        checkpoint = save_checkpoint(model, tmp_path_factory.mktemp("checkpoint"))
+        example = np.zeros((1, 17, 3), np.float32), np.ones((1, 17), np.float32)
+        run = registry.start_run(f"random-{seed}", {})
+        return registry.register(checkpoint, run, example=example, metrics={}, tags={"dataset_fingerprint": "none"})
+
+    return register
 
 
 @pytest.fixture(scope="session")
-def endpoint(cluster, tmp_path_factory) -> str:
+def endpoint(cluster, register_model) -> str:
     """URL of the session's endpoint: serve/config.yaml as it is, serving a registered champion."""
     from refiner import registry
 
-    registry.set_alias(registry.CHAMPION, register_model(tmp_path_factory.mktemp("champion")))
-    return cluster.deploy(CHECKOUT / "serve/config.yaml")
+    registry.set_alias(registry.CHAMPION, register_model())
+    return cluster.deploy(CHECKOUT / "serve/config.yaml", port=0)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The endpoint as its users meet it: a real Serve over HTTP, with a registered model."""
 
 import asyncio
+import time
 
 import httpx
 import numpy as np
@@ -126,6 +127,19 @@ def test_bad_arrow_other_types_and_large_bodies_are_refused(endpoint, poses):
 def test_the_client_says_why_it_was_refused(endpoint):
     with Client(endpoint) as client, pytest.raises(UserError, match="metres"):
         client.refine(standing_poses(2) * 100)
+
+
+def test_onnx_runtime_takes_over_with_the_same_answers(endpoint, champion, poses):
+    with Client(endpoint) as client:
+        deadline = time.monotonic() + 120  # exporting takes 8 s on a quiet core
+        while client.info()["runtime"] != "onnxruntime":
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        for sequence in (False, True):
+            expected = champion.predict(poses, sequence=sequence)
+            found = client.refine(poses, sequence=sequence)
+            np.testing.assert_allclose(found.poses, expected.poses, atol=1e-6)
+            np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-6)
 
 
 def test_it_says_who_answers_and_documents_itself(endpoint, champion):

@@ -1,0 +1,76 @@
+"""Who may call: bearer tokens. Which are read from a file and from the environment, several at once, so that one can be
+replaced without anybody being locked out meanwhile."""
+
+import hmac
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from refiner import UserError
+from serve.problems import problem
+
+VARIABLE = "POSE_API_TOKENS"
+# What load balancers and schedulers ask without a token; they learn nothing from it.
+OPEN_PATHS = {"/healthz", "/v2/health/live", "/v2/health/ready"}
+
+
+class Tokens:
+    def __init__(self, file: str | None, environ: Mapping[str, str]) -> None:
+        """
+        Raises:
+            UserError: the file is missing or has no token in it.
+        """
+        self._file = Path(file) if file else None
+        self._fixed = [token.strip().encode() for token in environ.get(VARIABLE, "").split(",") if token.strip()]
+        self._read: list[bytes] = []
+        self._changed = -1
+        self._refresh()
+        if self._file and not self._read:
+            raise UserError(f"{self._file} holds no token: write one into it, or leave out token_file")
+
+    @property
+    def wanted(self) -> bool:
+        return self._file is not None or bool(self._fixed)
+
+    def admit(self, header: bytes) -> bool:
+        """Whether an Authorization header carries one of the tokens; takes the same time whichever it is."""
+        self._refresh()
+        scheme, _, given = header.partition(b" ")
+        fits = [hmac.compare_digest(given.strip(), token) for token in self._fixed + self._read]
+        return scheme.lower() == b"bearer" and any(fits)
+
+    def _refresh(self) -> None:
+        if self._file is None:
+            return
+        try:
+            changed = os.stat(self._file).st_mtime_ns
+            if changed != self._changed:
+                self._read = [line.strip() for line in self._file.read_bytes().splitlines() if line.strip()]
+                self._changed = changed
+        except OSError as error:
+            if self._changed == -1:
+                raise UserError(
+                    f"{self._file} cannot be read ({error.strerror}): it is to hold one token a line"
+                ) from None
+
+
+class Guard:
+    """ASGI middleware: 401 to whoever has no token."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens) -> None:
+        self.app, self.tokens = app, tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            if not self.tokens.admit(header):
+                refusal = problem(
+                    401,
+                    "send one of this endpoint's tokens as 'Authorization: Bearer …'",
+                    {"WWW-Authenticate": "Bearer"},
+                )
+                await refusal(scope, receive, send)
+                return
+        await self.app(scope, receive, send)

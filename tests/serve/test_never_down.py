@@ -1,0 +1,173 @@
+"""What must not cost a request: a new champion, a bad one, a replica that dies, a registry that is away, a new config."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+
+from cluster.local import CHECKOUT
+from refiner import DepthRefiner, registry
+from serve.client import Client
+from serve.live import LiveModel, standing_poses
+
+pytestmark = pytest.mark.cluster
+NAME = "models:/pose-depth-refiner"
+
+
+class Load:
+    """Clients that refine one pose after the other, and count what they get."""
+
+    def __init__(self, url: str, answers: dict[str, np.ndarray]) -> None:
+        self.url, self.answers = url, answers
+        self.versions, self.failures = Counter(), []
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        with Client(self.url) as client:
+            while not self.stop.is_set():
+                try:
+                    found = client.refine(standing_poses(3))
+                    version = found.model["version"]
+                    # the answer is that of the version which it names, to the last pose: no mixture
+                    np.testing.assert_allclose(found.poses, self.answers[version], atol=1e-5)
+                    self.versions[version] += 1
+                except BaseException as error:
+                    self.failures.append(error)
+                time.sleep(0.01)
+
+
+@contextmanager
+def steady_load(url: str, versions: list[str]):
+    answers = {v: DepthRefiner(f"{NAME}/{v}", device="cpu").predict(standing_poses(3)).poses for v in versions}
+    load = Load(url, answers)
+    threads = [threading.Thread(target=load.run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield load
+    finally:
+        load.stop.set()
+        for thread in threads:
+            thread.join()
+    assert not load.failures, load.failures[:3]
+    assert sum(load.versions.values()) > 20
+
+
+def wait_for(condition, seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.1)
+
+
+def info(url: str) -> dict:
+    return httpx.get(f"{url}/info", timeout=10).json()
+
+
+def test_the_champion_is_changed_ten_times_under_load_and_no_request_fails(endpoint, register_model):
+    versions = [registry.get_alias("champion"), register_model(1), register_model(2)]
+    with steady_load(endpoint, versions) as load:
+        for change in range(10):
+            version = versions[(change + 1) % 3]
+            registry.set_alias("champion", version)
+            wait_for(lambda version=version: info(endpoint)["model"]["version"] == version)
+        registry.set_alias("champion", versions[0])
+        wait_for(lambda: info(endpoint)["model"]["version"] == versions[0])
+    assert set(load.versions) == set(versions)
+
+
+def test_a_bad_champion_is_refused_and_the_old_one_serves_on(endpoint, register_model):
+    good, bad = registry.get_alias("champion"), register_model(3, scale=1e38)  # loads, and answers with infinity
+    with steady_load(endpoint, [good]) as load:
+        registry.set_alias("champion", bad)
+        wait_for(lambda: info(endpoint)["refused"])
+        (refused,) = info(endpoint)["refused"]
+        assert refused["version"] == bad and "finite" in refused["reason"]
+        assert info(endpoint)["model"]["version"] == good
+        wait_for(
+            lambda: "pose_model_swaps" in (text := httpx.get(f"{endpoint}/metrics").text) and 'result="refused"' in text
+        )
+        registry.set_alias("champion", good)  # rolled back
+        wait_for(lambda: not info(endpoint)["refused"])
+    assert set(load.versions) == {good}
+
+
+def replicas(token_path: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if (
+                entry.name.isdigit()
+                and b"ServeReplica:pose-depth-refiner:RefineEndpoint" in (entry / "cmdline").read_bytes()
+                and str(token_path.parent)
+                in (entry / "maps").read_text() + " ".join(os.readlink(f) for f in (entry / "fd").iterdir())
+            ):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_killed_replicas_and_new_configs_fail_no_request_of_a_client_that_retries(cluster, endpoint, tmp_path):
+    champion = registry.get_alias("champion")
+    config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
+    two = tmp_path / "two.yaml"
+    config["applications"][0]["deployments"][0]["autoscaling_config"]["min_replicas"] = 2
+    two.write_text(yaml.safe_dump(config))
+    with steady_load(endpoint, [champion]):
+        cluster.deploy(two)  # scales up
+        wait_for(lambda: len(replicas(cluster.token_path)) == 2)
+        victim = replicas(cluster.token_path)[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: len(alive := replicas(cluster.token_path)) == 2 and victim not in alive)
+        cluster.deploy(CHECKOUT / "serve/config.yaml")  # and down to one
+        (last, *_) = replicas(cluster.token_path)
+        os.kill(last, signal.SIGKILL)
+        time.sleep(2)
+        cluster.deploy(CHECKOUT / "serve/config.yaml")
+
+
+def test_overload_is_answered_with_429_and_is_over_when_it_is_over(endpoint):
+    from benchmarks.load import closed_loop
+    from serve import codec
+
+    body = codec.encode_json_request(codec.RefineRequest(poses=standing_poses(8)))
+    result = asyncio.run(closed_loop(f"{endpoint}/v1/refine", body, codec.JSON, connections=400, seconds=5))
+    assert set(result.statuses) <= {200, 429}
+    assert result.statuses[429] > 0 and result.statuses[200] > 0
+    assert result.percentile_ms(99) < 10_000
+    with Client(endpoint) as client:
+        client.refine(standing_poses(1))
+
+
+def test_a_replica_starts_with_what_served_last_where_the_registry_offers_nothing_better(
+    cluster, register_model, tmp_path, monkeypatch
+):
+    good, bad = register_model(4), register_model(5, scale=1e38)
+    options = {
+        "device": "cpu",
+        "threads": 1,
+        "poll_s": 0.2,
+        "cache": tmp_path,
+        "now": lambda: datetime(2026, 1, 1),
+        "on_swap": lambda result: None,
+    }
+    registry.set_alias("candidate", good)
+    first = LiveModel(f"{NAME}@candidate", **options)
+    first.close()
+    assert first.current.model["version"] == good
+
+    registry.set_alias("candidate", bad)  # and a replica starts: what served last serves on
+    second = LiveModel(f"{NAME}@candidate", **options)
+    second.close()
+    assert second.current.model["version"] == good and bad in second.refused

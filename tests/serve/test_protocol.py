@@ -1,0 +1,95 @@
+"""Standard clients: tritonclient against the real endpoint, and bodies that no client would send."""
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from refiner import DepthRefiner, UserError
+from serve import inference_protocol
+from serve.live import standing_poses
+
+NAME = "pose-depth-refiner"
+
+
+@pytest.fixture
+def standard_client(endpoint):
+    with triton.InferenceServerClient(endpoint.removeprefix("http://")) as client:
+        yield client
+
+
+def tensor(name: str, array: np.ndarray, binary: bool) -> triton.InferInput:
+    described = triton.InferInput(name, list(array.shape), "FP32")
+    described.set_data_from_numpy(array, binary_data=binary)
+    return described
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("binary_in", [False, True])
+@pytest.mark.parametrize("binary_out", [False, True])
+def test_the_standard_client_gets_what_the_library_answers(standard_client, binary_in, binary_out):
+    refiner = DepthRefiner(f"models:/{NAME}@champion", device="cpu")
+    poses, visibility = standing_poses(20), np.full((20, 17), 0.7, np.float32)
+    answer = standard_client.infer(
+        NAME,
+        [tensor("poses", poses, binary_in), tensor("visibility", visibility, binary_in)],
+        outputs=[triton.InferRequestedOutput(name, binary_out) for name in ("refined", "confidence", "view_angle")],
+        parameters={"sequence": True},
+        request_id="7",
+    )
+    expected = refiner.predict(poses, visibility, sequence=True)
+    np.testing.assert_allclose(answer.as_numpy("refined"), expected.poses, atol=1e-5)
+    np.testing.assert_allclose(answer.as_numpy("confidence"), expected.confidence, atol=1e-5)
+    np.testing.assert_allclose(answer.as_numpy("view_angle"), expected.view_angle, atol=1e-3)
+    head = answer.get_response()
+    assert (head["id"], head["model_name"], head["model_version"]) == ("7", NAME, refiner.version)
+
+
+@pytest.mark.cluster
+def test_the_standard_client_learns_what_is_served(standard_client):
+    assert standard_client.is_server_live() and standard_client.is_server_ready()
+    assert standard_client.is_model_ready(NAME) and not standard_client.is_model_ready("another")
+    metadata = standard_client.get_model_metadata(NAME)
+    assert [tensor["name"] for tensor in metadata["outputs"]] == ["refined", "confidence", "view_angle"]
+    (version,) = metadata["versions"]
+    assert standard_client.is_model_ready(NAME, version) and not standard_client.is_model_ready(NAME, "999")
+    assert "binary_tensor_data" in standard_client.get_server_metadata()["extensions"]
+    with pytest.raises(InferenceServerException, match="metres"):
+        standard_client.infer(NAME, [tensor("poses", standing_poses(1) * 1000, True)])
+    with pytest.raises(InferenceServerException, match="not served"):
+        standard_client.infer(NAME, [tensor("poses", standing_poses(1), True)], model_version="999")
+
+
+POSES = {"name": "poses", "datatype": "FP32", "shape": [1, 17, 3]}
+BAD = [
+    (b"{", None, "not JSON"),
+    (b"[]", None, "inputs"),
+    (b'{"inputs": [1]}', None, "unknown"),
+    (b'{"inputs": []}', None, "no input"),
+    (b'{"inputs": []}', "99", "99"),
+    (b'{"inputs": []} rest', "14", "5 bytes"),
+    ({**POSES, "data": [1.0]}, None, "1 numbers"),
+    ({**POSES, "data": ["a"] * 51}, None, "numbers"),
+    ({**POSES, "datatype": "BYTES"}, None, "BYTES"),
+    ({**POSES, "shape": [-1, 17, 3], "data": []}, None, "shape"),
+    ({**POSES, "shape": [1 << 40], "data": []}, None, "shape"),
+    ({**POSES, "shape": [1 << 30] * 9, "data": []}, None, "numbers for the shape"),
+    ({**POSES, "parameters": {"binary_data_size": 204}}, None, "204 bytes"),
+    ({**POSES, "parameters": {"binary_data_size": -4}}, None, "-4 bytes"),
+]
+
+
+@pytest.mark.parametrize(("body", "length", "says"), BAD)
+def test_a_malformed_inference_request_is_named(body, length, says):
+    if isinstance(body, dict):
+        body = inference_protocol.orjson.dumps({"inputs": [body]})
+    with pytest.raises(UserError, match=says):
+        inference_protocol.decode(body, length)
+
+
+@pytest.mark.cluster
+def test_an_output_that_there_is_not_is_refused(endpoint):
+    request = {"inputs": [{**POSES, "data": standing_poses(1).ravel().tolist()}], "outputs": [{"name": "bones"}]}
+    answer = httpx.post(f"{endpoint}/v2/models/{NAME}/infer", json=request)
+    assert answer.status_code == 422 and "refined" in answer.json()["error"]
