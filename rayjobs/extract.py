@@ -7,9 +7,7 @@ A video that cannot be read, crashes its decoder or hangs costs that video alone
 """
 
 import json
-import os
 import tempfile
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ import tyro
 
 from rayjobs.launch import cluster_cores, launch, log, quiet_ray_data, ray_session
 from rayjobs.progress import Progress
-from rayjobs.storage import list_videos
+from rayjobs.storage import list_videos, write_text_atomically
 from refiner import UserError
 from refiner.estimator import EstimatorInfo, PoseEstimator, estimator_info, model_path
 from refiner.isolation import ChildError, Isolated
@@ -174,13 +172,6 @@ def extracted(rows: list[dict[str, Any]], model: Path, options: Options) -> Iter
         compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
         num_cpus=1,
     ).iter_rows()
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,19 @@ summary.json. The folder --out is replaced as a whole, when everything in it is 
 """
 
 import json
-import os
-import shutil
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
-import ray
-import ray.data
 
-from rayjobs.launch import launch, log, quiet_ray_data, ray_session, to_json
+from rayjobs.launch import cores, launch, log, to_json
 from rayjobs.progress import Progress
+from rayjobs.storage import replaced_folder
 from refiner import UserError, aistpp, records
 from refiner.pairing import disjoint_splits, official_splits, pair_sequence
 
@@ -68,17 +65,12 @@ def run(options: Options) -> Summary:
     dataset = aistpp.Dataset(Path(options.dataset).absolute())
     problems: dict[str, str] = {}
     rows = list(plan(videos, dataset, options.split_by, problems))
-    out = Path(options.out).absolute()
-    building = _new_folder_for(out)
-    try:
-        results = paired(rows, dataset, building) if rows else []
+    with replaced_folder(options.out, SUMMARY) as out:
+        results = paired(rows, dataset, out) if rows else []
         for result in results:
             problems |= result["problems"]
         summary = summarise(results, problems, len(videos), estimator, options.split_by)
-        (building / SUMMARY).write_text(json.dumps(to_json(asdict(summary) | {"problems": problems}), indent=1))
-        _put_in_place(building, out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        (out / SUMMARY).write_text(json.dumps(to_json(asdict(summary) | {"problems": problems}), indent=1))
     return summary
 
 
@@ -121,34 +113,33 @@ def plan(
 
 
 def paired(rows: list[dict[str, Any]], dataset: aistpp.Dataset, out: Path) -> list[dict[str, Any]]:
-    """Pairs all sequences, in parallel, into files below `out`."""
+    """Pairs all sequences into files below `out`.
+
+    On threads of this process: a whole AIST++ takes minutes (docs/benchmarks.md), and what computes and decompresses
+    lets other threads run.
+    """
     results = []
-    with ray_session(), Progress("sequences", len(rows), len(rows)) as progress:
-        quiet_ray_data()
-        items = [{"sequence": json.dumps(row)} for row in rows]
-        sequences = ray.data.from_items(items, override_num_blocks=len(items))
-        for item in sequences.map(_pair_one, fn_args=(str(dataset.root), str(out))).iter_rows():
-            results.append(json.loads(item["result"]))
+    with ThreadPoolExecutor(cores()) as pool, Progress("sequences", len(rows), len(rows)) as progress:
+        for result in as_completed([pool.submit(pair_one, row, dataset, out) for row in rows]):
+            results.append(result.result())
             progress.add(1, 1, pairs=results[-1]["pairs"])
     return results
 
 
-def _pair_one(item: dict[str, str], root: str, out: str) -> dict[str, str]:
-    """INPUT row: a sequence, its split and its videos. OUTPUT row: counts and problems. Writes the sequence's pairs."""
-    row = json.loads(item["sequence"])
-    found, problems = pair_sequence(aistpp.Dataset(Path(root)), row["videos"])
+def pair_one(row: dict[str, Any], dataset: aistpp.Dataset, out: Path) -> dict[str, Any]:
+    """INPUT: a sequence, its split and its videos. OUTPUT: counts and problems. Writes the sequence's file of pairs."""
+    found, problems = pair_sequence(dataset, row["videos"])
     pairs, split = found.pairs, row["split"]
     result = {"split": split, "problems": problems, "frames": found.frames, "left_out": found.left_out, "pairs": 0}
     if pairs is not None:
-        file = Path(out, f"split={split}", f"{row['sequence']}.parquet")
+        file = out / f"split={split}" / f"{row['sequence']}.parquet"
         records.write_atomically(pairs.to_table(), file, {"sequence": row["sequence"], "split": split})
-        error = np.abs(pairs.corrupted - pairs.ground_truth)[..., 2].mean(dtype=np.float64)
         result |= {
             "pairs": len(pairs),
-            "depth_error_m": float(error),
-            "digest": str(records.content_digest(pairs, split)),
+            "depth_error_m": float(np.abs(pairs.corrupted - pairs.ground_truth)[..., 2].mean(dtype=np.float64)),
+            "digest": records.content_digest(pairs, split),
         }
-    return {"result": json.dumps(result)}
+    return result
 
 
 def summarise(
@@ -169,9 +160,9 @@ def summarise(
         pairs={split: sum(r["pairs"] for r in those) for split, those in by_split.items()},
         sequences={split: len(those) for split, those in by_split.items()},
         videos=videos,
-        videos_left_out=Counter(problems.values()),
+        videos_left_out=dict(Counter(problems.values())),
         frames=sum(r["frames"] for r in results),
-        frames_left_out=sum((Counter(r["left_out"]) for r in results), Counter()),
+        frames_left_out=dict(sum((r["left_out"] for r in results), Counter())),
         mediapipe_depth_cm={
             split: 100 * sum(r["depth_error_m"] * r["pairs"] for r in those) / sum(r["pairs"] for r in those)
             for split, those in by_split.items()
@@ -179,28 +170,8 @@ def summarise(
         },
         split_by=split_by,
         estimator=estimator,
-        fingerprint=records.fingerprint_of(int(r["digest"]) for r in useful),
+        fingerprint=records.fingerprint_of(r["digest"] for r in useful),
     )
-
-
-def _new_folder_for(out: Path) -> Path:
-    """A folder beside `out` to build in. A folder of something else is not replaced."""
-    if out.exists() and any(out.iterdir()) and not (out / SUMMARY).exists():
-        raise UserError(f"--out {out} holds something other than pairs: name another folder, for it would be replaced")
-    building = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
-    building.mkdir(parents=True)
-    return building
-
-
-def _put_in_place(building: Path, out: Path) -> None:
-    """A folder cannot be replaced in one step: the old one is moved away first, and whoever reads sees one or none."""
-    if out.exists():
-        old = building.with_suffix(".old")
-        os.replace(out, old)
-        os.replace(building, out)
-        shutil.rmtree(old)
-    else:
-        os.replace(building, out)
 
 
 if __name__ == "__main__":
