@@ -162,9 +162,11 @@ def read_pickle(path: Path, keys: Iterable[str] = (), any_of: Iterable[str] = ()
 
 
 def write_pickle(path: Path, arrays: Mapping[str, object]) -> None:
-    """Writes an annotation file as AIST++ has them. Only the studio does."""
+    """Writes an annotation file as AIST++ has them, in one step. Only the studio does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(dict(arrays), protocol=4))
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(pickle.dumps(dict(arrays), protocol=4))
+    part.replace(path)
 
 
 # --- the dataset on disk ----------------------------------------------------------------------------------------------
