@@ -144,7 +144,6 @@ class _Shape:
         return self.placed[bone] + self.turned[bone] @ np.asarray(local, float)
 
     def _add(self, row: np.ndarray, bone: int, material: int, blend: float, cut: tuple | None, carve: bool) -> None:
-        row[0:1] = row[0:1]
         row[20] = -blend if carve else blend
         row[21:25] = 0, 0, 0, -1
         if cut is not None:
@@ -383,19 +382,20 @@ class Dancer:
         return forward_kinematics(rotations, np.zeros(3), self.offsets)
 
     @cached_property
-    def _surface(self) -> tuple[Mesh, dict[str, np.ndarray]]:
+    def mesh(self) -> Mesh:
         return _mesh(self)
 
-    @property
-    def mesh(self) -> Mesh:
-        return self._surface[0]
+    @cached_property
+    def face(self) -> dict[str, np.ndarray]:
+        """Nose, eyes and ears in the head's frame, on the surface, metres."""
+        return _face(self)
 
     def joints(self, turned: np.ndarray, placed: np.ndarray) -> np.ndarray:
         """(..., 24, 3, 3), (..., 24, 3) -> (..., 17, 3) the COCO joints, metres, world: the truth of what is rendered."""
         poses = np.empty((*placed.shape[:-2], NUM_JOINTS, 3))
         for name, bone in _COCO_BONES.items():
             poses[..., INDEX[name], :] = placed[..., bone, :]
-        for name, local in self._surface[1].items():
+        for name, local in self.face.items():
             poses[..., INDEX[name], :] = placed[..., HEAD, :] + turned[..., HEAD, :, :] @ local
         return poses
 
@@ -703,8 +703,8 @@ def _tree_distance() -> np.ndarray:
     return steps
 
 
-def _mesh(dancer: Dancer) -> tuple[Mesh, dict[str, np.ndarray]]:
-    """Meshes a dancer, and finds nose, eyes and ears on the surface (head's frame)."""
+def _mesh(dancer: Dancer) -> Mesh:
+    """Meshes a dancer: the body coarsely, head and hands finely."""
     flesh = _flesh(dancer)
     clothes = _wardrobe(dancer, flesh)
     rows = np.array(flesh.rows + clothes.rows)
@@ -721,9 +721,7 @@ def _mesh(dancer: Dancer) -> tuple[Mesh, dict[str, np.ndarray]]:
     own = bones == HEAD
     lo, hi = rows[own, 14:17].min(0) - 0.03, rows[own, 17:20].max(0) + 0.03
     lo[1] = min(neck - 0.02, rows[own & (materials == HAIR), 15].min() - 0.03)
-    near = own | (bones == NECK) | (bones == SPINE3)
     parts.append(_part(rows[own | (bones == NECK)], materials[own | (bones == NECK)], lo, hi, FINE_SPACING))
-    del near
     for bone in fine:
         own = bones == bone
         lo, hi = rows[own, 14:17].min(0) - 0.02, rows[own, 17:20].max(0) + 0.02
@@ -731,9 +729,8 @@ def _mesh(dancer: Dancer) -> tuple[Mesh, dict[str, np.ndarray]]:
         parts.append(_part(rows[forearm], materials[forearm], lo, hi, FINE_SPACING))
     # the coarse mesh leaves hands and head to the fine ones
     vertices, normals, fields, triangles = parts[0]
-    drop = np.zeros(len(vertices), bool)
     nearest = np.argmin(_bone_distances(np.array(flesh.rows), np.array(flesh.bones), vertices), axis=1)
-    drop |= (nearest == HEAD) & (vertices[:, 1] > neck)
+    drop = (nearest == HEAD) & (vertices[:, 1] > neck)
     for side, bone in enumerate(fine):
         axis = dancer.bind[0][bone][:, 0] * (1 if side == 0 else -1)
         drop |= (nearest == bone) & ((vertices - placed[bone]) @ axis > 0.012)
@@ -751,8 +748,7 @@ def _mesh(dancer: Dancer) -> tuple[Mesh, dict[str, np.ndarray]]:
 
     weights, indices = _weights(flesh, vertices, triangles)
     occlusion = _occlusion(rows, vertices, normals)
-    face = _face(dancer, rows[(bones == HEAD) & (materials == SKIN)])
-    mesh = Mesh(
+    return Mesh(
         vertices.astype(np.float32),
         normals.astype(np.float32),
         triangles.astype(np.int32),
@@ -761,7 +757,6 @@ def _mesh(dancer: Dancer) -> tuple[Mesh, dict[str, np.ndarray]]:
         fields.astype(np.float32),
         occlusion.astype(np.float32),
     )
-    return mesh, face
 
 
 def _part(rows, materials, low, high, spacing):
@@ -847,10 +842,12 @@ def _occlusion(rows: np.ndarray, vertices: np.ndarray, normals: np.ndarray) -> n
     return _openness(rows, vertices, normals)
 
 
-def _face(dancer: Dancer, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _face(dancer: Dancer) -> dict[str, np.ndarray]:
     """Nose, eyes and ears in the head's frame: where a ray from outside meets the bare head."""
     h = head_scale(dancer.build)
-    origin = dancer.bind[1][HEAD]
+    shape = _Shape(*dancer.bind)
+    _head(shape, dancer.build)
+    rows, origin = np.array(shape.rows), dancer.bind[1][HEAD]
     points = {}
     for name, start, direction in (
         ("nose", (0, 0.073, 0.20), (0, 0, -1)),
@@ -860,11 +857,10 @@ def _face(dancer: Dancer, rows: np.ndarray) -> dict[str, np.ndarray]:
         ("right_ear", (-0.20, 0.095, 0.0), (1, 0, 0)),
     ):
         at = origin + np.array(start) * h
-        one = np.zeros(3)
-        for _ in range(60):
-            field = _evaluate(rows, at, 1.0, (1, 1, 1))[0, 0, 0]
-            if field < 2e-4:
+        for _ in range(60):  # sphere tracing
+            distance = _evaluate(rows, at, 1.0, (1, 1, 1))[0, 0, 0]
+            if distance < 2e-4:
                 break
-            at = at + np.array(direction) * min(field, 0.02)
-        points[name] = at - origin + one
+            at = at + np.array(direction) * min(distance, 0.02)
+        points[name] = at - origin
     return points

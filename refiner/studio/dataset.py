@@ -3,11 +3,12 @@
 A sequence's content depends on the seed and on its number alone: a larger dataset begins with the smaller one.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,7 @@ from refiner.geometry import Camera
 from refiner.studio.body import Dancer, forward_kinematics
 from refiner.studio.cameras import FLOOR, draw_cameras, resized
 from refiner.studio.motion import Motion, dance
-from refiner.studio.render import Renderer
+from refiner.studio.render import Posed, Renderer
 from refiner.studio.retarget import Source, draw_source, perform, sources
 from refiner.studio.room import Room
 from refiner.video import VideoWriter
@@ -224,13 +225,12 @@ class Take:
             "smpl_trans": (root / METRES_PER_UNIT - scaling * _SMPL_PELVIS).astype(np.float32),
         }
 
-    def film(self, root: Path, cameras: Sequence[str], progress: Callable[[], None] = lambda: None) -> int:
+    def film(self, root: Path, cameras: Sequence[str]) -> int:
         """Renders the videos of some cameras, frame by frame for all of them: skinning and shadows are shared.
 
         Args:
             root: of the dataset.
             cameras: names c01 … c09.
-            progress: called after each moment.
 
         Returns:
             Frames rendered.
@@ -238,24 +238,20 @@ class Take:
         renderer = Renderer(self.dancer, self.room.light, FLOOR)
         times = np.arange(self.spec.frames) / self.spec.fps
         turned, placed = self.bones(times)
-        sets = [_Set(self.room, self.cameras[camera]) for camera in cameras]
-        writers = [VideoWriter(self.video(root, camera), self.spec.size, self.spec.fps) for camera in cameras]
-        try:
+        sets = [Set(self.room, self.cameras[camera]) for camera in cameras]
+        with contextlib.ExitStack() as stack:
+            writers = [
+                stack.enter_context(VideoWriter(self.video(root, camera), self.spec.size, self.spec.fps))
+                for camera in cameras
+            ]
             for i in range(len(times)):
                 posed = renderer.pose(turned[i], placed[i])
                 for stage, writer in zip(sets, writers, strict=True):
                     writer.write(stage.shoot(renderer, posed))
-                progress()
-        except BaseException as error:
-            for writer in writers:
-                writer.__exit__(type(error), error, error.__traceback__)
-            raise
-        for writer in writers:
-            writer.__exit__(None, None, None)
         return len(times) * len(cameras)
 
 
-class _Set:
+class Set:
     """One camera's picture of the room; only what the last dancer covered is restored before the next."""
 
     def __init__(self, room: Room, camera: Camera) -> None:
@@ -264,7 +260,8 @@ class _Set:
         self.image = self.empty.copy()
         self.changed = (0, 0, 0, 0)
 
-    def shoot(self, renderer: Renderer, posed) -> np.ndarray:
+    def shoot(self, renderer: Renderer, posed: Posed) -> np.ndarray:
+        """(H, W, 3) uint8 the picture of a moment; the next one is drawn into the same memory."""
         x0, y0, x1, y1 = self.changed
         self.image[y0:y1, x0:x1] = self.empty[y0:y1, x0:x1]
         self.changed = renderer.draw(posed, self.camera, self.image, self.floor_map)

@@ -1,0 +1,68 @@
+"""A dataset is rendered once, on the cluster, and only what is missing is rendered again."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import ray
+
+from rayjobs import studio
+from refiner import UserError
+from refiner.aistpp import CAMERAS, SPLITS, Dataset
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def connected(cluster):
+    ray.init(address=cluster.ray_address)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def rendered(connected, tmp_path_factory) -> tuple[studio.Options, studio.Summary]:
+    out = tmp_path_factory.mktemp("studio") / "dataset"
+    options = studio.Options(out=str(out), sequences=3, seconds=0.2, fps=10, size=(192, 108))
+    return options, studio.run(options)
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*") if p.is_file()
+    }
+
+
+def test_every_sequence_has_nine_videos_and_its_truth(rendered):
+    options, summary = rendered
+    data = Dataset(options.out)
+    assert (summary.videos, summary.rendered, summary.frames) == (27, 27, 54)
+    assert summary.sequences == {split: 1 for split in SPLITS}
+    assert len(list(data.videos.glob("*.mp4"))) == 27
+    for sequence in data.sequences:
+        assert tuple(data.cameras(sequence)) == CAMERAS
+        assert data.keypoints3d(sequence).shape == (12, 17, 3)
+    assert not list(Path(options.out).rglob(".*"))
+
+
+def test_a_second_run_renders_nothing_and_a_lost_video_comes_back_as_it_was(rendered):
+    options, _ = rendered
+    before = contents(Path(options.out))
+    again = studio.run(options)
+    assert (again.rendered, again.frames) == (0, 0)
+    next(Dataset(options.out).videos.glob("*c04*")).unlink()
+    assert studio.run(options).rendered == 1
+    assert contents(Path(options.out)) == before
+
+
+def test_other_options_into_the_same_folder_are_refused(rendered):
+    options, _ = rendered
+    with pytest.raises(UserError, match="another --out"):
+        studio.run(studio.Options(out=options.out, sequences=3, seconds=0.4, fps=10, size=(192, 108)))
+
+
+def test_wrong_folders_end_the_run_before_anything_is_written(tmp_path):
+    for wrong in ({"settings": str(tmp_path)}, {"motions": str(tmp_path)}):
+        with pytest.raises(UserError, match=str(tmp_path)):
+            studio.run(studio.Options(out=str(tmp_path / "out"), **wrong))
+        assert not (tmp_path / "out").exists()

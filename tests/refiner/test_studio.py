@@ -1,0 +1,275 @@
+"""The studio's truth is what is seen in its pictures, it is the same every time, and it lies on disk as AIST++ does."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refiner import UserError, aistpp
+from refiner.aistpp import CAMERAS, FPS, SPLITS, Dataset, Name
+from refiner.geometry import azimuth, mirror, procrustes, to_virtual_camera
+from refiner.skeleton import BONES, INDEX
+from refiner.studio.body import NUM_BONES, Dancer, forward_kinematics
+from refiner.studio.cameras import FLOOR
+from refiner.studio.dataset import Spec, Take, is_whole, plan, prepare
+from refiner.studio.motion import soles
+from refiner.studio.render import Renderer
+from refiner.video import probe
+
+SIZE = (640, 360)
+
+
+def spec(**changes) -> Spec:
+    return Spec(**{"sequences": 3, "seconds": 0.5, "fps": 10, "seed": 7, "size": SIZE} | changes)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def takes() -> list[Take]:
+    return plan(spec())
+
+
+def test_every_joint_projects_onto_the_body_in_every_view_and_lies_behind_its_surface(takes):
+    for take in takes:
+        renderer = Renderer(take.dancer, take.room.light, FLOOR)
+        turned, placed = take.bones(np.array([0.1, 0.4]))
+        joints = take.dancer.joints(turned, placed)
+        for i in range(2):
+            posed = renderer.pose(turned[i], placed[i])
+            for camera in take.cameras.values():
+                depth = renderer.depth(posed, camera)
+                at = np.rint(camera.project(joints[i])).astype(int)  # (17, 2) x, y
+                inside = ((at >= 0) & (at < SIZE)).all(1)
+                seen = depth[at[inside, 1], at[inside, 0]]
+                # eyes, ears and nose lie on the surface, and a pixel at this size is a centimetre: one joint may just miss
+                assert np.isfinite(seen).mean() > 0.9
+                assert np.isfinite(seen[5:]).all()
+                hit = np.isfinite(seen)
+                assert (seen[hit] < camera.to_camera(joints[i])[inside][hit, 2] + 0.015).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_truth_of_the_face_is_the_depth_of_its_pixel(seed):
+    dancer = Dancer.draw(seed)
+    rotations, root = np.tile(np.eye(3), (NUM_BONES, 1, 1)), np.array([0.2, FLOOR + 0.95, -0.1])
+    turned, placed = forward_kinematics(rotations, root, dancer.offsets)
+    joints = dancer.joints(turned, placed)
+    take = plan(spec(size=(1920, 1080), seed=seed))[0]
+    renderer = Renderer(dancer, take.room.light, FLOOR)
+    posed = renderer.pose(turned, placed)
+    for camera, names in (("c01", ("nose", "left_eye", "right_eye")), ("c09", ("nose", "left_eye", "right_eye"))):
+        lens = take.cameras[camera]
+        depth = renderer.depth(posed, lens)
+        for name in names:
+            x, y = np.rint(lens.project(joints[INDEX[name]])).astype(int)
+            assert depth[y, x] == pytest.approx(lens.to_camera(joints[INDEX[name]])[2], abs=0.01), (camera, name)
+
+
+def test_a_dancer_who_faces_c01_shows_each_camera_the_side_that_it_stands_on(takes):
+    dancer = takes[0].dancer
+    placed = forward_kinematics(np.tile(np.eye(3), (NUM_BONES, 1, 1)), np.array([0, FLOOR + 0.95, 0]), dancer.offsets)
+    pose = dancer.joints(*placed)
+    angles = [azimuth(to_virtual_camera(takes[0].cameras[c].to_camera(pose))) for c in CAMERAS]
+    expected = np.array([0, 45, 90, 135, 180, -135, -90, -45, 0])
+    assert np.abs((angles - expected + 180) % 360 - 180).max() < 8
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
+    for folder, seed in (("a", 7), ("b", 7), ("c", 8)):
+        take = plan(spec(seed=seed, seconds=0.2))[1]
+        take.write_annotations(tmp_path / folder)
+        take.film(tmp_path / folder, ["c02"])
+    first, again, other = (
+        [digest(path) for path in sorted((tmp_path / folder).rglob("*")) if path.is_file()] for folder in "abc"
+    )
+    assert len(first) == 4
+    assert first == again
+    assert not set(first) & set(other)
+
+
+def test_a_larger_dataset_begins_with_the_smaller_one():
+    small, large = plan(spec(sequences=3)), plan(spec(sequences=30))
+    for a, b in zip(small, large, strict=False):
+        assert a.name == b.name and a.split == b.split
+        np.testing.assert_array_equal(a.joints(np.array([0.0, 0.3])), b.joints(np.array([0.0, 0.3])))
+
+
+def test_annotations_are_at_60_hz_whatever_rate_the_videos_have(tmp_path):
+    truths = []
+    for fps in (10, 25):
+        take = plan(spec(fps=fps))[0]
+        take.write_annotations(tmp_path / str(fps))
+        truths.append(Dataset(tmp_path / str(fps)).keypoints3d(str(take.name)))
+    np.testing.assert_array_equal(*truths)
+    assert len(truths[0]) == 0.5 * FPS
+
+
+def test_no_dancer_and_no_choreography_is_in_two_splits():
+    takes = plan(spec(sequences=200))
+    assert len({str(take.name) for take in takes}) == 200
+    for what in (lambda take: take.name.dancer, lambda take: take.name.dance):
+        members = {split: {what(take) for take in takes if take.split == split} for split in SPLITS}
+        assert all(members.values())
+        assert not members["train"] & members["val"]
+        assert not members["train"] & members["test"]
+        assert not members["val"] & members["test"]
+    # and choreographies are shared within a split
+    assert len({take.name.dance for take in takes}) < 200
+
+
+def test_bodies_differ_and_are_people():
+    builds = [Dancer.draw(seed).build for seed in range(200)]
+    heights = np.array([build.height for build in builds])
+    assert heights.min() >= 1.50 and heights.max() <= 1.95 and heights.std() > 0.05
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_a_dance_keeps_to_what_a_body_can_do(number):
+    take = plan(spec(sequences=10, seconds=4))[number]
+    times = np.arange(4 * FPS) / FPS
+    turned, placed = take.bones(times)
+    joints = take.dancer.joints(turned, placed)
+    lengths = np.linalg.norm(joints[:, BONES[:8, 0]] - joints[:, BONES[:8, 1]], axis=-1)
+    np.testing.assert_allclose(lengths, np.broadcast_to(lengths[0], lengths.shape), rtol=1e-9)
+    lowest = soles(take.dancer, turned, placed)[..., 1].min(-1) - FLOOR
+    assert lowest.min() > -0.003
+    assert (lowest < 0.01).mean() > 0.6  # more often on the floor than in the air
+    assert_moves_like_people(joints, speed=9, acceleration=120)
+    assert np.linalg.norm(joints[..., [0, 2]], axis=-1).max() < 2.2  # metres from the middle: in all nine pictures
+    # a foot that stands, stands still
+    ankles = joints[:, [INDEX["left_ankle"], INDEX["right_ankle"]]]
+    standing = ankles[..., 1] < FLOOR + take.dancer.build.sole + 1e-4  # (T, 2)
+    still = standing[1:] & standing[:-1]
+    assert np.linalg.norm(np.diff(ankles, axis=0), axis=-1)[still].max(initial=0) * FPS < 0.15
+    assert standing.any()
+
+
+def assert_moves_like_people(joints: np.ndarray, speed: float, acceleration: float) -> None:
+    """m/s and m/s² that hands and feet of dancers do not exceed (real AIST++: 99.5 % of frames below 7 and 90)."""
+    assert np.percentile(np.linalg.norm(np.diff(joints, axis=0), axis=-1) * FPS, 99.5) < speed
+    assert np.percentile(np.linalg.norm(np.diff(joints, n=2, axis=0), axis=-1) * FPS**2, 99.5) < acceleration
+    for a, b, c in (("hip", "knee", "ankle"), ("shoulder", "elbow", "wrist")):
+        for side in ("left", "right"):
+            first, middle, last = (joints[:, INDEX[f"{side}_{name}"]] for name in (a, b, c))
+            u, v = first - middle, last - middle
+            cosine = (u * v).sum(-1) / np.linalg.norm(u, axis=-1) / np.linalg.norm(v, axis=-1)
+            assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).min() > 20
+
+
+# --- on disk ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> tuple[Path, list[Take]]:
+    root = tmp_path_factory.mktemp("studio")
+    takes = prepare(root, spec(seconds=0.2, size=(160, 96)))
+    for take in takes:
+        take.write_annotations(root)
+    takes[0].film(root, ["c01", "c09"])
+    return root, takes
+
+
+def test_the_dataset_reads_back_as_aistpp(dataset):
+    root, takes = dataset
+    data = Dataset(root)
+    assert data.sequences == tuple(sorted(str(take.name) for take in takes))
+    assert sum((data.split(split) for split in SPLITS), ()) and data.ignored == frozenset()
+    for take in takes:
+        assert Name.parse(str(take.name)) == take.name
+        joints = take.joints(np.arange(12) / FPS)
+        np.testing.assert_allclose(data.keypoints3d(str(take.name)), joints, atol=1e-9)
+        seen, timestamps = data.keypoints2d(str(take.name))
+        assert timestamps[1] == 16667
+        for i, camera in enumerate(data.cameras(str(take.name)).values()):
+            np.testing.assert_allclose(camera.project(joints), seen[i, ..., :2], atol=1e-3)
+    info = probe(root / "videos" / f"{takes[0].name.with_camera('c09')}.mp4")
+    assert (info.width, info.height, info.frames, info.fps) == (160, 96, 2, 10)
+
+
+def test_annotation_files_have_the_keys_types_and_shapes_of_the_real_ones(dataset, aistpp: Path):
+    root, takes = dataset
+    for kind in ("keypoints3d", "keypoints2d", "motions"):
+        real = _described(next((aistpp / "annotations" / kind).glob("*.pkl")))
+        assert _described(root / "annotations" / kind / f"{takes[0].name}.pkl") == real
+    ours = json.loads((root / "annotations/cameras" / f"{takes[0].setting}.json").read_text())
+    theirs = json.loads((aistpp / "annotations/cameras/setting1.json").read_text())
+    assert [set(camera) for camera in ours] == [set(camera) for camera in theirs]
+    assert [camera["name"] for camera in ours] == [camera["name"] for camera in theirs]
+
+
+def _described(path: Path) -> dict[str, object]:
+    """Key -> type, and shape with the number of frames left out."""
+    content = aistpp.read_pickle(path)
+    frames = next(len(v) for k, v in content.items() if k in ("keypoints3d", "timestamps", "smpl_poses"))
+    return {
+        key: (value.dtype, tuple(-1 if n == frames else n for n in value.shape))
+        if isinstance(value, np.ndarray)
+        else type(value)
+        for key, value in content.items()
+    }
+
+
+def test_a_sequence_is_whole_only_with_all_of_its_files(dataset):
+    root, takes = dataset
+    assert not is_whole(root, takes[0])
+    assert takes[0].missing(root) == list(CAMERAS[1:8])
+
+
+def test_other_options_and_foreign_folders_are_refused(dataset, tmp_path):
+    root, takes = dataset
+    same = takes[0].spec
+    with pytest.raises(UserError, match="made with seed 7, not 8"):
+        prepare(root, dataclasses.replace(same, seed=8))
+    assert len(prepare(root, dataclasses.replace(same, sequences=1))) == 3
+    (tmp_path / "annotations").mkdir()
+    with pytest.raises(UserError, match="did not make"):
+        prepare(tmp_path, same)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"sequences": 0}, {"seconds": 0}, {"fps": 0}, {"size": (641, 360)}, {"seed": -1}, {"real_share": 1.0}],
+    ids=str,
+)
+def test_options_that_cannot_be_rendered_are_refused(wrong):
+    with pytest.raises(UserError):
+        spec(**wrong)
+
+
+# --- real motion ------------------------------------------------------------------------------------------------------
+
+
+def test_real_motion_carries_over_to_other_bodies(aistpp: Path):
+    takes = plan(spec(sequences=6, seconds=2, motions=str(aistpp), settings=str(aistpp), real_share=1.0))
+    members = {split: {take.name.dance for take in takes if take.split == split} for split in SPLITS}
+    assert all(len(dances) == 1 for dances in members.values()) and len(set.union(*members.values())) == 3
+    for take in takes:
+        turned, placed = take.bones(np.arange(2 * FPS) / FPS)
+        joints = take.dancer.joints(turned, placed)
+        source = Dataset(aistpp).keypoints3d(take.source.sequence)[take.source.start :][: 2 * FPS]
+        if take.source.mirrored:
+            source = mirror(source)
+        # bodies differ in proportions by some centimetres
+        assert np.linalg.norm(procrustes(joints, source) - source, axis=-1).mean() < 0.06
+        facing = azimuth(joints * (1, -1, -1)) - azimuth(source * (1, -1, -1))
+        assert np.median(np.abs((facing + 180) % 360 - 180)) < 10
+        assert soles(take.dancer, turned, placed)[..., 1].min() > FLOOR - 0.005
+        assert_moves_like_people(joints, speed=9, acceleration=120)
+
+
+def test_real_and_drawn_motion_can_be_told_apart_and_both_are_in_every_split(aistpp: Path):
+    takes = plan(spec(sequences=20, motions=str(aistpp), real_share=0.5))
+    for split in SPLITS:
+        kinds = [take.name.situation for take in takes if take.split == split]
+        assert {"sRM", "sBM"} == set(kinds)
+
+
+def test_a_motion_that_is_too_short_is_named(aistpp: Path):
+    with pytest.raises(UserError, match=r"lasts 9\.6 s"):
+        plan(spec(sequences=3, seconds=12, motions=str(aistpp), real_share=1.0))
