@@ -129,6 +129,7 @@ class Build:
 # --- the implicit surface ---------------------------------------------------------------------------------------------
 
 _CONE, _ELLIPSOID = 0, 1
+_ROUND = 0.012  # metres over which a cut edge is rounded
 
 
 class _Shape:
@@ -216,7 +217,10 @@ def _distance(row, x, y, z):
         k1 = np.sqrt(qx * qx + qy * qy + qz * qz)
         d = k0 * (k0 - 1.0) / k1 if k1 > 1e-9 else -min(row[4], row[5], row[6])
     if row[25] == 1:
-        d = max(d, row[21] * x + row[22] * y + row[23] * z - row[24])
+        # a rounded edge: marching cubes makes teeth of a sharp one
+        cut = row[21] * x + row[22] * y + row[23] * z - row[24]
+        h = max(_ROUND - abs(d - cut), 0.0) / _ROUND
+        d = max(d, cut) + h * h * _ROUND * 0.25
     return d
 
 
@@ -272,6 +276,7 @@ _CLOTHS = np.array(
         (214, 108, 56), (132, 72, 140), (92, 150, 196), (200, 186, 160), (224, 132, 158), (74, 92, 60), (60, 42, 44),
     ]
 )  # fmt: skip
+_IRISES = np.array([(70, 46, 30), (66, 88, 108), (40, 30, 26)])
 _WORN = np.array([16, 16, 12, 10, 7, 5, 6, 5, 3, 6, 8, 2, 6, 4]) / 106  # how often each is worn
 _DENIM = np.array([(58, 82, 124), (34, 46, 74), (108, 134, 168), (38, 38, 44), (150, 136, 110), (92, 96, 84)])
 
@@ -319,7 +324,7 @@ class Look:
         hat = _CLOTHS[rng.choice(len(_CLOTHS), p=_WORN)]
         colours = [
             skin, top, second, bottom, bottom * 0.55, _CLOTHS[sneakers], _CLOTHS[0 if rng.random() < 0.75 else 1],
-            hair_colour, skin * (0.86, 0.60, 0.58), [(70, 46, 30), (60, 90, 120), (40, 30, 26)][rng.integers(3)],
+            hair_colour, skin * (0.85, 0.69, 0.68), _IRISES[rng.choice(3, p=[0.45, 0.15, 0.4])],
             hair_colour * 0.7, hat,
         ]  # fmt: skip
         return cls(
@@ -447,7 +452,7 @@ def _flesh(dancer: Dancer) -> _Shape:
         add(L_KNEE + side, (0, 0, 0), ankle * 0.3 + (0, 0, -0.010), 0.051 * m, 0.056 * m, blend=0.03)
         add(L_KNEE + side, ankle * 0.3 + (0, 0, -0.010), ankle, 0.056 * m, 0.036 * m, blend=0.04)
         add(L_ANKLE + side, (0, 0.02, 0), (0, -0.04 * s, 0.02), 0.036 * m, 0.034 * m, blend=0.03)
-    add(NECK, (0, -0.04 * s, -0.004), o[HEAD] + (0, 0.02, 0.0), 0.061 * (g + s) / 2, 0.054 * (g + s) / 2, blend=0.05)
+    add(NECK, (0, -0.04 * s, -0.004), o[HEAD] + (0, 0.02, 0.0), 0.057 * (g + s) / 2, 0.050 * (g + s) / 2, blend=0.045)
     _head(shape, b)
     return shape
 
@@ -485,7 +490,7 @@ def _head(shape: _Shape, build: Build) -> None:
     ball, add = shape.ellipsoid, shape.cone
     ball(HEAD, v(0, 0.142, -0.006), v(0.076, 0.094, 0.098), blend=0.02)  # skull
     ball(HEAD, v(0, 0.082, 0.034), v(0.062, 0.085, 0.062), blend=0.04)  # face
-    ball(HEAD, v(0, 0.045, 0.030), v(0.050, 0.045, 0.056), blend=0.035)  # jaw
+    ball(HEAD, v(0, 0.042, 0.034), v(0.051, 0.044, 0.056), blend=0.030)  # jaw
     ball(HEAD, v(0, 0.010, 0.074), v(0.020, 0.016, 0.018), blend=0.030)  # chin
     for sign in (1, -1):
         ball(HEAD, v(sign * 0.040, 0.078, 0.066), v(0.020, 0.018, 0.020), blend=0.03)  # cheeks
@@ -720,8 +725,8 @@ def _mesh(dancer: Dancer) -> Mesh:
     parts.append(_part(rows, materials, lo, np.array([hi[0], neck + 0.02, hi[2]]), BODY_SPACING))
     own = bones == HEAD
     lo, hi = rows[own, 14:17].min(0) - 0.03, rows[own, 17:20].max(0) + 0.03
-    lo[1] = min(neck - 0.02, rows[own & (materials == HAIR), 15].min() - 0.03)
-    parts.append(_part(rows[own | (bones == NECK)], materials[own | (bones == NECK)], lo, hi, FINE_SPACING))
+    lo[1] = neck - 0.02  # the meshes overlap by two centimetres, in which they are the same surface
+    parts.append(_part(rows, materials, lo, hi, FINE_SPACING))
     for bone in fine:
         own = bones == bone
         lo, hi = rows[own, 14:17].min(0) - 0.02, rows[own, 17:20].max(0) + 0.02

@@ -282,7 +282,7 @@ def _albedo(material, x, y, z, paint, soft, rgb):
             lash = lid * _step(-0.2, ey, 0.3)
             for c in range(3):
                 rgb[c] *= 1 - 0.45 * lid - 0.40 * lash
-                rgb[c] += (0.72 - rgb[c]) * white
+                rgb[c] += (0.58 - rgb[c]) * white
             ring = np.sqrt((ax - EYE[0] + 0.001) ** 2 + (hy - EYE[1]) ** 2)
             iris = (1 - _step(0.0062, ring, 0.0008 + 0.5 * soft)) * white
             _mix(rgb, paint, _IRIS, iris, 1.0)
@@ -351,9 +351,14 @@ def _albedo(material, x, y, z, paint, soft, rgb):
         return 0.05
     for c in range(3):
         rgb[c] = paint[3 * _HAIR + c]
-    strand = 0.5 + 0.5 * np.sin(420 * np.arctan2(hx, hz + 0.3) + 8 * np.sin(30 * hy))
+    # strands run down from the crown
+    around = np.arctan2(hx, hz + 0.012)
+    strand = 0.5 * np.sin(46 * around + 3 * np.sin(40 * hy + 5 * around)) + 0.5 * np.sin(
+        21 * around + 2 * np.sin(25 * hy)
+    )
+    strand += 0.6 * _grain(around * 0.09, 0.15 * hy, 0.0, 0.003)
     for c in range(3):
-        rgb[c] *= 0.8 + 0.4 * strand * (1 - min(soft * 120, 1.0))
+        rgb[c] *= 1.0 + 0.16 * strand
     if style == _SHAVED:
         _mix(rgb, paint, _SKIN, 0.45, 0.9)
     return 0.16
@@ -402,13 +407,19 @@ def _shade(
     rx = w * rest[a, 0] + u * rest[b, 0] + v * rest[c, 0]
     ry = w * rest[a, 1] + u * rest[b, 1] + v * rest[c, 1]
     rz = w * rest[a, 2] + u * rest[b, 2] + v * rest[c, 2]
-    material, least = 0, 1e9
+    material, least, skin = 0, 1e9, 0.0
     for m in range(materials.shape[1]):
         d = w * materials[a, m] + u * materials[b, m] + v * materials[c, m]
+        if m == SKIN:
+            skin = d
         if d < least:
             material, least = m, d
     open_ = w * occlusion[a] + u * occlusion[b] + v * occlusion[c]
     shine = _albedo(material, rx, ry, rz, paint, soft, out)
+    if material in (TOP, BOTTOM):  # hems: a seam runs along wherever cloth ends on skin
+        seam = 1 - 0.22 * (1 - _step(0.006, skin - least, 0.0015))
+        for i in range(3):
+            out[i] *= seam
     s = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
     nx, ny, nz = nx * s, ny * s, nz * s
     ex, ey, ez = eye[0] - px, eye[1] - py, eye[2] - pz
