@@ -17,7 +17,9 @@ from typing import Annotated, Any
 import ray
 import ray.data
 import tyro
+from ray.util.metrics import Counter
 
+from rayjobs.estimate import Estimate, estimate
 from rayjobs.launch import cluster_cores, launch, log, quiet_ray_data, ray_session
 from rayjobs.progress import Progress
 from rayjobs.storage import list_videos, write_text_atomically
@@ -48,6 +50,10 @@ class Options:
     """Take up again what an earlier run recorded under failures/."""
     max_failures: int = 100
     """End the run when more videos than this have failed: then something is wrong with more than the videos."""
+    dry_run: bool = False
+    """Extract nothing: say what is done, what is to do, and what that will take on the connected cluster."""
+    price: float | None = None
+    """Of one core for one hour, for the estimate of --dry-run."""
     observe: Annotated[str, tyro.conf.Suppress] = "refiner.observe:observe"
     """What turns a video into a file: another one simulates a cluster's load, or a fault."""
 
@@ -86,16 +92,28 @@ class Extractor:
         self._model = Path(self._folder.name, "pose.task")
         self._model.write_bytes(ray.get(model[0]))
         self._stride = options.stride
+        # Ray hands these to Prometheus; each actor counts its own
+        self._frames = Counter("extract_frames", description="Frames observed.")
+        self._videos = Counter("extract_videos", description="Videos finished, by outcome.", tag_keys=("outcome",))
         self._observe = Isolated(options.observe, stall_s=options.stall_s, calls_per_process=VIDEOS_PER_PROCESS)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         result = {"video": row["video"], "size": row["size"], "frames": 0, "detected": 0, "seconds": 0.0, "error": ""}
         arguments = {"video": row["video"], "out": row["out"], "model": str(self._model), "stride": self._stride}
-        attempts = 0
+        attempts = counted = 0
+
+        def count(frames: int) -> None:
+            nonlocal counted
+            if frames > counted:  # a second attempt counts from where the first one came to
+                self._frames.inc(frames - counted)
+                counted = frames
+
         while attempts < ATTEMPTS:
             attempts += 1
             try:
-                result |= self._observe(lambda frames: None, **arguments)
+                result |= self._observe(count, **arguments)
+                count(result["frames"])
+                self._videos.inc(tags={"outcome": "extracted"})
                 Path(row["failure"]).unlink(missing_ok=True)
                 return result
             except UserError as error:  # the file's own fault: it will not be another file the next time
@@ -103,12 +121,13 @@ class Extractor:
                 break
             except ChildError as error:
                 reason, trace = error.reason, error.trace
+        self._videos.inc(tags={"outcome": "failed"})
         failure = {"video": row["video"], "reason": reason, "attempts": attempts, "traceback": trace}
         write_text_atomically(Path(row["failure"]), json.dumps(failure, indent=1))
         return result | {"error": reason}
 
 
-def run(options: Options) -> Summary:
+def run(options: Options) -> Summary | Estimate:
     videos = list_videos(options.videos)
     model = model_path(options.model)
     PoseEstimator(model).close()  # a wrong model or a missing system library ends the run here, not every video
@@ -120,16 +139,19 @@ def run(options: Options) -> Summary:
     ]  # fmt: skip
     done, failed, todo = plan(rows, estimator_info(model), options.stride, options.retry_failed)
     log(f"{len(videos):,} videos: {done:,} done, {failed:,} failed before, {len(todo):,} to do")
+    if options.dry_run:
+        with ray_session():
+            workers = options.actors or cluster_cores()
+        return estimate(todo, done, failed, model, options.stride, workers, options.price)
     results: list[dict[str, Any]] = []
     if todo:
         with ray_session(), Progress("videos", len(todo), sum(row["size"] for row in todo)) as progress:
             for result in extracted(todo, model, options):
                 results.append(result)
                 progress.add(1, result["size"], failed=bool(result["error"]), frames=result["frames"])
-                failures = {r["video"]: r["error"] for r in results if r["error"]}
-                if len(failures) > options.max_failures:
+                if (count := sum(bool(r["error"]) for r in results)) > options.max_failures:
                     raise UserError(
-                        f"{len(failures)} videos failed, more than --max-failures, the last one because {result['error']}; "
+                        f"{count} videos failed, more than --max-failures, the last one because {result['error']}; "
                         f"every reason is in {out / 'failures'}"
                     )
     failures = {r["video"]: r["error"] for r in results if r["error"]}

@@ -1,8 +1,10 @@
 """Every video of a folder is extracted once, and a bad one costs itself alone."""
 
 import json
+import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -111,6 +113,39 @@ def test_another_estimator_or_stride_is_not_what_was_asked_for(connected, tmp_pa
     )
     (tmp_path / "out/a.parquet").write_bytes(b"PAR1 cut off")  # not whole: not done
     assert extract.run(options(tmp_path, stride=4)).extracted == 1
+
+
+def test_a_dry_run_says_what_it_will_take_and_does_nothing(cluster, real_people, tmp_path):
+    film(tmp_path / "videos/a.mp4", 30)
+    extract.run(options(tmp_path))
+    for name in ("cam01", "cam03"):
+        (tmp_path / f"videos/{name}.mp4").symlink_to(real_people / f"{name}.mp4")
+    expected = extract.run(options(tmp_path, dry_run=True, stride=2, price=0.5, actors=3))
+    assert (expected.videos, expected.done, expected.frames, expected.cores) == (
+        3,
+        0,
+        115,
+        3,
+    )  # done, but not at this stride
+    expected = extract.run(options(tmp_path, dry_run=True, price=0.5, actors=3))
+    assert (expected.videos, expected.done, expected.frames) == (2, 1, 200)
+    assert 2 < expected.ms_per_frame < 2000
+    assert expected.core_hours == pytest.approx(200 * expected.ms_per_frame / 3.6e6)
+    assert expected.cost == pytest.approx(0.5 * expected.core_hours)
+    assert expected.core_hours / 3 <= expected.wall_hours <= expected.core_hours
+    assert observed(tmp_path) == {"a"}
+
+
+def test_prometheus_sees_frames_and_outcomes(connected, tmp_path):
+    film(tmp_path / "videos/a.mp4", 30)
+    (tmp_path / "videos/empty.mp4").touch()
+    extract.run(options(tmp_path))
+    address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}"
+    wanted = ("ray_extract_frames_total", "ray_extract_videos_total{", 'outcome="extracted"', 'outcome="failed"')
+    deadline = time.monotonic() + 60  # Ray reports every ten seconds
+    while not all(text in (metrics := httpx.get(address, timeout=20).text) for text in wanted):
+        assert time.monotonic() < deadline, [line for line in metrics.splitlines() if "extract" in line]
+        time.sleep(1)
 
 
 def test_what_is_asked_for_wrongly_is_named(tmp_path):
