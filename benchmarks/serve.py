@@ -1,0 +1,246 @@
+"""The endpoint beside other servers: requests a second, latency at equal load, and clips.
+
+    python -m benchmarks.serve
+
+Every contender serves the same weights on the same machine in the same run; rounds alternate between them and medians
+count, so that a busy moment hits all alike. LitServe and BentoML are wanted in `--python`'s environment (they are no
+dependency of this project); who is missing is null. The last line is one JSON object.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import orjson
+import torch
+import tyro
+import yaml
+
+from benchmarks.load import Result, closed_loop, constant_rate
+from cluster import supervisor
+from cluster.local import CHECKOUT, _free_ports, local_cluster
+from rayjobs.launch import log
+from refiner import DepthRefiner, onnx, registry
+from refiner.model import PoseAwareDepthRefiner, save_checkpoint
+from serve import codec
+from serve.live import standing_poses
+
+NAMES = ("ours", "uvicorn", "litserve", "bentoml", "mlflow")
+CLIP = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    rounds: int = 3
+    seconds: float = 3.0
+    """Of one measurement."""
+    connections: int = 8
+    """Of the closed loop."""
+    python: str = sys.executable
+    """Interpreter that has litserve and bentoml."""
+
+
+@dataclass
+class Contender:
+    url: str
+    single: bytes
+    clip: bytes
+    binary: bytes | None = None
+    rps: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    clip_json: list[float] = field(default_factory=list)
+    clip_binary: list[float] = field(default_factory=list)
+
+
+def payload(count: int, form: str) -> bytes:
+    poses, sequence = standing_poses(count), count > 1
+    if form == "arrow":
+        return codec.encode_arrow_request(codec.RefineRequest(poses=poses, sequence=sequence))
+    if form == "mlflow":
+        visibility = np.ones((count, 17), np.float32).tolist()
+        return orjson.dumps(
+            {"inputs": {"poses": poses.tolist(), "visibility": visibility}, "params": {"sequence": sequence}}
+        )
+    return orjson.dumps({"poses": poses.tolist(), "sequence": sequence})
+
+
+@contextlib.contextmanager
+def server(command: list[str], env: dict[str, str], url: str, body: bytes) -> Iterator[bool]:
+    """Starts a contender and waits for its first answer; False if it cannot be had. Ends it with all its children."""
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(
+            command, env={**os.environ, **env}, stdout=out, stderr=out, preexec_fn=supervisor.die_with_parent
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline and process.poll() is None:
+                with contextlib.suppress(httpx.TransportError):
+                    if (
+                        httpx.post(url, content=body, headers={"content-type": codec.JSON}, timeout=30).status_code
+                        == 200
+                    ):
+                        break
+                time.sleep(0.5)
+            else:
+                out.seek(0)
+                log(f"not measured: {' '.join(command)}\n{out.read().decode(errors='replace')[-800:]}")
+                yield False
+                return
+            yield True
+        finally:
+            below = list(supervisor.processes_below(process.pid))
+            supervisor.send(supervisor.signal.SIGKILL, [process.pid, *below])
+            process.wait()
+
+
+def measure(contender: Contender, body: bytes, kind: str, options: Options, connections: int) -> Result:
+    return asyncio.run(
+        closed_loop(contender.url, body, kind, connections=connections, seconds=options.seconds, timeout_s=60)
+    )
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    torch.set_num_threads(1)
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        checkpoint = save_checkpoint(PoseAwareDepthRefiner(), scratch / "checkpoint")
+        log("exporting to ONNX …")
+        onnx.export(checkpoint)
+
+        cluster = stack.enter_context(local_cluster(scratch / "cluster", usual_ports=False))
+        os.environ.update(cluster.env)
+        contenders = {
+            "ours": Contender(deploy(cluster, checkpoint, scratch), payload(1, "json"), payload(CLIP, "json"))
+        }
+        contenders["ours"].binary = payload(CLIP, "arrow")
+        ports = dict(zip(NAMES[1:], _free_ports([0] * 4), strict=True))
+        for name in ("uvicorn", "litserve", "bentoml"):
+            url = f"http://127.0.0.1:{ports[name]}/v1/refine"
+            python = sys.executable if name == "uvicorn" else options.python
+            command = [python, "-m", "benchmarks.contenders", name, str(ports[name]), str(checkpoint)]
+            env = {"PYTHONPATH": str(CHECKOUT), "BENTOML_DO_NOT_TRACK": "true"}
+            if stack.enter_context(server(command, env, url, payload(1, "json"))):
+                contenders[name] = Contender(url, payload(1, "json"), payload(CLIP, "json"))
+        if "uvicorn" in contenders:
+            contenders["uvicorn"].binary = payload(CLIP, "arrow")
+        example = standing_poses(1), np.ones((1, 17), np.float32)
+        version = registry.register(
+            checkpoint, registry.start_run("benchmark", {}), example=example, metrics={}, tags={}
+        )
+        url = f"http://127.0.0.1:{ports['mlflow']}/invocations"
+        command = [*(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1")]
+        command += ["-h", "127.0.0.1", "-p", str(ports["mlflow"]), "-m", f"models:/{registry.NAME}/{version}"]
+        if stack.enter_context(server(command, {"OMP_NUM_THREADS": "1"}, url, payload(1, "mlflow"))):
+            contenders["mlflow"] = Contender(url, payload(1, "mlflow"), payload(CLIP, "mlflow"))
+
+        refiner = DepthRefiner(checkpoint, device="cpu")
+        eager = DepthRefiner(checkpoint, device="cpu")
+        refiner.model = onnx.OnnxRefiner(refiner.model, onnx.export(checkpoint))
+        in_process, batches = [], {(name, n): [] for name in ("pytorch", "onnxruntime") for n in (1, CLIP)}
+        for round_number in range(options.rounds):
+            log(f"round {round_number + 1} of {options.rounds}")
+            in_process.append(CLIP / seconds_of(lambda: refiner.predict(standing_poses(CLIP), sequence=True)))
+            for n in (1, CLIP):
+                poses = standing_poses(n)
+                batches["pytorch", n].append(n / seconds_of(lambda poses=poses: eager.predict(poses)))
+                batches["onnxruntime", n].append(n / seconds_of(lambda poses=poses: refiner.predict(poses)))
+            for contender in contenders.values():
+                contender.rps.append(
+                    measure(contender, contender.single, codec.JSON, options, options.connections).rate
+                )
+                contender.clip_json.append(CLIP * measure(contender, contender.clip, codec.JSON, options, 1).rate)
+                if contender.binary:
+                    contender.clip_binary.append(
+                        CLIP * measure(contender, contender.binary, codec.ARROW, options, 1).rate
+                    )
+        # equal load: what the slowest can do at half its speed
+        rate = 0.5 * min(statistics.median(contender.rps) for contender in contenders.values())
+        for _ in range(options.rounds):
+            for contender in contenders.values():
+                found = asyncio.run(
+                    constant_rate(contender.url, contender.single, codec.JSON, rate=rate, seconds=options.seconds)
+                )
+                contender.p50.append(found.percentile_ms(50))
+                contender.p99.append(found.percentile_ms(99))
+        echo = Contender(deploy(cluster, checkpoint, scratch, "benchmarks.echo:app"), b"", b"")
+        large = payload(4096, "arrow")
+        transport = statistics.median(
+            4096 * measure(echo, large, codec.ARROW, options, connections).rate
+            for _ in range(options.rounds)
+            for connections in (2,)
+        )
+
+    def medians(attribute: str, digits: int) -> dict[str, float | None]:
+        found = {}
+        for name in NAMES:
+            values = getattr(contenders[name], attribute) if name in contenders else []
+            found[name] = round(statistics.median(values), digits) if values else None
+        return found
+
+    summary = {
+        "single_rps": medians("rps", 0),
+        "single_p50_ms": medians("p50", 2),
+        "single_p99_ms": medians("p99", 2),
+        "load_rps": round(rate, 1),
+        "clip_poses_per_s": {
+            name: max((found for found in (binary, plain) if found), default=None)
+            for (name, binary), plain in zip(
+                medians("clip_binary", 0).items(), medians("clip_json", 0).values(), strict=True
+            )
+        },
+        "clip_json_poses_per_s": medians("clip_json", 0),
+        "clip_in_process_poses_per_s": round(statistics.median(in_process)),
+        "transport_poses_per_s": round(transport),
+        "model_poses_per_s": {f"{name}_{n}": round(statistics.median(v)) for (name, n), v in batches.items()},
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    print(json.dumps(summary))
+
+
+def deploy(cluster, checkpoint: Path, scratch: Path, import_path: str = "serve.app:app") -> str:
+    """One replica of this project's endpoint, otherwise as serve/config.yaml has it."""
+    config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
+    (application,) = config["applications"]
+    application["import_path"] = import_path
+    application["args"] = {"model": str(checkpoint)}
+    application["deployments"] = [d for d in application["deployments"] if d["name"] == "RefineEndpoint"]
+    del application["deployments"][0]["autoscaling_config"]
+    application["deployments"][0]["num_replicas"] = 1
+    if import_path != "serve.app:app":
+        application["deployments"][0]["name"] = "EchoEndpoint"
+        application["runtime_env"] = {"env_vars": {"PYTHONPATH": str(CHECKOUT)}}
+    path = scratch / "serve.yaml"
+    path.write_text(yaml.safe_dump(config))
+    url = cluster.deploy(path, port=0)
+    deadline = time.monotonic() + 60
+    while httpx.get(f"{url}/info").json()["runtime"] != "onnxruntime" and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return f"{url}/v1/refine"
+
+
+def seconds_of(call, least_s: float = 0.5) -> float:
+    """Median seconds of one call."""
+    call()
+    times, start = [], time.perf_counter()
+    while time.perf_counter() - start < least_s or len(times) < 3:
+        before = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - before)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()
