@@ -392,7 +392,7 @@ class Dancer:
 
     @cached_property
     def face(self) -> dict[str, np.ndarray]:
-        """Nose, eyes and ears in the head's frame, on the surface, metres."""
+        """Nose, eyes (on the surface) and ears in the head's frame, metres."""
         return _face(self)
 
     def joints(self, turned: np.ndarray, placed: np.ndarray) -> np.ndarray:
@@ -848,7 +848,7 @@ def _occlusion(rows: np.ndarray, vertices: np.ndarray, normals: np.ndarray) -> n
 
 
 def _face(dancer: Dancer) -> dict[str, np.ndarray]:
-    """Nose, eyes and ears in the head's frame: where a ray from outside meets the bare head."""
+    """Nose and eyes in the head's frame, where a ray from in front meets the bare head; and the ears."""
     h = head_scale(dancer.build)
     shape = _Shape(*dancer.bind)
     _head(shape, dancer.build)
@@ -858,8 +858,6 @@ def _face(dancer: Dancer) -> dict[str, np.ndarray]:
         ("nose", (0, 0.073, 0.20), (0, 0, -1)),
         ("left_eye", (EYE[0], EYE[1], 0.20), (0, 0, -1)),
         ("right_eye", (-EYE[0], EYE[1], 0.20), (0, 0, -1)),
-        ("left_ear", (0.20, 0.095, 0.0), (-1, 0, 0)),
-        ("right_ear", (-0.20, 0.095, 0.0), (1, 0, 0)),
     ):
         at = origin + np.array(start) * h
         for _ in range(60):  # sphere tracing
@@ -868,4 +866,7 @@ def _face(dancer: Dancer) -> dict[str, np.ndarray]:
                 break
             at = at + np.array(direction) * min(distance, 0.02)
         points[name] = at - origin
+    # an ear is marked at its canal, not at its rim
+    for name, sign in (("left_ear", 1), ("right_ear", -1)):
+        points[name] = np.array([sign * 0.078, 0.095, 0.004]) * h
     return points
