@@ -3,22 +3,28 @@
     serve run serve.app:app                      # defaults
     serve run serve/config.yaml                  # or: serve deploy serve/config.yaml
 
-One deployment holds the model and answers HTTP itself: a hop through a second one costs more than refining a pose.
+One deployment holds the model and answers HTTP itself: a hop through a second one costs more than refining a pose. Videos
+go through a second one, where MediaPipe runs on CPUs and is scaled by itself.
 """
 
 import asyncio
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+import ray
 import torch
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayTaskError
 from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -30,11 +36,14 @@ from serve import codec, inference_protocol, metrics, problems
 from serve.guard import Guard, Tokens
 from serve.live import LiveModel, Served
 from serve.metrics import Metrics
-from serve.schemas import AppArgs, Health, Info, Problem, RefineBody, RefineResult, Refused
+from serve.schemas import AppArgs, Health, Info, Problem, RefineBody, RefineResult, Refused, VideoResult
+from serve.video import Clip, VideoObserver
 
 # A request of up to this many poses runs on the event loop (a thread's hand-over costs as much as 8 poses); a longer one
 # runs in a thread, so that single poses do not wait behind clips.
 INLINE_POSES = 8
+# Uploads travel to where they are decoded in pieces of this size.
+PIECE_BYTES = 8_000_000
 
 
 FORMS = {
@@ -52,13 +61,13 @@ FORMS = {
 class RefineEndpoint:
     """A replica: its model, and the routes that use it."""
 
-    def __init__(self, args: AppArgs) -> None:
+    def __init__(self, args: AppArgs, videos: DeploymentHandle | None = None) -> None:
         # a registry that is away must cost a poll seconds, not the minutes of MLflow's own defaults
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
         # what this replica reserved; torch would take every core and replicas would fight for them
         torch.set_num_threads(args.threads)
-        self.args = args
+        self.args, self._videos = args, videos
         self.tokens = Tokens(args.token_file, os.environ)
         self.metrics = Metrics()
         self.live = LiveModel(
@@ -130,6 +139,68 @@ class RefineEndpoint:
             self._clips, lambda: served.refiner.predict(poses, visibility, **options)
         )
 
+    async def refine_video(self, request: Request) -> tuple[Clip, codec.RefineResponse]:
+        """An upload into poses: to disk, through MediaPipe in its deployment, and refined here.
+
+        Raises:
+            UserError: it is no video, too long, or there is nobody in it.
+            HTTPException: it is too large.
+        """
+        pieces, limit = [], int(self.args.max_video_mb * 1e6)
+        try:
+            # Ray's object store holds the upload and spills it to disk, and whichever node decodes it gets it from there
+            async for piece in pieces_of(request, limit):
+                pieces.append(await asyncio.to_thread(ray.put, piece))
+            clip = await self._videos.clip.remote(pieces)
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise UserError(str(error.cause)) from None
+            raise
+        served = self.live.current  # one version for the whole answer
+        loop = asyncio.get_running_loop()
+        found = [
+            await loop.run_in_executor(
+                self._clips,
+                lambda rows=rows: served.refiner.predict(
+                    clip.poses[rows],
+                    clip.visibility[rows],
+                    image_points=clip.image_points[rows],
+                    sequence=True,
+                    fps=clip.fps,
+                ),
+            )
+            for rows in clip.runs()
+        ]
+        response = codec.RefineResponse(
+            **{
+                name: np.concatenate([getattr(part, name) for part in found])
+                for name in ("poses", "confidence", "view_angle")
+            },
+            model=served.model,
+        )
+        return clip, response
+
+
+class VideoPoses:
+    """A replica that runs MediaPipe, one video at a time."""
+
+    def __init__(self, args: AppArgs) -> None:
+        self._observer = VideoObserver(
+            args.estimator_model, max_video_s=args.max_video_s, timeout_s=args.video_timeout_s
+        )
+
+    def clip(self, pieces: list[ray.ObjectRef]) -> Clip:
+        """
+        Raises:
+            UserError: it is no video, too long, or there is nobody in it.
+        """
+        with tempfile.TemporaryDirectory(prefix="upload-") as scratch:
+            path = Path(scratch, "upload.mp4")
+            with path.open("wb") as file:
+                for piece in pieces:
+                    file.write(ray.get(piece))
+            return self._observer.clip(path)
+
 
 def build_api(endpoint: RefineEndpoint) -> FastAPI:
     """The routes. Their bodies are read by hand: pydantic on a request's poses costs more than refining them."""
@@ -171,6 +242,32 @@ def build_api(endpoint: RefineEndpoint) -> FastAPI:
             raise HTTPException(415, f"the body is {kind}: send {codec.JSON} or {codec.ARROW}")
         return await endpoint.answer("/v1/refine", request, *FORMS[kind])
 
+    @api.post(
+        "/v1/refine/video",
+        response_model=None,
+        responses={
+            200: {"model": VideoResult, "content": {codec.ARROW: {"schema": {"type": "string", "format": "binary"}}}},
+            413: {"model": Problem},
+        },
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"video/*": {"schema": {"type": "string", "format": "binary"}}},
+            }
+        },
+    )
+    async def refine_video(request: Request) -> Response:
+        """Finds the person in a video with MediaPipe, and corrects the poses. The body is the file itself; the answer is
+        JSON, or an Arrow IPC stream where the Accept header asks for one."""
+        clip, response = await endpoint.refine_video(request)
+        columns = {"frame": clip.frame, "timestamp_us": clip.timestamp_us}
+        arrow = codec.ARROW in request.headers.get("accept", "")
+        return Response(
+            codec.encode_arrow(response, **columns) if arrow else codec.encode_json(response, **columns),
+            media_type=codec.ARROW if arrow else codec.JSON,
+            headers={"x-model-version": response.model["version"]},
+        )
+
     inference_protocol.add_routes(
         api,
         model=lambda: endpoint.live.current.model,
@@ -208,8 +305,8 @@ def build_api(endpoint: RefineEndpoint) -> FastAPI:
     return api
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, if it has at most `limit` bytes.
+async def chunks_of(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body as it comes, if it has at most `limit` bytes.
 
     Raises:
         HTTPException: 413.
@@ -217,15 +314,31 @@ async def read_body(request: Request, limit: int) -> bytes:
     too_large = HTTPException(413, f"the body has more than {limit:,} bytes: send the clip in parts")
     if int(request.headers.get("content-length", 0)) > limit:
         raise too_large
-    chunks, size = [], 0
+    size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
             raise too_large
-        chunks.append(chunk)
+        yield chunk
+
+
+async def pieces_of(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The same, in larger pieces."""
+    buffer = bytearray()
+    async for chunk in chunks_of(request, limit):
+        buffer += chunk
+        if len(buffer) >= PIECE_BYTES:
+            yield bytes(buffer)
+            buffer.clear()
+    yield bytes(buffer)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    chunks = [chunk async for chunk in chunks_of(request, limit)]
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def app(args: AppArgs) -> Application:
     """Builds the application from a config's `args`."""
-    return serve.deployment(serve.ingress()(RefineEndpoint)).bind(args)
+    videos = serve.deployment(VideoPoses).bind(args)
+    return serve.deployment(serve.ingress()(RefineEndpoint)).bind(args, videos)

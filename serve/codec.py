@@ -68,9 +68,11 @@ def decode_json(body: bytes) -> RefineRequest:
     return RefineRequest(**arrays, sequence=sequence, fps=fps)
 
 
-def encode_json(response: RefineResponse) -> bytes:
+def encode_json(response: RefineResponse, **columns: np.ndarray) -> bytes:
+    """`columns` are further arrays of N rows that go beside."""
     return orjson.dumps(
         {
+            **{name: np.ascontiguousarray(column) for name, column in columns.items()},
             "refined": np.ascontiguousarray(response.poses),
             "confidence": np.ascontiguousarray(response.confidence),
             "view_angle": np.ascontiguousarray(response.view_angle),
@@ -120,9 +122,12 @@ def decode_arrow(body: bytes) -> RefineRequest:
     return RefineRequest(**arrays, sequence=metadata.get(b"sequence") == b"true", fps=fps)
 
 
-def encode_arrow(response: RefineResponse) -> bytes:
-    columns = {"refined": response.poses, "confidence": response.confidence, "view_angle": response.view_angle}
-    return _write_stream(columns, {"model_name": response.model["name"], "model_version": response.model["version"]})
+def encode_arrow(response: RefineResponse, **columns: np.ndarray) -> bytes:
+    """`columns` are further arrays of N rows that go beside."""
+    arrays = {"refined": response.poses, "confidence": response.confidence, "view_angle": response.view_angle}
+    return _write_stream(
+        {**columns, **arrays}, {"model_name": response.model["name"], "model_version": response.model["version"]}
+    )
 
 
 def encode_arrow_request(request: RefineRequest) -> bytes:
@@ -186,7 +191,8 @@ def _column(data: pa.Table, name: str) -> np.ndarray:
 def _write_stream(columns: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
     arrays = {}
     for name, values in columns.items():
-        flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
+        kind = np.float32 if values.dtype.kind == "f" else values.dtype
+        flat = pa.array(np.ascontiguousarray(values, dtype=kind).reshape(-1))
         size = int(np.prod(values.shape[1:]))
         arrays[name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
     data = pa.table(arrays).replace_schema_metadata(dict(metadata))

@@ -35,6 +35,12 @@ class AppArgs(BaseModel):
     """File of bearer tokens, one a line, read again when it changes; POSE_API_TOKENS (comma-separated) is taken too."""
     cors_origins: list[str] = []
     """Web origins that may call; none by default."""
+    max_video_mb: float = Field(default=100, gt=0)
+    """Largest upload of /v1/refine/video."""
+    max_video_s: float = Field(default=60, gt=0)
+    """Longest video."""
+    video_timeout_s: float = Field(default=300, gt=0)
+    """How long one video may take; MediaPipe needs 20-30 ms a frame at 1080p, so a minute at 60 fps takes about 100 s."""
     estimator_model: str | None = None
     """MediaPipe's .task file for /v1/refine/video; None finds it as `refiner.estimator.model_path` does."""
 
@@ -65,6 +71,13 @@ class RefineResult(BaseModel):
     confidence: list[list[float]] = Field(description="N × 17, probability that the joint's depth is within 5 cm")
     view_angle: list[float] = Field(description="N, degrees, 0 frontal – 90 profile")
     model: ModelName
+
+
+class VideoResult(RefineResult):
+    """One row for each frame in which MediaPipe found somebody."""
+
+    frame: list[int]
+    timestamp_us: list[int]
 
 
 class Problem(BaseModel):
