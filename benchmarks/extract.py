@@ -75,9 +75,14 @@ def steady_rate(results: Iterator[int], processes: int) -> float:
 
 
 def pool_rate(work: Callable[[str, str], int], paths: list[str], model: str, processes: int) -> float:
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes, _quiet) as pool:
         results = [pool.apply_async(work, (path, model)) for path in paths]
         return steady_rate(_as_done(results), processes)
+
+
+def _quiet() -> None:
+    """MediaPipe logs at every start; the table should be readable."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _as_done(results: list) -> Iterator[int]:
