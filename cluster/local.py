@@ -393,14 +393,20 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
 
 
 async def _follow(client: Any, job: str) -> None:
-    """Puts a job's output onto stderr while it comes, until the job ends."""
-    shown = 0
+    """Puts a job's output onto stderr while it comes, but for its summary, which the caller gets; until the job ends."""
+    seen, rest = 0, ""
+
+    def show(text: str) -> None:
+        nonlocal seen, rest
+        seen += len(text)
+        *lines, rest = (rest + text).split("\n")
+        for line in lines:
+            if not line.startswith("{"):
+                print(line, file=sys.stderr, flush=True)
 
     async def tail() -> None:
-        nonlocal shown
         async for text in client.tail_job_logs(job):
-            shown += len(text)
-            print(text, end="", file=sys.stderr, flush=True)
+            show(text)
 
     tailing = asyncio.create_task(tail())
     while not (await asyncio.to_thread(client.get_job_status, job)).is_terminal():
@@ -409,7 +415,9 @@ async def _follow(client: Any, job: str) -> None:
     tailing.cancel()
     with contextlib.suppress(asyncio.CancelledError, RuntimeError):
         await tailing
-    print(client.get_job_logs(job)[shown:], end="", file=sys.stderr, flush=True)
+    show(client.get_job_logs(job)[seen:])
+    if rest:
+        show("\n")
 
 
 def _last_json_object(lines: list[str]) -> dict[str, Any] | None:
