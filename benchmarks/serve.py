@@ -29,7 +29,7 @@ import yaml
 
 from benchmarks.load import Result, closed_loop, constant_rate
 from cluster import supervisor
-from cluster.local import CHECKOUT, _free_ports, local_cluster
+from cluster.local import CHECKOUT, free_ports, local_cluster
 from rayjobs.launch import log
 from refiner import DepthRefiner, onnx, registry
 from refiner.model import PoseAwareDepthRefiner, save_checkpoint
@@ -126,7 +126,7 @@ def main() -> None:
             "ours": Contender(deploy(cluster, checkpoint, scratch), payload(1, "json"), payload(CLIP, "json"))
         }
         contenders["ours"].binary = payload(CLIP, "arrow")
-        ports = dict(zip(NAMES[1:], _free_ports([0] * 4), strict=True))
+        ports = dict(zip(NAMES[1:], free_ports([0] * 4), strict=True))
         for name in ("uvicorn", "litserve", "bentoml"):
             url = f"http://127.0.0.1:{ports[name]}/v1/refine"
             python = sys.executable if name == "uvicorn" else options.python

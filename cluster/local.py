@@ -147,7 +147,7 @@ class Cluster:
             if running.get("controller_info", {}).get("node_id"):
                 options["port"] = running["http_options"]["port"]
             else:
-                options["port"] = _free_ports([options.get("port", 8000) if port is None else port])[0]
+                options["port"] = free_ports([options.get("port", 8000) if port is None else port])[0]
             answer = client.put("/api/serve/applications/", json=content)
             if answer.status_code != 200:
                 raise UserError(f"Ray Serve refuses {config}: {answer.text.strip().splitlines()[-1]}")
@@ -185,7 +185,7 @@ def local_cluster(state: str | Path = STATE, *, keep: bool = False, usual_ports:
     if running := _running(state):
         raise UserError(
             f"a cluster is already up on {state} (dashboard {running['dashboard_url']}): "
-            "stop it with 'python -m cluster.local --stop'"
+            "stop it with 'python -m cluster.local --stop', or give this one another --state"
         )
     # Ray puts Unix sockets in there, whose paths may have 107 characters at most: so not below `state`
     scratch = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
@@ -193,7 +193,7 @@ def local_cluster(state: str | Path = STATE, *, keep: bool = False, usual_ports:
     token_path.touch(mode=0o600)
     token_path.write_text(secrets.token_hex(32))
     gcs, dashboard, mlflow = USUAL_PORTS if usual_ports else (0, 0, 0)
-    gcs, dashboard, mlflow, client_server, *haproxy = _free_ports([gcs, dashboard, mlflow, 0, 0, 0])
+    gcs, dashboard, mlflow, client_server, *haproxy = free_ports([gcs, dashboard, mlflow, 0, 0, 0])
     cluster = Cluster(
         ray_address=f"{HOST}:{gcs}",
         dashboard_url=f"http://{HOST}:{dashboard}",
@@ -290,7 +290,7 @@ def _start_time(process: int) -> str:
     return fields[19]
 
 
-def _free_ports(usual: list[int]) -> list[int]:
+def free_ports(usual: list[int]) -> list[int]:
     """A free port for each: the usual one if nobody has it, else any."""
     with contextlib.ExitStack() as stack:
         ports = []
@@ -340,6 +340,8 @@ def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, s
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # HAProxy learns within a second that a replica leaves; Ray's 30 s are for load balancers in front of it.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         # Refining changes nothing, so a request whose replica died in mid-answer may go to the next one.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
     }
@@ -485,7 +487,8 @@ def _run(command: list[str], options: Options) -> int:
             for name, value in cluster.env.items():
                 if name != "PATH":
                     log(f"    export {name}={value}")
-            log("and to end it:\n    python -m cluster.local --stop")
+            state = "" if options.state == STATE else f" --state {options.state}"
+            log(f"and to end it:\n    python -m cluster.local --stop{state}")
     return status if status >= 0 else 128 - status
 
 

@@ -47,17 +47,17 @@ class Load:
 
 
 @contextmanager
-def steady_load(url: str, versions: list[str]):
+def steady_load(url: str, versions: list[str], threads: int = 3):
     answers = {v: DepthRefiner(f"{NAME}/{v}", device="cpu").predict(standing_poses(3)).poses for v in versions}
     load = Load(url, answers)
-    threads = [threading.Thread(target=load.run) for _ in range(3)]
-    for thread in threads:
+    clients = [threading.Thread(target=load.run) for _ in range(threads)]
+    for thread in clients:
         thread.start()
     try:
         yield load
     finally:
         load.stop.set()
-        for thread in threads:
+        for thread in clients:
             thread.join()
     assert not load.failures, load.failures[:3]
     assert sum(load.versions.values()) > 20
@@ -135,6 +135,22 @@ def test_killed_replicas_and_new_configs_fail_no_request_of_a_client_that_retrie
         os.kill(last, signal.SIGKILL)
         time.sleep(2)
         cluster.deploy(CHECKOUT / "serve/config.yaml")
+
+
+def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, tmp_path):
+    config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
+    # the same, but with less patience than the file has
+    config["applications"][0]["deployments"][0]["autoscaling_config"].update(
+        max_replicas=2, target_ongoing_requests=2, upscale_delay_s=1, downscale_delay_s=2
+    )
+    quick = tmp_path / "quick.yaml"
+    quick.write_text(yaml.safe_dump(config))
+    cluster.deploy(quick)
+    assert len(replicas(cluster.token_path)) == 1
+    with steady_load(endpoint, [registry.get_alias("champion")], threads=8):
+        wait_for(lambda: len(replicas(cluster.token_path)) == 2, 90)
+    wait_for(lambda: len(replicas(cluster.token_path)) == 1, 90)
+    cluster.deploy(CHECKOUT / "serve/config.yaml")
 
 
 def test_overload_is_answered_with_429_and_is_over_when_it_is_over(endpoint):
