@@ -16,6 +16,8 @@ from refiner.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
 TORSO_M = (0.2, 0.9)
 # Mean |Δz| of MediaPipe on any real or rendered set is 6–13 cm. Twice that is no pair.
 WORST_DEPTH_M = 0.30
+# MediaPipe's x and y agree with the truth to 0.9 and more.
+AGREEMENT = 0.5
 
 
 def check_pairs(pairs: Pairs, where: str) -> None:
@@ -47,15 +49,19 @@ def check_pairs(pairs: Pairs, where: str) -> None:
                 f"all {len(pairs)} poses in '{name}' of '{where}' are the same: the observations or their pairing are broken; "
                 "run 'python -m rayjobs.pair' again"
             )
-    seen, true = _torso(pairs.corrupted), _torso(pairs.ground_truth)
-    agree = float(np.median((seen * true).sum(-1) / (np.linalg.norm(seen, axis=-1) * np.linalg.norm(true, axis=-1))))
+    x, y = (_agreement(pairs.corrupted[..., axis], pairs.ground_truth[..., axis]) for axis in (0, 1))
     error = float(depth_error(pairs.corrupted, pairs.ground_truth).mean())
-    if agree < 0.5 or error > WORST_DEPTH_M:
-        what = "upside down" if agree < -0.5 else "turned"
+    if min(x, y) < AGREEMENT or error > WORST_DEPTH_M:
+        what = "upside down" if y < -AGREEMENT else "mirrored" if x < -AGREEMENT else "turned"
         raise UserError(
-            f"observation and truth of '{where}' do not show the same pose ({what}: torsos agree to {agree:.2f}, mean depth "
-            f"error {100 * error:.0f} cm): is the truth in the virtual camera frame, and not in the world's or the camera's?"
+            f"observation and truth of '{where}' do not show the same pose ({what}: x agrees to {x:.2f}, y to {y:.2f} of 1, "
+            f"mean depth error {100 * error:.0f} cm): is the truth in the virtual camera frame, and not in the world's?"
         )
+
+
+def _agreement(seen: np.ndarray, true: np.ndarray) -> float:
+    """Cosine of the angle between all coordinates of one axis: 1 where they are the same up to scale."""
+    return float((seen * true).sum() / np.sqrt((seen * seen).sum() * (true * true).sum()))
 
 
 def _torso(poses: np.ndarray) -> np.ndarray:

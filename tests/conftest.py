@@ -111,7 +111,7 @@ def _make_pairs(
     parts = []
     # parent -> joint: mean direction (x right, y down, z away; the body's left is at +x) and length in metres
     bones = [
-        (11, 5, (0.1, -1, 0), 0.50), (12, 6, (-0.1, -1, 0), 0.50), (5, 7, (0.3, 1, 0), 0.28), (6, 8, (-0.3, 1, 0), 0.28),
+        (5, 7, (0.3, 1, 0), 0.28), (6, 8, (-0.3, 1, 0), 0.28),
         (7, 9, (0.2, 1, -0.5), 0.25), (8, 10, (-0.2, 1, -0.5), 0.25), (11, 13, (0, 1, -0.1), 0.42),
         (12, 14, (0, 1, -0.1), 0.42), (13, 15, (0, 1, 0.2), 0.40), (14, 16, (0, 1, 0.2), 0.40),
     ]  # fmt: skip
@@ -125,8 +125,12 @@ def _make_pairs(
         body = np.zeros((frames, 17, 3))
         size = rng.uniform(0.85, 1.15)
         body[:, 11, 0], body[:, 12, 0] = 0.12 * size, -0.12 * size
+        lean = np.array((0, -1, 0)) + wave(3, size=0.15)
+        lean /= np.linalg.norm(lean, axis=-1, keepdims=True)
+        for side, x in ((5, 0.18), (6, -0.18)):  # the shoulders' line is rigid
+            body[:, side] = (0.5 * lean + (x, 0, 0)) * size
         for parent, joint, direction, length in bones:
-            towards = np.array(direction) + wave(3, size=0.9 if joint > 6 else 0.15) + rng.normal(0, 0.3, 3)
+            towards = np.array(direction) + wave(3, size=0.9) + rng.normal(0, 0.3, 3)
             towards /= np.linalg.norm(towards, axis=-1, keepdims=True)
             body[:, joint] = body[:, parent] + towards * length * size
         neck = body[:, 5:7].mean(1)
