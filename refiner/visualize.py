@@ -3,7 +3,7 @@
 Every function takes data and a path, writes one PNG there and returns the path. Headless: no display is touched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -197,7 +197,7 @@ def skeletons(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        image_points: (17, 2) pixels, where the joints are in the picture.
+        image_points: (17, 2) pixels, where MediaPipe saw the joints in the picture.
         observed: (17, 3) m, MediaPipe's pose.
         refined: (17, 3) m.
         path: of the PNG.
@@ -213,10 +213,11 @@ def skeletons(
     with _figure(path, (13, 4.3), columns=4) as (figure, all_axes):
         picture, views = all_axes[0], all_axes[1:]
         picture.imshow(image)
-        for a, b in DRAWN:
-            picture.plot(*image_points[[a, b]].T, color="white", lw=3.4, alpha=0.85)
-            picture.plot(*image_points[[a, b]].T, color=COLOURS["refined"], lw=1.8)
-        picture.scatter(*image_points.T, s=13, color="white", edgecolors=COLOURS["refined"], linewidths=1.2, zorder=3)
+        project = _camera_of(poses["mediapipe"], image_points)
+        for name, points in (("mediapipe", image_points), ("refined", project(poses["refined"]))):
+            for width, colour in ((3.6, "white"), (2.0, COLOURS[name])):
+                for a, b in DRAWN:
+                    picture.plot(*points[[a, b]].T, color=colour, lw=width, alpha=0.95)
         picture.set(
             xlim=(centre[0] - side / 2, centre[0] + side / 2),
             ylim=(centre[1] + side / 2, centre[1] - side / 2),
@@ -259,6 +260,23 @@ def skeletons(
         figure.legend(handles, labels, loc="lower center", ncols=len(labels))
         figure.tight_layout(rect=(0, 0.07, 1, 1))
     return Path(path)
+
+
+def _camera_of(pose: np.ndarray, image_points: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The perspective in which a pose (17, 3) best covers its image points (17, 2): projects other poses into that picture.
+
+    x, y = c + f · (X, Y) / (distance + Z); f and c by least squares, the distance by trying.
+    """
+
+    def fit(distance: float) -> tuple[float, np.ndarray]:
+        rays = pose[:, :2] / (distance + pose[:, 2:])
+        a = np.concatenate([rays.T.reshape(-1, 1), np.kron(np.eye(2), np.ones((len(pose), 1)))], 1)
+        solution, *_ = np.linalg.lstsq(a, image_points.T.reshape(-1), rcond=None)
+        return float(np.square(a @ solution - image_points.T.reshape(-1)).sum()), solution
+
+    distance = min(np.geomspace(2, 20, 30), key=lambda d: fit(d)[0])
+    focal, *centre = fit(distance)[1]
+    return lambda other: np.array(centre) + focal * other[:, :2] / (distance + other[:, 2:])
 
 
 class _figure:
