@@ -1,0 +1,195 @@
+"""Download: AIST++'s annotations and the AIST Dance Video Database's videos, from where they are published.
+
+    python -m rayjobs.download --out data/aistpp --annotations --i-accept-the-aist-terms
+    python -m rayjobs.download --out data/aistpp --videos --cameras c01 --limit 100
+
+The annotations are CC BY 4.0. The videos come under the database's own terms, which you accept by a flag, once, having
+read them: https://aistdancedb.ongaaccel.jp/terms_of_use/. Nothing is fetched before that. What is there already is left
+alone, what was interrupted goes on where it stopped; the same command again fetches exactly the rest.
+"""
+
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rayjobs.fetch import Fetcher, FetchError, check_archive, unpack
+from rayjobs.launch import launch, log
+from rayjobs.progress import Progress
+from rayjobs.storage import write_text_atomically
+from refiner import UserError, aistpp, video
+
+TERMS = "https://aistdancedb.ongaaccel.jp/terms_of_use/"
+VIDEOS = "https://aistdancedb.ongaaccel.jp/v1.0.0/video/10M"
+VIDEO_LIST = "https://storage.googleapis.com/aist_plusplus_public/20121228/video_list.txt"
+ANNOTATIONS = "https://github.com/google/aistplusplus_dataset/releases/download/v1.0"
+PARTS = ("cameras", "splits", "keypoints3d", "keypoints2d", "motions")
+NEEDED = PARTS[:3]  # for pairs; keypoints2d (1.2 GB) and motions (0.3 GB) are for whoever looks into them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    out: str
+    """Root of the dataset: annotations/ and videos/ are made in it."""
+    annotations: bool = False
+    """Fetch the annotations that pairs need: cameras, splits, keypoints3d and the ignore list (0.8 GB)."""
+    parts: tuple[Literal[PARTS], ...] = NEEDED
+    """Which parts of the annotations."""
+    videos: bool = False
+    """Fetch videos (all of them: 12,670)."""
+    i_accept_the_aist_terms: bool = False
+    """You have read the AIST Dance Video Database's terms of use and accept them. Noted in --out, so once is enough."""
+    cameras: tuple[str, ...] = aistpp.CAMERAS
+    """Only these cameras, c01 … c09."""
+    sequences: tuple[str, ...] = ()
+    """Only these sequences, such as gBR_sBM_cAll_d04_mBR0_ch01."""
+    split: Literal["train", "val", "test"] | None = None
+    """Only sequences of this official split (needs the annotations)."""
+    limit: int | None = None
+    """At most so many videos."""
+    connections: int = 4
+    """Downloads at once. The videos' server is a research institute's: be kind."""
+    attempts: int = 6
+    """For each file."""
+    video_url: Annotated[str, tyro.conf.Suppress] = VIDEOS
+    video_list_url: Annotated[str, tyro.conf.Suppress] = VIDEO_LIST
+    annotations_url: Annotated[str, tyro.conf.Suppress] = ANNOTATIONS
+
+    def __post_init__(self) -> None:
+        if not (self.annotations or self.videos):
+            raise UserError("nothing to fetch: give --annotations, --videos or both")
+        unknown = set(self.cameras) - set(aistpp.CAMERAS)
+        if unknown:
+            raise UserError(f"--cameras: there is no {', '.join(sorted(unknown))}; AIST has c01 … c09")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    wanted: int
+    """Files."""
+    there_before: int
+    fetched: int
+    bytes: int
+    """Fetched."""
+    missing: dict[str, str]
+    """Reason by file."""
+    reasons: dict[str, int]
+
+
+def run(options: Options) -> Summary:
+    root = Path(options.out).absolute()
+    accept_terms(root, options.i_accept_the_aist_terms)
+    fetcher = Fetcher(attempts=options.attempts)
+    summaries = []
+    if options.annotations:
+        summaries.append(fetch_annotations(options, root / "annotations", fetcher))
+    if options.videos:
+        names = wanted(options, root, fetcher)
+        targets = [(f"{options.video_url}/{name}.mp4", root / "videos" / f"{name}.mp4") for name in names]
+        summaries.append(fetched(targets, options.connections, fetcher, check_video))
+    missing = {file: reason for s in summaries for file, reason in s.missing.items()}
+    for file, reason in itertools.islice(missing.items(), 20):
+        log(f"missing: {file}: {reason}")
+    return Summary(
+        wanted=sum(s.wanted for s in summaries),
+        there_before=sum(s.there_before for s in summaries),
+        fetched=sum(s.fetched for s in summaries),
+        bytes=sum(s.bytes for s in summaries),
+        missing=missing,
+        reasons=dict(Counter(missing.values())),
+    )
+
+
+def accept_terms(root: Path, accepted: bool) -> None:
+    """Raises UserError where nobody has accepted the terms for this folder, now or earlier."""
+    note = root / "terms-accepted.txt"
+    if accepted:
+        write_text_atomically(note, f"The terms of the AIST Dance Video Database were read and accepted: {TERMS}\n")
+    elif not note.exists():
+        raise UserError(
+            f"the videos come under the terms of the AIST Dance Video Database: read {TERMS}, "
+            "and if you accept them, add --i-accept-the-aist-terms; nothing is fetched before"
+        )
+
+
+def wanted(options: Options, root: Path, fetcher: Fetcher) -> list[str]:
+    """Names of the videos that the options ask for."""
+    listing = root / "video_list.txt"
+    if not listing.exists():
+        try:
+            fetcher.fetch(options.video_list_url, listing)
+        except FetchError as error:
+            raise UserError(f"the list of videos cannot be fetched ({error}): try again later") from None
+    names = listing.read_text().split()
+    sequences: Iterable[str] = options.sequences
+    if options.split:
+        of_split = aistpp.Dataset(root).split(options.split)
+        sequences = set(of_split) & set(options.sequences) if options.sequences else of_split
+    only = frozenset(sequences) if options.sequences or options.split else None
+    parsed = ((name, aistpp.Name.parse(name)) for name in names)
+    chosen = [n for n, p in parsed if p.camera in options.cameras and (only is None or p.sequence in only)]
+    if not chosen:
+        raise UserError(f"none of the {len(names)} videos in {listing} is of these cameras and sequences")
+    return chosen[: options.limit]
+
+
+def fetched(
+    targets: list[tuple[str, Path]], connections: int, fetcher: Fetcher, check: Callable[[Path], None]
+) -> Summary:
+    """Fetches files, some at once; one that cannot be had is reported and costs nobody else."""
+    todo = [(url, path) for url, path in targets if not path.exists()]
+    missing, size, lock = {}, 0, threading.Lock()
+    with ThreadPoolExecutor(connections) as pool, Progress("files", len(todo), len(todo)) as progress:
+
+        def count(number: int) -> None:
+            with lock:
+                progress.add(0, 0, bytes=number)
+
+        jobs = {pool.submit(fetcher.fetch, url, path, check=check, on_bytes=count): path for url, path in todo}
+        for job in as_completed(jobs):
+            try:
+                size += job.result()
+            except FetchError as error:
+                missing[jobs[job].name] = str(error)
+            with lock:
+                progress.add(1, 1, failed=jobs[job].name in missing)
+    return Summary(
+        wanted=len(targets),
+        there_before=len(targets) - len(todo),
+        fetched=len(todo) - len(missing),
+        bytes=size,
+        missing=missing,
+        reasons={},
+    )
+
+
+def check_video(path: Path) -> None:
+    """Raises FetchError where the container does not open."""
+    try:
+        video.probe(path)
+    except UserError as error:
+        raise FetchError(f"what came is no whole video ({error})") from None
+
+
+def fetch_annotations(options: Options, folder: Path, fetcher: Fetcher) -> Summary:
+    """Fetches the archives and unpacks each into a folder of its own, which is there when it is whole."""
+    parts = [part for part in options.parts if not (folder / part).is_dir()]
+    targets = [(f"{options.annotations_url}/{part}.zip", folder / f"{part}.zip") for part in parts]
+    targets.append((f"{options.annotations_url}/ignore_list.txt", folder / "ignore_list.txt"))
+    summary = fetched(targets, options.connections, fetcher, check_archive)
+    for part in parts:
+        if (archive := folder / f"{part}.zip").exists():
+            unpack(archive, folder / part)
+            archive.unlink()
+    there = len(options.parts) - len(parts)
+    return replace(summary, wanted=summary.wanted + there, there_before=summary.there_before + there)
+
+
+if __name__ == "__main__":
+    launch(run, Options)
