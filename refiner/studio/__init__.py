@@ -1,6 +1,9 @@
 """A small synthetic AIST++: procedural dancers, filmed by nine cameras, with exact truth.
 
-    body     a dancer: skeleton, smooth skinned mesh, clothes, face and hair, all drawn from a seed
+    rig      the skeleton, SMPL's tree
+    looks    proportions, clothes, hair and colours, drawn from a seed
+    implicit smooth surfaces out of rounded cones and ellipsoids, and their meshes
+    body     a dancer: all of these together, a skinned mesh and the joints that are the truth
     motion   choreographies: dense tracks of joint rotations within human limits, feet planted on the floor
     retarget the same tracks out of AIST++'s own keypoints: real motion on a drawn body
     cameras  nine cameras laid out as AIST++'s

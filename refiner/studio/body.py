@@ -1,9 +1,7 @@
 """A dancer: a skeleton, and around it a smooth mesh with clothes, face and hair. All of it is drawn from one seed.
 
-The skeleton is SMPL's tree of 24 joints with the same zero pose (a T, every bone's axes along the world's: x to the
-dancer's left, y up, z forwards), so that joint rotations are `smpl_poses` as they stand. The surface is the zero set of
-rounded cones and ellipsoids, blended smoothly within a material and cut sharply between two (a hem is a real edge),
-meshed once with marching cubes in an A-pose.
+The surface is the zero set of rounded cones and ellipsoids, blended smoothly within a material and cut sharply between
+two (a hem is a real edge), meshed once with marching cubes in an A-pose.
 """
 
 from dataclasses import dataclass
@@ -14,15 +12,36 @@ from numba import njit
 
 from refiner.geometry import rotation_matrix
 from refiner.skeleton import INDEX, NUM_JOINTS
-
-PELVIS, L_HIP, R_HIP, SPINE1, L_KNEE, R_KNEE, SPINE2, L_ANKLE, R_ANKLE, SPINE3, L_FOOT, R_FOOT = range(12)
-NECK, L_COLLAR, R_COLLAR, HEAD, L_SHOULDER, R_SHOULDER, L_ELBOW, R_ELBOW, L_WRIST, R_WRIST, L_HAND, R_HAND = range(
-    12, 24
-)
-NUM_BONES = 24
-PARENTS = np.array([-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21])
-# The bone of the other side.
-MIRRORED_BONE = np.array([0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22])
+from refiner.studio.implicit import Shape, distance_to, evaluate, openness, surface
+from refiner.studio.looks import BOTTOM, HAIR, NUM_MATERIALS, SHOES, TOP, Build, Look
+from refiner.studio.rig import (
+    HEAD,
+    L_ANKLE,
+    L_COLLAR,
+    L_ELBOW,
+    L_FOOT,
+    L_HAND,
+    L_HIP,
+    L_KNEE,
+    L_SHOULDER,
+    L_WRIST,
+    NECK,
+    NUM_BONES,
+    PARENTS,
+    PELVIS,
+    R_ANKLE,
+    R_COLLAR,
+    R_ELBOW,
+    R_HAND,
+    R_HIP,
+    R_KNEE,
+    R_SHOULDER,
+    R_WRIST,
+    SPINE1,
+    SPINE2,
+    SPINE3,
+    forward_kinematics,
+)  # fmt: skip
 
 # Joints of the body that are joints of the skeleton, too: COCO's joint -> ours.
 _COCO_BONES = {
@@ -40,307 +59,8 @@ _COCO_BONES = {
     "right_ankle": R_ANKLE,
 }
 
-SKIN, TOP, BOTTOM, SHOES, HAIR = range(5)
-NUM_MATERIALS = 5
-
 # Grid spacings, metres: a pixel at 1080p is about 3.5 mm on the dancer.
 BODY_SPACING, FINE_SPACING = 0.015, 0.008
-
-
-def forward_kinematics(rotations: np.ndarray, root: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Joint rotations -> where every bone is.
-
-    Args:
-        rotations: (..., 24, 3, 3), each relative to its parent; the pelvis' to the world.
-        root: (..., 3) the pelvis in the world, metres.
-        offsets: (24, 3) each joint relative to its parent in the zero pose, metres.
-
-    Returns:
-        (..., 24, 3, 3) rotations and (..., 24, 3) positions, both in the world.
-    """
-    turned, placed = np.empty_like(rotations), np.empty((*rotations.shape[:-2], 3))
-    for bone, parent in enumerate(PARENTS):
-        if parent < 0:
-            turned[..., bone, :, :], placed[..., bone, :] = rotations[..., bone, :, :], root
-        else:
-            turned[..., bone, :, :] = turned[..., parent, :, :] @ rotations[..., bone, :, :]
-            placed[..., bone, :] = placed[..., parent, :] + turned[..., parent, :, :] @ offsets[bone]
-    return turned, placed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Build:
-    """A body's proportions and girths. Lengths in metres, the rest relative to the average (1)."""
-
-    height: float
-    legs: float  # length of the legs
-    arms: float  # length of the arms
-    shoulders: float  # width
-    hips: float  # width
-    girth: float  # of the torso
-    limbs: float  # girth of arms and legs
-    bust: float  # 0 … 1
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> "Build":
-        feminine = rng.random()
-        return cls(
-            height=float(np.clip(rng.normal(1.80 - 0.13 * feminine, 0.06), 1.50, 1.95)),
-            legs=rng.uniform(0.95, 1.05),
-            arms=rng.uniform(0.94, 1.06),
-            shoulders=rng.uniform(0.97, 1.08) - 0.10 * feminine,
-            hips=rng.uniform(0.93, 1.03) + 0.08 * feminine,
-            girth=float(np.clip(rng.normal(1.0, 0.09), 0.86, 1.25)),
-            limbs=float(np.clip(rng.normal(1.02 - 0.08 * feminine, 0.07), 0.85, 1.2)),
-            bust=float(np.clip((feminine - 0.45) * 1.8, 0, 1)),
-        )
-
-    def offsets(self) -> np.ndarray:
-        """(24, 3) each joint relative to its parent in the zero pose, metres.
-
-        The averages are those of AIST++'s dancers (median bone lengths of their triangulated poses).
-        """
-        s = self.height / 1.75
-        leg, arm, wide, hip = s * self.legs, s * self.arms, s * self.shoulders, s * self.hips
-        o = np.zeros((NUM_BONES, 3))
-        o[SPINE1] = 0, 0.115 * s, -0.005
-        o[SPINE2] = 0, 0.125 * s, -0.004
-        o[SPINE3] = 0, 0.080 * s, 0.004
-        o[NECK] = 0, 0.200 * s, -0.012
-        o[HEAD] = 0, 0.085 * s, 0.018
-        for side, sign in ((0, 1), (1, -1)):
-            o[L_HIP + side] = sign * 0.099 * hip, -0.055 * s, 0.0
-            o[L_KNEE + side] = sign * -0.006, -0.388 * leg, 0.004
-            o[L_ANKLE + side] = sign * -0.004, -0.375 * leg, -0.012
-            o[L_FOOT + side] = sign * 0.012, -0.060 * s, 0.125 * s
-            o[L_COLLAR + side] = sign * 0.050 * wide, 0.140 * s, -0.010
-            o[L_SHOULDER + side] = sign * 0.116 * wide, 0.005 * s, -0.008
-            o[L_ELBOW + side] = sign * 0.262 * arm, 0, -0.004
-            o[L_WRIST + side] = sign * 0.242 * arm, 0, 0.004
-            o[L_HAND + side] = sign * 0.085 * s, 0, 0
-        return o
-
-    @property
-    def sole(self) -> float:
-        """Height of the ankle joint above the sole, metres."""
-        return 0.088 * self.height / 1.75
-
-
-# --- the implicit surface ---------------------------------------------------------------------------------------------
-
-_CONE, _ELLIPSOID = 0, 1
-_ROUND = 0.012  # metres over which a cut edge is rounded
-
-
-class _Shape:
-    """Primitives of one body, in the bind pose: rows of numbers for `_evaluate`, and the bone that each belongs to."""
-
-    def __init__(self, turned: np.ndarray, placed: np.ndarray) -> None:
-        self.turned, self.placed = turned, placed
-        self.rows: list[np.ndarray] = []
-        self.bones: list[int] = []
-        self.materials: list[int] = []
-
-    def _at(self, bone: int, local: np.ndarray) -> np.ndarray:
-        return self.placed[bone] + self.turned[bone] @ np.asarray(local, float)
-
-    def _add(self, row: np.ndarray, bone: int, material: int, blend: float, cut: tuple | None, carve: bool) -> None:
-        row[20] = -blend if carve else blend
-        row[21:25] = 0, 0, 0, -1
-        if cut is not None:
-            point, normal = cut  # what lies on the normal's side is cut away
-            n = self.turned[bone] @ np.asarray(normal, float)
-            n /= np.linalg.norm(n)
-            row[21:24], row[24] = n, n @ self._at(bone, point)
-            row[25] = 1
-        self.rows.append(row)
-        self.bones.append(bone)
-        self.materials.append(material)
-
-    def cone(self, bone, a, b, ra, rb, *, material=SKIN, blend=0.03, cut=None, carve=False) -> None:
-        """A capsule from a to b (bone's frame) whose radius goes from ra to rb."""
-        row = np.zeros(26)
-        row[0] = _CONE
-        row[1:4], row[4:7], row[7], row[8] = self._at(bone, a), self._at(bone, b), ra, rb
-        low = np.minimum(row[1:4] - ra, row[4:7] - rb)
-        high = np.maximum(row[1:4] + ra, row[4:7] + rb)
-        row[14:17], row[17:20] = low, high
-        self._add(row, bone, material, blend, cut, carve)
-
-    def ellipsoid(self, bone, centre, radii, *, turn=(0, 0, 0), material=SKIN, blend=0.03, cut=None, carve=False):
-        """An ellipsoid about a point of the bone's frame, turned by a rotation vector."""
-        row = np.zeros(26)
-        row[0] = _ELLIPSOID
-        row[1:4], row[4:7] = self._at(bone, centre), radii
-        axes = self.turned[bone] @ rotation_matrix(np.array(turn, float))
-        row[7:10], row[10:13] = axes[:, 0], axes[:, 1]
-        extent = np.sqrt(((axes * np.asarray(radii)) ** 2).sum(1))
-        row[14:17], row[17:20] = row[1:4] - extent, row[1:4] + extent
-        self._add(row, bone, material, blend, cut, carve)
-
-
-@njit(cache=True, nogil=True)
-def _distance(row, x, y, z):
-    """Signed distance (metres, negative inside) of a point to one primitive."""
-    if row[0] == _CONE:
-        bx, by, bz = row[4] - row[1], row[5] - row[2], row[6] - row[3]
-        px, py, pz = x - row[1], y - row[2], z - row[3]
-        r1, r2 = row[7], row[8]
-        l2 = bx * bx + by * by + bz * bz
-        rr = r1 - r2
-        a2 = l2 - rr * rr
-        il2 = 1.0 / l2
-        yy = px * bx + py * by + pz * bz
-        zz = yy - l2
-        cx, cy, cz = px * l2 - bx * yy, py * l2 - by * yy, pz * l2 - bz * yy
-        x2 = cx * cx + cy * cy + cz * cz
-        y2 = yy * yy * l2
-        z2 = zz * zz * l2
-        k = np.sign(rr) * rr * rr * x2
-        if np.sign(zz) * a2 * z2 > k:
-            d = np.sqrt(x2 + z2) * il2 - r2
-        elif np.sign(yy) * a2 * y2 < k:
-            d = np.sqrt(x2 + y2) * il2 - r1
-        else:
-            d = (np.sqrt(x2 * a2 * il2) + yy * rr) * il2 - r1
-    else:
-        px, py, pz = x - row[1], y - row[2], z - row[3]
-        ux = px * row[7] + py * row[8] + pz * row[9]
-        uy = px * row[10] + py * row[11] + pz * row[12]
-        wx = row[8] * row[12] - row[9] * row[11]
-        wy = row[9] * row[10] - row[7] * row[12]
-        wz = row[7] * row[11] - row[8] * row[10]
-        uz = px * wx + py * wy + pz * wz
-        ux, uy, uz = ux / row[4], uy / row[5], uz / row[6]
-        k0 = np.sqrt(ux * ux + uy * uy + uz * uz)
-        qx, qy, qz = ux / row[4], uy / row[5], uz / row[6]
-        k1 = np.sqrt(qx * qx + qy * qy + qz * qz)
-        d = k0 * (k0 - 1.0) / k1 if k1 > 1e-9 else -min(row[4], row[5], row[6])
-    if row[25] == 1:
-        # a rounded edge: marching cubes makes teeth of a sharp one
-        cut = row[21] * x + row[22] * y + row[23] * z - row[24]
-        h = max(_ROUND - abs(d - cut), 0.0) / _ROUND
-        d = max(d, cut) + h * h * _ROUND * 0.25
-    return d
-
-
-@njit(cache=True, nogil=True)
-def _evaluate(rows, origin, spacing, shape):
-    """The smooth union of primitives on a grid; beyond a few centimetres of the nearest it stays at a constant."""
-    far = 0.08
-    field = np.full(shape, far)
-    for p in range(rows.shape[0]):
-        row = rows[p]
-        blend = abs(row[20])
-        low = np.empty(3, np.int64)
-        high = np.empty(3, np.int64)
-        for axis in range(3):
-            low[axis] = max(0, int(np.floor((row[14 + axis] - far - origin[axis]) / spacing)))
-            high[axis] = min(shape[axis], int(np.ceil((row[17 + axis] + far - origin[axis]) / spacing)) + 1)
-        for i in range(low[0], high[0]):
-            for j in range(low[1], high[1]):
-                for k in range(low[2], high[2]):
-                    d = _distance(row, origin[0] + i * spacing, origin[1] + j * spacing, origin[2] + k * spacing)
-                    f = field[i, j, k]
-                    if row[20] < 0:  # carved away
-                        h = max(blend - abs(-d - f), 0.0) / blend
-                        field[i, j, k] = max(f, -d) + h * h * blend * 0.25
-                    else:
-                        h = max(blend - abs(d - f), 0.0) / blend
-                        field[i, j, k] = min(f, d) - h * h * blend * 0.25
-    return field
-
-
-@njit(cache=True, nogil=True)
-def _bone_distances(rows, bones, points):
-    """(V, 24) distance of each point to the flesh of each bone."""
-    out = np.full((points.shape[0], NUM_BONES), 1.0)
-    for v in range(points.shape[0]):
-        for p in range(rows.shape[0]):
-            d = _distance(rows[p], points[v, 0], points[v, 1], points[v, 2])
-            out[v, bones[p]] = min(out[v, bones[p]], d)
-    return out
-
-
-# --- looks ------------------------------------------------------------------------------------------------------------
-
-_SKINS = np.array(  # sRGB, from light to dark
-    [(244, 208, 177), (231, 184, 143), (224, 172, 128), (198, 134, 93), (161, 102, 66), (116, 72, 46), (80, 50, 34)]
-)
-_HAIRS = np.array(
-    [(28, 22, 20), (45, 31, 24), (84, 56, 36), (122, 84, 50), (196, 158, 98), (150, 60, 34), (120, 118, 116)]
-)
-_CLOTHS = np.array(
-    [
-        (236, 234, 228), (32, 33, 38), (120, 124, 130), (40, 62, 110), (176, 42, 46), (226, 178, 60), (52, 118, 96),
-        (214, 108, 56), (132, 72, 140), (92, 150, 196), (200, 186, 160), (224, 132, 158), (74, 92, 60), (60, 42, 44),
-    ]
-)  # fmt: skip
-_IRISES = np.array([(70, 46, 30), (66, 88, 108), (40, 30, 26)])
-_WORN = np.array([16, 16, 12, 10, 7, 5, 6, 5, 3, 6, 8, 2, 6, 4]) / 106  # how often each is worn
-_DENIM = np.array([(58, 82, 124), (34, 46, 74), (108, 134, 168), (38, 38, 44), (150, 136, 110), (92, 96, 84)])
-
-PLAIN, STRIPES, LOGO, RAGLAN, CHECKS = range(5)  # patterns of the top
-
-
-def linear(srgb: np.ndarray) -> np.ndarray:
-    """sRGB 0 … 255 -> linear light 0 … 1."""
-    c = np.asarray(srgb, float) / 255
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """Clothes, hair and colours (linear light)."""
-
-    sleeves: float  # share of the arm that the top covers: 0.3 T-shirt … 1.9 long sleeves
-    trousers: float  # share of the leg that the trousers cover: 0.8 shorts … 1.9 long
-    loose: float  # how far the cloth stands off, metres
-    hood: bool
-    hair: str  # "short", "bob", "long", "tail", "bun", "afro", "cap", "beanie", "shaved"
-    beard: bool
-    pattern: int
-    colours: (
-        np.ndarray
-    )  # (12, 3) skin, top, second colour of the top, bottom, seam, shoes, sole, hair, lips, iris, brows, hat
-    head_covered: bool
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, build: Build) -> "Look":
-        skin = _SKINS[rng.integers(len(_SKINS))] * rng.uniform(0.95, 1.04)
-        hair_colour = _HAIRS[rng.choice(len(_HAIRS), p=[0.3, 0.25, 0.15, 0.1, 0.08, 0.05, 0.07])]
-        top, second = _CLOTHS[rng.choice(len(_CLOTHS), 2, replace=False, p=_WORN)]
-        bottom = _DENIM[rng.integers(len(_DENIM))] if rng.random() < 0.6 else _CLOTHS[rng.choice(len(_CLOTHS), p=_WORN)]
-        if np.abs(np.subtract(top, bottom)).sum() < 90:  # a dancer all in one colour hides the waist, which few wear
-            bottom = _DENIM[2] if np.mean(top) < 110 else _DENIM[1]
-        styles = ["short", "short", "bob", "long", "tail", "bun", "afro", "cap", "beanie", "shaved"]
-        weights = np.array([1.6, 1.6, 1, 1, 1, 1, 0.7, 1, 0.8, 0.6])
-        weights[2:6] *= 0.3 + 1.7 * build.bust
-        weights[9] *= 1 - 0.9 * build.bust
-        hair = styles[rng.choice(len(styles), p=weights / weights.sum())]
-        sleeves = [0.5, 0.6, 0.75, 1.92][rng.choice(4, p=[0.35, 0.25, 0.1, 0.3])]
-        trousers = [0.85, 1.05, 1.86, 1.9][rng.choice(4, p=[0.15, 0.1, 0.4, 0.35])]
-        sneakers = rng.choice([0, 1, 4, 3, 5])
-        hat = _CLOTHS[rng.choice(len(_CLOTHS), p=_WORN)]
-        colours = [
-            skin, top, second, bottom, bottom * 0.55, _CLOTHS[sneakers], _CLOTHS[0 if rng.random() < 0.75 else 1],
-            hair_colour, skin * (0.85, 0.69, 0.68), _IRISES[rng.choice(3, p=[0.45, 0.15, 0.4])],
-            hair_colour * 0.7, hat,
-        ]  # fmt: skip
-        return cls(
-            sleeves=float(sleeves),
-            trousers=float(trousers),
-            loose=float(rng.uniform(0.008, 0.022)),
-            hood=bool(sleeves > 1.5 and rng.random() < 0.6),
-            hair=hair,
-            beard=bool(build.bust == 0 and rng.random() < 0.3),
-            pattern=int(rng.choice(5, p=[0.25, 0.2, 0.25, 0.15, 0.15])),
-            colours=linear(np.clip(np.array(colours, float), 0, 255)),
-            head_covered=hair in ("cap", "beanie"),
-        )
-
-
-# --- the dancer -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -405,12 +125,15 @@ class Dancer:
         return poses
 
 
-def _flesh(dancer: Dancer) -> _Shape:
+# --- the surface -----------------------------------------------------------------------------------------------------
+
+
+def _flesh(dancer: Dancer) -> Shape:
     """The naked body. It is also what clothes are cut from, and what the skinning weights come from."""
     b = dancer.build
     s = b.height / 1.75
     o = dancer.offsets
-    shape = _Shape(*dancer.bind)
+    shape = Shape(*dancer.bind)
     g, m = s * b.girth, s * b.limbs
     gz = g * b.girth**0.5  # girth shows in front before it shows at the sides
     add, ball = shape.cone, shape.ellipsoid
@@ -457,7 +180,7 @@ def _flesh(dancer: Dancer) -> _Shape:
     return shape
 
 
-def _hand(shape: _Shape, side: int, sign: int, s: float, m: float) -> None:
+def _hand(shape: Shape, side: int, sign: int, s: float, m: float) -> None:
     bone, h = L_WRIST + side, s * 0.97
     shape.ellipsoid(bone, (sign * 0.050 * h, -0.002, 0.004), (0.052 * h, 0.017 * m, 0.040 * h), blend=0.02)
     shape.cone(bone, (0, 0, 0), (sign * 0.03 * h, 0, 0), 0.025 * m, 0.026 * m, blend=0.025)
@@ -484,9 +207,12 @@ MOUTH = np.array([0.0, 0.035, 0.09])
 BROW_Y = 0.128
 
 
-def _head(shape: _Shape, build: Build) -> None:
+def _head(shape: Shape, build: Build) -> None:
     h = head_scale(build)
-    v = lambda *p: np.array(p) * h  # noqa: E731
+
+    def v(*point: float) -> np.ndarray:
+        return np.array(point) * h
+
     ball, add = shape.ellipsoid, shape.cone
     ball(HEAD, v(0, 0.142, -0.006), v(0.076, 0.094, 0.098), blend=0.02)  # skull
     ball(HEAD, v(0, 0.082, 0.034), v(0.062, 0.085, 0.062), blend=0.04)  # face
@@ -505,34 +231,24 @@ def _head(shape: _Shape, build: Build) -> None:
     ball(HEAD, v(0, 0.030, 0.085), v(0.018, 0.006, 0.009), blend=0.010)
 
 
-def _wardrobe(dancer: Dancer, flesh: _Shape) -> _Shape:
+def _wardrobe(dancer: Dancer, flesh: Shape) -> Shape:
     """Clothes, shoes and hair around the flesh."""
     b, look = dancer.build, dancer.look
     s = b.height / 1.75
     o, g, m = dancer.offsets, s * b.girth, s * b.limbs
     gz = g * b.girth**0.5
-    shape = _Shape(*dancer.bind)
+    shape = Shape(*dancer.bind)
     add, ball = shape.cone, shape.ellipsoid
     off = look.loose
 
     # the top: the flesh of the torso, standing off, down to a hem below the hips' crest
-    for row, bone in zip(flesh.rows, flesh.bones, strict=True):
-        if bone in (PELVIS, SPINE1, SPINE2, SPINE3, L_COLLAR, R_COLLAR):
-            grown = row.copy()
-            if row[0] == _CONE:
-                grown[7:9] += 0.006 + 0.4 * off
-            else:
-                grown[4:7] += 0.010 + off * (1.0 if bone in (PELVIS, SPINE1, SPINE2) else 0.6)
-            grown[14:17] -= 0.03
-            grown[17:20] += 0.03
-            if bone == PELVIS:
-                hem = shape.placed[PELVIS][1] - 0.075 * s
-                grown[21:25], grown[25] = (0, -1, 0, -hem), 1
-                grown[20] = 0.05
-            shape.rows.append(grown)
-            shape.bones.append(bone)
-            shape.materials.append(TOP)
     hem = -0.075 * s
+    for row, bone in zip(flesh.rows, flesh.bones, strict=True):
+        if bone in (SPINE1, SPINE2, SPINE3, L_COLLAR, R_COLLAR):
+            shape.grown(row, bone, 0.010 + off * (1.0 if bone in (SPINE1, SPINE2) else 0.6), material=TOP)
+        elif bone == PELVIS:
+            shape.grown(row, bone, 0.010 + off, material=TOP, cut=((0, hem, 0), (0, -1, 0)))
+            shape.grown(row, bone, 0.003 + 0.30 * off, material=BOTTOM)
     add(
         SPINE1, (0, 0.02 * s, 0.004), (0, -0.25 * s, 0.0), 0.108 * gz + off, 0.112 * gz + off,
         material=TOP, blend=0.08, cut=((0, hem - o[SPINE1][1], 0), (0, -1, 0)),
@@ -620,29 +336,25 @@ def _wardrobe(dancer: Dancer, flesh: _Shape) -> _Shape:
             material=SHOES,
             cut=((0, 0.018, 0), (0, 1, 0)),
         )
-    for row, bone in zip(flesh.rows, flesh.bones, strict=True):
-        if bone == PELVIS:
-            grown = row.copy()
-            grown[4:7] += 0.003 + 0.30 * off
-            grown[14:17] -= 0.02
-            grown[17:20] += 0.02
-            shape.rows.append(grown)
-            shape.bones.append(PELVIS)
-            shape.materials.append(BOTTOM)
     _hair(shape, dancer)
     return shape
 
 
-def _hair(shape: _Shape, dancer: Dancer) -> None:
+def _hair(shape: Shape, dancer: Dancer) -> None:
     h = head_scale(dancer.build)
-    v = lambda *p: np.array(p) * h  # noqa: E731
+
+    def v(*point: float) -> np.ndarray:
+        return np.array(point) * h
+
     style = dancer.look.hair
     kw = dict(material=HAIR)
     # the hairline: what lies before and below this plane is face
     line = (v(0, 0.165, 0.075), (0, -0.62, 0.80))
-    cap = lambda grow, **more: shape.ellipsoid(  # noqa: E731
-        HEAD, v(0, 0.146, -0.010), v(0.077 + grow, 0.094 + grow, 0.098 + grow), cut=line, blend=0.02, **kw, **more
-    )
+
+    def cap(grow: float) -> None:
+        radii = v(0.077 + grow, 0.094 + grow, 0.098 + grow)
+        shape.ellipsoid(HEAD, v(0, 0.146, -0.010), radii, cut=line, blend=0.02, **kw)
+
     if style == "shaved":
         cap(0.0012)
     elif style == "afro":
@@ -722,16 +434,16 @@ def _mesh(dancer: Dancer) -> Mesh:
     parts = []
     fine = np.array([L_WRIST, R_WRIST])
     lo, hi = rows[:, 14:17].min(0) - 0.03, rows[:, 17:20].max(0) + 0.03
-    parts.append(_part(rows, materials, lo, np.array([hi[0], neck + 0.02, hi[2]]), BODY_SPACING))
+    parts.append(surface(rows, materials, NUM_MATERIALS, lo, np.array([hi[0], neck + 0.02, hi[2]]), BODY_SPACING))
     own = bones == HEAD
     lo, hi = rows[own, 14:17].min(0) - 0.03, rows[own, 17:20].max(0) + 0.03
     lo[1] = neck - 0.02  # the meshes overlap by two centimetres, in which they are the same surface
-    parts.append(_part(rows, materials, lo, hi, FINE_SPACING))
+    parts.append(surface(rows, materials, NUM_MATERIALS, lo, hi, FINE_SPACING))
     for bone in fine:
         own = bones == bone
         lo, hi = rows[own, 14:17].min(0) - 0.02, rows[own, 17:20].max(0) + 0.02
         forearm = own | (bones == PARENTS[bone])
-        parts.append(_part(rows[forearm], materials[forearm], lo, hi, FINE_SPACING))
+        parts.append(surface(rows[forearm], materials[forearm], NUM_MATERIALS, lo, hi, FINE_SPACING))
     # the coarse mesh leaves hands and head to the fine ones
     vertices, normals, fields, triangles = parts[0]
     nearest = np.argmin(_bone_distances(np.array(flesh.rows), np.array(flesh.bones), vertices), axis=1)
@@ -751,8 +463,11 @@ def _mesh(dancer: Dancer) -> Mesh:
     triangles = triangles.reshape(-1, 3)
     vertices, normals, fields = vertices[used], normals[used], fields[used]
 
+    occlusion = openness(rows, vertices, normals)
     weights, indices = _weights(flesh, vertices, triangles)
-    occlusion = _occlusion(rows, vertices, normals)
+    worn = np.isin(fields.argmin(1), (TOP, BOTTOM))
+    normals[worn] += _FOLDS * _creases(vertices[worn])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     return Mesh(
         vertices.astype(np.float32),
         normals.astype(np.float32),
@@ -762,31 +477,6 @@ def _mesh(dancer: Dancer) -> Mesh:
         fields.astype(np.float32),
         occlusion.astype(np.float32),
     )
-
-
-def _part(rows, materials, low, high, spacing):
-    """Marching cubes over a box: vertices, outward normals, distance to each material, triangles."""
-    from scipy.ndimage import map_coordinates
-    from skimage.measure import marching_cubes
-
-    shape = tuple(int(n) for n in np.ceil((high - low) / spacing) + 1)
-    fields = np.stack(
-        [_evaluate(rows[materials == m], low, spacing, shape) for m in range(NUM_MATERIALS)]
-    )  # far from a material's primitives its field is a constant
-    field = fields.min(0)
-    points, faces, normals, _ = marching_cubes(
-        field.astype(np.float32), 0.0, spacing=(spacing,) * 3, gradient_direction="ascent"
-    )
-    at = points.T / spacing
-    values = np.stack([map_coordinates(f, at, order=1, mode="nearest") for f in fields], axis=1)
-    # normals out of the field itself: smoother than those of the triangles
-    gradient = np.stack([map_coordinates(g, at, order=1, mode="nearest") for g in np.gradient(field, spacing)], axis=1)
-    normals = gradient / np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-9)
-    points = points + low
-    worn = np.isin(values.argmin(1), (TOP, BOTTOM))
-    normals[worn] += _FOLDS * _creases(points[worn])
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    return points, normals, values, faces
 
 
 _FOLDS = 0.16  # how far cloth's normals lean
@@ -801,7 +491,7 @@ def _creases(p: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(a) + np.cos(c), 0.4 * np.cos(a) + 1.2 * np.cos(b), np.cos(c) - 0.6 * np.cos(b)], axis=1)
 
 
-def _weights(flesh: _Shape, vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _weights(flesh: Shape, vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """((V, 4) weights, (V, 4) bones): falling off with the distance to each bone's flesh, smoothed over the surface."""
     from scipy.sparse import coo_matrix
 
@@ -824,33 +514,20 @@ def _weights(flesh: _Shape, vertices: np.ndarray, triangles: np.ndarray) -> tupl
 
 
 @njit(cache=True, nogil=True)
-def _openness(rows, vertices, normals):
-    out = np.ones(vertices.shape[0])
-    for v in range(vertices.shape[0]):
-        dark = 0.0
-        for step in range(1, 4):
-            reach = 0.025 * step * step
-            x = vertices[v, 0] + normals[v, 0] * reach
-            y = vertices[v, 1] + normals[v, 1] * reach
-            z = vertices[v, 2] + normals[v, 2] * reach
-            nearest = reach
-            for p in range(rows.shape[0]):
-                if rows[p, 20] > 0:
-                    nearest = min(nearest, _distance(rows[p], x, y, z))
-            dark += (reach - max(nearest, 0.0)) / reach * (0.5 if step == 1 else 0.32)
-        out[v] = max(0.25, 1.0 - dark)
+def _bone_distances(rows, bones, points):
+    """(V, 24) distance of each point to the flesh of each bone."""
+    out = np.full((points.shape[0], NUM_BONES), 1.0)
+    for v in range(points.shape[0]):
+        for p in range(rows.shape[0]):
+            d = distance_to(rows[p], points[v, 0], points[v, 1], points[v, 2])
+            out[v, bones[p]] = min(out[v, bones[p]], d)
     return out
-
-
-def _occlusion(rows: np.ndarray, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """(V,) how open the surface lies: free distance along the normal against distance gone (Evans 2006)."""
-    return _openness(rows, vertices, normals)
 
 
 def _face(dancer: Dancer) -> dict[str, np.ndarray]:
     """Nose and eyes in the head's frame, where a ray from in front meets the bare head; and the ears."""
     h = head_scale(dancer.build)
-    shape = _Shape(*dancer.bind)
+    shape = Shape(*dancer.bind)
     _head(shape, dancer.build)
     rows, origin = np.array(shape.rows), dancer.bind[1][HEAD]
     points = {}
@@ -861,7 +538,7 @@ def _face(dancer: Dancer) -> dict[str, np.ndarray]:
     ):
         at = origin + np.array(start) * h
         for _ in range(60):  # sphere tracing
-            distance = _evaluate(rows, at, 1.0, (1, 1, 1))[0, 0, 0]
+            distance = evaluate(rows, at, 1.0, (1, 1, 1))[0, 0, 0]
             if distance < 2e-4:
                 break
             at = at + np.array(direction) * min(distance, 0.02)

@@ -30,11 +30,12 @@ from refiner.aistpp import (
 )
 from refiner.errors import UserError
 from refiner.geometry import Camera
-from refiner.studio.body import Dancer, forward_kinematics
+from refiner.studio.body import Dancer
 from refiner.studio.cameras import FLOOR, draw_cameras, resized
 from refiner.studio.motion import Motion, dance
 from refiner.studio.render import Posed, Renderer
 from refiner.studio.retarget import Source, draw_source, perform, sources
+from refiner.studio.rig import forward_kinematics
 from refiner.studio.room import Room
 from refiner.video import VideoWriter
 

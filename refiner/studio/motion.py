@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from refiner.geometry import rotation_matrix
-from refiner.studio.body import (
+from refiner.studio.body import Dancer
+from refiner.studio.rig import (
     HEAD,
     L_ANKLE,
     L_COLLAR,
@@ -27,7 +28,6 @@ from refiner.studio.body import (
     SPINE1,
     SPINE2,
     SPINE3,
-    Dancer,
 )
 
 RATE = 120  # of the dense tracks, per second: twice the annotations'

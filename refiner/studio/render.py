@@ -12,24 +12,9 @@ import numpy as np
 from numba import njit
 
 from refiner.geometry import Camera
-from refiner.studio.body import (
-    BOTTOM,
-    BROW_Y,
-    CHECKS,
-    EYE,
-    HAIR,
-    HEAD,
-    LOGO,
-    MOUTH,
-    RAGLAN,
-    SHOES,
-    SKIN,
-    SPINE3,
-    STRIPES,
-    TOP,
-    Dancer,
-    head_scale,
-)
+from refiner.studio.body import BROW_Y, EYE, MOUTH, Dancer, head_scale
+from refiner.studio.looks import BOTTOM, CHECKS, HAIR, LOGO, RAGLAN, SHOES, SKIN, STRIPES, TOP
+from refiner.studio.rig import HEAD, SPINE3
 
 SAMPLES = 2  # per pixel and axis: coverage is told in quarters
 EDGE = 0.03  # metres between two depths in a pixel from which both are shaded

@@ -14,7 +14,9 @@ from refiner.aistpp import FPS, SPLITS, Dataset
 from refiner.errors import UserError
 from refiner.geometry import mirror, rotation_matrix
 from refiner.skeleton import INDEX
-from refiner.studio.body import (
+from refiner.studio.body import Dancer
+from refiner.studio.motion import Motion, arm_rotations, collar_and_shoulder, leg_rotations, unit
+from refiner.studio.rig import (
     HEAD,
     L_ANKLE,
     L_ELBOW,
@@ -27,10 +29,8 @@ from refiner.studio.body import (
     SPINE1,
     SPINE2,
     SPINE3,
-    Dancer,
     forward_kinematics,
 )
-from refiner.studio.motion import Motion, arm_rotations, collar_and_shoulder, leg_rotations, unit
 
 PAD = 30  # frames before and after a window, so that filters and splines have no ends inside it
 # Triangulated joints tremble by 1–3 cm. Standard deviations of the filter, in frames of 1/60 s: of the joints, and of

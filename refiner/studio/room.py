@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from refiner.geometry import Camera
-from refiner.studio.body import linear
+from refiner.studio.looks import linear
 from refiner.studio.render import Light, tone_curve
 
 _BOX, _CYLINDER, _BALL = 0, 1, 2

@@ -13,11 +13,12 @@ from refiner.aistpp import CAMERAS, FPS, SPLITS, Dataset, Name
 from refiner.estimator import PoseEstimator, model_path
 from refiner.geometry import azimuth, mirror, procrustes, to_virtual_camera
 from refiner.skeleton import BONES, INDEX, to_coco
-from refiner.studio.body import NUM_BONES, Dancer, forward_kinematics
+from refiner.studio.body import Dancer
 from refiner.studio.cameras import FLOOR
 from refiner.studio.dataset import Set, Spec, Take, is_whole, plan, prepare
 from refiner.studio.motion import soles
 from refiner.studio.render import Renderer
+from refiner.studio.rig import NUM_BONES, forward_kinematics
 from refiner.video import Frame, probe
 
 SIZE = (640, 360)
