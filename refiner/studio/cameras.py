@@ -22,7 +22,8 @@ def look_at(position: np.ndarray, target: np.ndarray, roll: float) -> tuple[np.n
 
 
 def draw_cameras(rng: np.random.Generator, size: tuple[int, int]) -> dict[str, Camera]:
-    """A camera setting. Distances, heights, focal lengths and lenses are spread as in AIST++'s thirteen settings.
+    """A camera setting. Heights, focal lengths and lenses are spread as in AIST++'s settings; it is 0.3 m nearer,
+    so that a dancer fills more of the picture.
 
     Args:
         rng: where the setting comes from.
@@ -34,11 +35,11 @@ def draw_cameras(rng: np.random.Generator, size: tuple[int, int]) -> dict[str, C
     for i, name in enumerate(CAMERAS):
         low = name == "c09"
         angle = np.radians(0 if low else -45 * i) + rng.normal(0, 0.02)
-        distance = rng.uniform(4.2, 4.7) if i in (0, 8) else rng.uniform(4.5, 5.3)
+        distance = rng.uniform(4.1, 4.6) if low or i == 0 else rng.uniform(4.3, 4.9)
         eye = FLOOR + (rng.normal(0.40, 0.02) if low else rng.normal(1.16, 0.05))
         position = np.array([distance * np.sin(angle), eye, distance * np.cos(angle)])
         target = np.array([rng.normal(0, 0.04), FLOOR + rng.normal(1.08, 0.04), rng.normal(0, 0.04)])
-        focal = rng.uniform(1310, 1650) * (1 if i in (0, 8) else 1.04) * height / 1080
+        focal = rng.uniform(1380, 1620) * height / 1080
         rotation, translation = look_at(position, target, np.radians(rng.normal(0, 0.5)))
         k1 = float(np.clip(lens + rng.normal(0, 0.10), -0.3, 0.3))
         cameras[name] = Camera(

@@ -256,7 +256,7 @@ class Set:
     """One camera's picture of the room; only what the last dancer covered is restored before the next."""
 
     def __init__(self, room: Room, camera: Camera) -> None:
-        self.camera = camera
+        self.camera, self.tone = camera, room.tones[camera.name]
         self.empty, self.floor_map = room.picture(camera)
         self.image = self.empty.copy()
         self.changed = (0, 0, 0, 0)
@@ -265,7 +265,7 @@ class Set:
         """(H, W, 3) uint8 the picture of a moment; the next one is drawn into the same memory."""
         x0, y0, x1, y1 = self.changed
         self.image[y0:y1, x0:x1] = self.empty[y0:y1, x0:x1]
-        self.changed = renderer.draw(posed, self.camera, self.image, self.floor_map)
+        self.changed = renderer.draw(posed, self.camera, self.tone, self.image, self.floor_map)
         return self.image
 
 

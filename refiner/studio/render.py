@@ -480,9 +480,9 @@ def _resolve(
                     paint, shadow, light, lights, eye, soft, far,
                 )  # fmt: skip
             for c in range(3):
-                value = share * tone[min(max(int(near[c] * 2048), 0), 4095)]
+                value = share * tone[c, min(max(int(near[c] * 2048), 0), 4095)]
                 if behind > 0:
-                    value += back * tone[min(max(int(far[c] * 2048), 0), 4095)]
+                    value += back * tone[c, min(max(int(far[c] * 2048), 0), 4095)]
                 value += (1 - share - back) * image[y0 + py, x0 + px, c]
                 image[y0 + py, x0 + px, c] = np.uint8(min(value + 0.5, 255.0))
 
@@ -511,10 +511,17 @@ def _darken_floor(image, floor, shade, corner, texel, x0, y0, x1, y1):
                     image[y, x, c] = np.uint8(image[y, x, c] * k)
 
 
-def tone_curve() -> np.ndarray:
-    """(4096,) linear light 0 … 2 -> sRGB 0 … 255, with a shoulder instead of a clipped white."""
-    x = np.arange(4096) / 2048
-    x = np.where(x < 0.6, x, 0.6 + 0.4 * np.tanh((x - 0.6) / 0.4 * 0.85) / np.tanh(1.4 / 0.4 * 0.85))
+def tone_curve(exposure: float = 1.0, tint: np.ndarray | float = 1.0, contrast: float = 1.0) -> np.ndarray:
+    """(3, 4096) for red, green, blue: linear light 0 … 2 -> sRGB 0 … 255, with a shoulder instead of a clipped white.
+
+    Args:
+        exposure: what light is multiplied by.
+        tint: the same for each colour (3,): a white balance that is off.
+        contrast: exponent about a middle grey.
+    """
+    x = np.arange(4096) / 2048 * exposure * (np.ones(3) * tint)[:, None]
+    x = 0.2 * (x / 0.2) ** contrast
+    x = np.where(x < 0.6, x, 0.6 + 0.4 * np.tanh((x - 0.6) / 0.4 * 0.85))
     return np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055) * 255
 
 
@@ -543,7 +550,7 @@ class Renderer:
         floor: the floor's height in the world, metres.
         """
         self.dancer, self.mesh, self.floor = dancer, dancer.mesh, floor
-        self._paint, self._tone = _paint(dancer), tone_curve()
+        self._paint = _paint(dancer)
         self._key = light.key_direction
         self._lights = np.stack(
             [light.key_direction, light.fill_direction, light.sky, light.ground, light.key, light.fill]
@@ -595,12 +602,15 @@ class Renderer:
         dark = 1 - np.maximum(1 - dark, 0.02) ** (1 / 2.2)
         return Posed(vertices, normals, shadow, to_light, dark.astype(np.float32), corner)
 
-    def draw(self, posed: Posed, camera: Camera, image: np.ndarray, floor_map: np.ndarray) -> tuple[int, int, int, int]:
+    def draw(
+        self, posed: Posed, camera: Camera, tone: np.ndarray, image: np.ndarray, floor_map: np.ndarray
+    ) -> tuple[int, int, int, int]:
         """Draws the dancer and the shadow on the floor into a picture of the empty room.
 
         Args:
             posed: the moment.
             camera: whose picture it is.
+            tone: (3, 4096) the camera's `tone_curve`.
             image: (H, W, 3) uint8, changed in place.
             floor_map: (H, W, 2) f32 world x and z of the floor at each pixel; 1e9 where there is none.
 
@@ -625,7 +635,7 @@ class Renderer:
         _resolve(
             image, x0, y0, depth, number, points, mesh.triangles, posed.vertices, posed.normals, mesh.vertices,
             mesh.materials, mesh.occlusion, self._paint, posed.shadow, posed.to_light, self._lights,
-            camera.position, 0.5 / scale, self._tone,
+            camera.position, 0.5 / scale, tone,
         )  # fmt: skip
         return min(dirty[0], x0), min(dirty[1], y0), max(dirty[2], x1), max(dirty[3], y1)
 

@@ -26,6 +26,7 @@ class Room:
     colours: np.ndarray  # (6, 3) floor, floor's second, wall, wall's second, ceiling, skirting
     things: np.ndarray  # (T, 11) kind, centre xyz, half size xyz, colour rgb, gloss
     light: Light
+    tones: dict[str, np.ndarray]  # (3, 4096) tone curve of each camera: no two are set alike
     curved: float  # radius of the cyclorama's bend between floor and wall, metres; 0 for a corner
 
     @classmethod
@@ -71,6 +72,10 @@ class Room:
             colours=linear(np.clip(np.array(colours, float), 0, 255)),
             things=np.array(_clutter(rng, floor, half, curved > 0) + _tripods(floor, cameras)),
             light=light,
+            tones={
+                name: tone_curve(rng.uniform(0.95, 1.28), rng.normal(1, 0.025, 3), rng.uniform(0.94, 1.12))
+                for name in cameras
+            },
             curved=curved,
         )
         return room
@@ -91,7 +96,7 @@ class Room:
         _cast(
             image, floor_map, camera.rotation, camera.position, camera.matrix, camera.distortion,
             self.floor, self.half, self.ceiling, self.floor_kind, self.walls.astype(np.int64), self.colours,
-            self.things[own], self.light.key_direction, self.light.key, self.light.sky, self.curved, tone_curve(),
+            self.things[own], self.light.key_direction, self.light.key, self.light.sky, self.curved, self.tones[camera.name],
             _contact(self.things[own], self.floor, self.half, 192),
         )  # fmt: skip
         # the dancer is in focus, the walls are not quite; and edges of one ray per pixel lose their steps
@@ -473,7 +478,7 @@ def _cast(
                         0.75 + 0.25 * normal[1]
                     )
                     value = rgb[c] * (lit * open_ * (1 - glow) + glow)
-                    image[py, px, c] = tone[min(max(int(value * 2048), 0), 4095)]
+                    image[py, px, c] = tone[c, min(max(int(value * 2048), 0), 4095)]
                 # fine grain, so that flat walls do not band
                 grain = (_hash(px * 3 + 11, py * 7 + 5) - 0.5) * 5.0
                 for c in range(3):

@@ -49,11 +49,10 @@ def test_every_joint_projects_onto_the_body_in_every_view_and_lies_behind_its_su
                 at = np.rint(camera.project(joints[i])).astype(int)  # (17, 2) x, y
                 inside = ((at >= 0) & (at < SIZE)).all(1)
                 seen = depth[at[inside, 1], at[inside, 0]]
-                # eyes, ears and nose lie on the surface, and a pixel at this size is a centimetre: one joint may just miss
+                # eyes and nose lie on the surface: at a centimetre to the pixel one of them may just miss
                 assert np.isfinite(seen).mean() > 0.9
-                assert np.isfinite(seen[5:]).all()
-                hit = np.isfinite(seen)
-                assert (seen[hit] < camera.to_camera(joints[i])[inside][hit, 2] + 0.015).all()
+                body = np.flatnonzero(inside) >= INDEX["left_shoulder"]
+                assert (seen[body] < camera.to_camera(joints[i])[inside][body, 2] + 0.01).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
