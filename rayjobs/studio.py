@@ -7,6 +7,7 @@ The same options give the same dataset; what is rendered already is left alone; 
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def run(options: Options) -> Summary:
     )
 
 
-def filmed(work: list[tuple[Take, list[str]]], root: Path):
+def filmed(work: list[tuple[Take, list[str]]], root: Path) -> Iterator[tuple[int, int]]:
     """(videos, frames) of each piece of work as it is done; as many at once as the cluster has cores."""
     film = ray.remote(num_cpus=1, max_retries=2)(_film)
     todo, running, limit = list(reversed(work)), set(), cluster_cores()

@@ -5,8 +5,10 @@ feet, the legs are solved for (two bones, a hinge), so no foot slides or sinks. 
 on the beat. A choreography is a seed: several dancers perform it, each in a way of their own, as in AIST++.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +45,7 @@ class Motion:
     root: np.ndarray  # (T, 3) the pelvis, world, metres
 
     @cached_property
-    def _splines(self):
+    def _splines(self) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
         from scipy.interpolate import CubicSpline
         from scipy.spatial.transform import Rotation
 
@@ -218,19 +220,31 @@ def dance(genre: str, choreography: int, dancer: Dancer, performer: int, seconds
         seconds: length of the clip.
         floor: height of the floor in the world, metres.
     """
+    # what is drawn from `plan` is common to all who dance this, what is drawn from `way` is this dancer's own
     plan, way = np.random.default_rng([choreography, 0xC402]), np.random.default_rng([performer, 0xDA2C])
     manner = _MANNERS[genre]
-    beat = 60 / plan.uniform(*manner.bpm) * way.uniform(0.94, 1.06)
-    count = int(np.ceil((seconds + 2 * _LEAD) / beat)) + 3
-    # the plan is drawn at full length, so that a longer clip begins like a shorter one
+    beat, slowest, quickest = 60 / plan.uniform(*manner.bpm), 1.06, 0.94
+    # enough beats for the quickest dancer, so that all draw the same
+    count = int(np.ceil((seconds + 2 * _LEAD) / (beat * quickest))) + 3
+    phase = plan.uniform(0, 1)
+    beat *= way.uniform(quickest, slowest)
     times = np.arange(-round(_LEAD * RATE), round((seconds + _LEAD) * RATE) + 1) / RATE
-    beats = -_LEAD + (np.arange(count) - way.uniform(0, 1)) * beat
+    beats = -_LEAD + (np.arange(count) - phase + way.uniform(-0.1, 0.1)) * beat
     feet, yaw_track, swing = _footwork(manner, plan, way, dancer, times, beats, beat, floor)
     tracks = _upper_body(manner, plan, way, times, beats, beat)
-    return _assemble(dancer, times, feet, yaw_track, swing, tracks, floor)
+    return _assemble(dancer, times, feet, yaw_track, swing, tracks)
 
 
-def _footwork(manner, plan, way, dancer, times, beats, beat, floor):
+def _footwork(
+    manner: _Manner,
+    plan: np.random.Generator,
+    way: np.random.Generator,
+    dancer: Dancer,
+    times: np.ndarray,
+    beats: np.ndarray,
+    beat: float,
+    floor: float,
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
     """Where the feet are: ((2, T, 3) ankles, (2, T) yaws, (2, T) pitches), heading (T,), and which foot is in the air."""
     scale = dancer.build.height / 1.75
     wide = plan.uniform(0.22, 0.42) * scale
@@ -319,7 +333,14 @@ def _keys(values: np.ndarray, key_times: np.ndarray, times: np.ndarray) -> np.nd
     return PchipInterpolator(key_times, values, axis=0)(np.clip(times, key_times[0], key_times[-1]))
 
 
-def _upper_body(manner, plan, way, times, beats, beat):
+def _upper_body(
+    manner: _Manner,
+    plan: np.random.Generator,
+    way: np.random.Generator,
+    times: np.ndarray,
+    beats: np.ndarray,
+    beat: float,
+) -> dict[str, Any]:
     """Tracks of everything above the feet."""
     n = len(beats)
     amplitude = way.uniform(0.8, 1.15)
@@ -379,7 +400,7 @@ def _upper_body(manner, plan, way, times, beats, beat):
     )
 
 
-def _slerp_track(rotations: np.ndarray, track) -> np.ndarray:
+def _slerp_track(rotations: np.ndarray, track: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Key rotations (n, 3, 3) -> (T, 3, 3) along quaternion tracks."""
     from scipy.spatial.transform import Rotation
 
@@ -398,7 +419,14 @@ def _axes(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     return rotation_matrix(np.stack(np.broadcast_arrays(x, y, z), -1))
 
 
-def _assemble(dancer, times, feet, heading, lifted, tracks, floor) -> Motion:
+def _assemble(
+    dancer: Dancer,
+    times: np.ndarray,
+    feet: tuple[np.ndarray, np.ndarray, np.ndarray],
+    heading: np.ndarray,
+    lifted: np.ndarray,
+    tracks: dict[str, Any],
+) -> Motion:
     """Puts a body on the feet."""
     ankles, yaws, pitch = feet
     offsets, steps = dancer.offsets, len(times)

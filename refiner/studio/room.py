@@ -1,5 +1,6 @@
 """The background: a room by ray casting, once per camera and sequence. The dancer is drawn into copies of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ class Room:
     floor_kind: int
     walls: np.ndarray  # (4,) kinds of the walls +x, −x, +z, −z
     colours: np.ndarray  # (6, 3) floor, floor's second, wall, wall's second, ceiling, skirting
-    things: np.ndarray  # (T, 11) kind, centre xyz, half size xyz, colour rgb, gloss
+    things: np.ndarray  # (T, 11) kind, centre xyz, half size xyz, colour rgb, glow
     light: Light
     tones: dict[str, np.ndarray]  # (3, 4096) tone curve of each camera: no two are set alike
     curved: float  # radius of the cyclorama's bend between floor and wall, metres; 0 for a corner
@@ -108,8 +109,18 @@ def _clutter(rng: np.random.Generator, floor: float, half: np.ndarray, empty: bo
     """Boxes, speakers, stools, plants and posters along the walls."""
     things = []
 
-    def put(kind, x, y, z, sx, sy, sz, colour, gloss=0.0) -> None:
-        things.append(np.array([kind, x, floor + y, z, sx, sy, sz, *linear(np.array(colour)), gloss]))
+    def put(
+        kind: int,
+        x: float,
+        y: float,
+        z: float,
+        sx: float,
+        sy: float,
+        sz: float,
+        colour: Sequence[float],
+        glow: float = 0.0,
+    ) -> None:
+        things.append(np.array([kind, x, floor + y, z, sx, sy, sz, *linear(np.array(colour)), glow]))
 
     for _ in range(rng.integers(1, 4) if empty else rng.integers(5, 12)):
         wall, along = rng.integers(4), rng.uniform(-0.85, 0.85)

@@ -124,6 +124,18 @@ def test_no_dancer_and_no_choreography_is_in_two_splits():
     assert len({take.name.dance for take in takes}) < 200
 
 
+def test_dancers_of_one_choreography_move_alike_and_not_the_same():
+    takes = plan(spec(sequences=10, seconds=3))
+    poses = {i: takes[i].joints(np.arange(90) / 30) for i in (3, 4, 5, 7, 8, 9)}
+
+    def apart(a: int, b: int) -> float:
+        return float(np.linalg.norm(procrustes(poses[a], poses[b]) - poses[b], axis=-1).mean())
+
+    assert takes[3].name.dance == takes[4].name.dance and takes[7].name.dance == takes[8].name.dance
+    for one, same, other in ((3, 4, 5), (7, 8, 9)):
+        assert 0.01 < apart(one, same) < 0.75 * apart(one, other)
+
+
 def test_bodies_differ_and_are_people():
     builds = [Dancer.draw(seed).build for seed in range(200)]
     heights = np.array([build.height for build in builds])
