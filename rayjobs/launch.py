@@ -73,7 +73,13 @@ def ray_session() -> Iterator[None]:
         ray.init(address="auto", log_to_driver=True, logging_level=logging.WARNING)
     else:
         # More logical CPUs than cores: a pool of actors, one per core, must leave room for readers and writers.
-        ray.init(num_cpus=logical_cpus(), include_dashboard=False, logging_level=logging.WARNING)
+        ray.init(
+            num_cpus=logical_cpus(),
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            # Ray Train's actors warn each second that there is no dashboard to ask
+            logging_config=ray.LoggingConfig(log_level="ERROR"),
+        )
     try:
         yield
     finally:

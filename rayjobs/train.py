@@ -6,6 +6,7 @@ The run, its metrics and the model (alias 'candidate') are in MLflow. A worker t
 same --name again goes on with the same run from its last checkpoint.
 """
 
+import logging
 import os
 import tempfile
 import time
@@ -34,7 +35,7 @@ class Options:
     pairs: str
     """Folder of the pairs that 'rayjobs.pair' wrote."""
     preset: presets.PresetName = "best"
-    """best: what won the ablation. baseline: the published single-frame network."""
+    """best: what did best on held-out dancers. baseline: the published single-frame network."""
     name: str = ""
     """Of the run; a name that was used before goes on from its last checkpoint. A new one by default."""
     workers: int = 0
@@ -115,6 +116,8 @@ def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.
             failure_config=ray.train.FailureConfig(max_failures=options.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+            # else each line that rank 0 prints comes twice, by itself and through Ray's logger
+            worker_runtime_env={"env_vars": {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}},
         ),
     )
     result = trainer.fit()
@@ -135,6 +138,7 @@ def train_worker(config: dict[str, Any]) -> str | None:
 def _train(
     *, pairs: str, model: RefinerConfig, training: TrainingConfig, run_id: str, tracking_uri: str, threads: int
 ) -> None:
+    logging.getLogger().setLevel(logging.WARNING)  # Ray logs each report of each rank under a name its own level misses
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     if threads:
