@@ -37,12 +37,12 @@ CHUNK = 4096  # pairs at once where nothing is learnt from them
 class TrainingConfig:
     """How a refiner is trained."""
 
-    epochs: int = 30
-    batch_size: int = 256
+    epochs: int = 10
+    batch_size: int = 128
     """Pairs per step, over all workers together."""
     accumulate: int = 1
     """Parts that a step's batch is cut into, one after the other: for batches that do not fit into memory."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
     """Share of all steps in which the learning rate rises; then it falls as a cosine."""
@@ -50,11 +50,11 @@ class TrainingConfig:
     """Longest gradient."""
     ema: float = 0.995
     """Decay per step of the averaged weights, which are what is validated and kept."""
-    patience: int = 8
+    patience: int = 5
     """Epochs without a better validation error after which training stops."""
     max_seconds: float = math.inf
     """Time after which no further epoch starts."""
-    ridge: float = 3e-2
+    ridge: float = 1e-2
     """Penalty of the linear term, where the model has one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: fp16 with gradient scaling on CUDA, fp32 on the CPU (measured there: bf16 takes three times as long)."""
