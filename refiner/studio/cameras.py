@@ -3,6 +3,7 @@
 import numpy as np
 
 from refiner.aistpp import CAMERAS
+from refiner.errors import UserError
 from refiner.geometry import Camera
 
 # AIST++'s world has its origin below the floor: the lowest ankles of its dancers are at 0.68 m, and an ankle is 0.08 m
@@ -54,8 +55,18 @@ def draw_cameras(rng: np.random.Generator, size: tuple[int, int]) -> dict[str, C
 
 
 def resized(camera: Camera, size: tuple[int, int]) -> Camera:
-    """The same camera with pictures of another size (and the same shape)."""
+    """The same camera with pictures of another size.
+
+    Raises:
+        UserError: the pictures would have another shape, which no scale gives.
+    """
     scale = size[1] / camera.size[1]
+    if abs(scale * camera.size[0] - size[0]) > 1:
+        width, height = (2 * round(n / 3) for n in camera.size)
+        raise UserError(
+            f"camera {camera.name} is calibrated for {camera.size[0]} × {camera.size[1]}: "
+            f"{size[0]} × {size[1]} has another shape, give --size {width} {height}"
+        )
     matrix = camera.matrix.copy()
     matrix[:2] *= scale
     # pixel centres are whole numbers: the picture's corner, not its first pixel, is what stays

@@ -330,16 +330,18 @@ def prepare(root: Path, spec: Spec) -> list[Take]:
     elif (root / "annotations").exists() or (root / "videos").exists():
         raise UserError(f"{root} holds a dataset that the studio did not make: give another --out")
     takes = plan(spec)
+    settings = {take.setting: write_cameras(take.cameras.values()) for take in takes}
+    # the manifest first: whatever else an interrupted run leaves undone, the next one does
+    write_text(manifest, json.dumps(made))
     annotations = root / "annotations"
     for split in SPLITS:
         names = [str(take.name) for take in takes if take.split == split]
         write_text(annotations / "splits" / f"pose_{split}.txt", "".join(f"{name}\n" for name in names))
-    for take in takes:
-        write_text(annotations / "cameras" / f"{take.setting}.json", write_cameras(take.cameras.values()))
+    for name, text in settings.items():
+        write_text(annotations / "cameras" / f"{name}.json", text)
     write_text(annotations / "cameras/mapping.txt", "".join(f"{take.name} {take.setting}\n" for take in takes))
     write_text(annotations / "ignore_list.txt", "")
     (root / "videos").mkdir(parents=True, exist_ok=True)
-    write_text(manifest, json.dumps(made))
     return takes
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from refiner import UserError, aistpp
-from refiner.aistpp import CAMERAS, FPS, SPLITS, Dataset, Name
+from refiner.aistpp import CAMERAS, FPS, METRES_PER_UNIT, SPLITS, Dataset, Name, write_pickle
 from refiner.estimator import PoseEstimator, model_path
 from refiner.geometry import azimuth, mirror, procrustes, to_virtual_camera
 from refiner.skeleton import BONES, INDEX, to_coco
@@ -18,6 +18,7 @@ from refiner.studio.cameras import FLOOR
 from refiner.studio.dataset import Set, Spec, Take, is_whole, plan, prepare
 from refiner.studio.motion import soles
 from refiner.studio.render import Renderer
+from refiner.studio.retarget import Source, perform
 from refiner.studio.rig import NUM_BONES, forward_kinematics
 from refiner.video import Frame, probe
 
@@ -305,3 +306,27 @@ def test_real_and_drawn_motion_can_be_told_apart_and_both_are_in_every_split(ais
 def test_a_motion_that_is_too_short_is_named(aistpp: Path):
     with pytest.raises(UserError, match=r"lasts 9\.6 s"):
         plan(spec(sequences=3, seconds=12, motions=str(aistpp), real_share=1.0))
+
+
+def test_gaps_in_a_real_motion_are_bridged(aistpp: Path, tmp_path):
+    name = "gJS_sBM_cAll_d03_mJS2_ch07"
+    whole = Dataset(aistpp).keypoints3d(name)
+    gaps = whole / METRES_PER_UNIT
+    gaps[20:23] = gaps[40, 9] = np.nan
+    write_pickle(tmp_path / "annotations/keypoints3d" / f"{name}.pkl", {"keypoints3d": gaps})
+    dancer, times = Dancer.draw(0), np.arange(60) / FPS
+    poses = [
+        dancer.joints(
+            *forward_kinematics(
+                *perform(str(root), Source(name, 0, 0, False), dancer, 1, FLOOR).at(times), dancer.offsets
+            )
+        )
+        for root in (aistpp, tmp_path)
+    ]
+    assert np.abs(poses[0] - poses[1]).max() < 0.03
+
+
+def test_a_size_of_another_shape_than_the_real_cameras_is_refused(aistpp: Path, tmp_path):
+    with pytest.raises(UserError, match="--size 1280 720"):
+        prepare(tmp_path, spec(size=(640, 480), settings=str(aistpp)))
+    assert not list(tmp_path.iterdir())
