@@ -340,6 +340,9 @@ def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, s
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Replicas say every second, not every ten, how busy they are: the autoscaler knows nothing else.
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         # HAProxy learns within a second that a replica leaves; Ray's 30 s are for load balancers in front of it.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         # Refining changes nothing, so a request whose replica died in mid-answer may go to the next one.

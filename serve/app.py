@@ -79,6 +79,7 @@ class RefineEndpoint:
             now=lambda: datetime.now(UTC),
             on_swap=self.metrics.swapped,
         )
+        self._turn = asyncio.Lock()
         self._clips = ThreadPoolExecutor(1, thread_name_prefix="clips")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -134,7 +135,11 @@ class RefineEndpoint:
         if len(poses) > self.args.max_poses:
             validate_poses(poses, visibility, self.args.max_poses)
         if len(poses) <= INLINE_POSES:
-            return served.refiner.predict(poses, visibility, **options)
+            # One at a time, and in between the loop takes in what has come: those that wait here are what Serve counts,
+            # to scale and to refuse by. Back to back they would wait unseen in their sockets.
+            async with self._turn:
+                await asyncio.sleep(0)
+                return served.refiner.predict(poses, visibility, **options)
         return await asyncio.get_running_loop().run_in_executor(
             self._clips, lambda: served.refiner.predict(poses, visibility, **options)
         )
@@ -252,7 +257,7 @@ def build_api(endpoint: RefineEndpoint) -> FastAPI:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"video/*": {"schema": {"type": "string", "format": "binary"}}},
+                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
             }
         },
     )

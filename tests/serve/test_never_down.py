@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks.load import Result, closed_loop
 from cluster.local import CHECKOUT
 from refiner import DepthRefiner, registry
+from serve import codec
 from serve.client import Client
 from serve.live import LiveModel, standing_poses
 
@@ -47,10 +50,10 @@ class Load:
 
 
 @contextmanager
-def steady_load(url: str, versions: list[str], threads: int = 3):
+def steady_load(url: str, versions: list[str]):
     answers = {v: DepthRefiner(f"{NAME}/{v}", device="cpu").predict(standing_poses(3)).poses for v in versions}
     load = Load(url, answers)
-    clients = [threading.Thread(target=load.run) for _ in range(threads)]
+    clients = [threading.Thread(target=load.run) for _ in range(3)]
     for thread in clients:
         thread.start()
     try:
@@ -147,23 +150,37 @@ def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, tmp_path)
     quick.write_text(yaml.safe_dump(config))
     cluster.deploy(quick)
     assert len(replicas(cluster.token_path)) == 1
-    with steady_load(endpoint, [registry.get_alias("champion")], threads=8):
-        wait_for(lambda: len(replicas(cluster.token_path)) == 2, 90)
+    body = codec.encode_json_request(codec.RefineRequest(poses=standing_poses(8)))
+    with ThreadPoolExecutor(1) as pool:
+        load = closed_loop(f"{endpoint}/v1/refine", body, codec.JSON, connections=16, seconds=25)
+        result = pool.submit(asyncio.run, load)
+        wait_for(lambda: len(replicas(cluster.token_path)) == 2, 60)
+    statuses = result.result().statuses
+    # HAProxy may close a kept-alive connection when it learns of a replica; a client that retries does not notice
+    assert set(statuses) <= {200, 0} and statuses[0] <= 3 < 100 < statuses[200]
     wait_for(lambda: len(replicas(cluster.token_path)) == 1, 90)
     cluster.deploy(CHECKOUT / "serve/config.yaml")
 
 
-def test_overload_is_answered_with_429_and_is_over_when_it_is_over(endpoint):
-    from benchmarks.load import closed_loop
-    from serve import codec
-
+def test_overload_is_answered_with_429_and_is_over_when_it_is_over(cluster, endpoint, tmp_path):
+    config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
+    config["applications"][0]["deployments"][0]["autoscaling_config"]["max_replicas"] = 1
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(yaml.safe_dump(config))
+    cluster.deploy(alone)
     body = codec.encode_json_request(codec.RefineRequest(poses=standing_poses(8)))
-    result = asyncio.run(closed_loop(f"{endpoint}/v1/refine", body, codec.JSON, connections=400, seconds=5))
-    assert set(result.statuses) <= {200, 429}
-    assert result.statuses[429] > 0 and result.statuses[200] > 0
-    assert result.percentile_ms(99) < 10_000
+
+    def load(connections: int) -> Result:
+        return asyncio.run(closed_loop(f"{endpoint}/v1/refine", body, codec.JSON, connections=connections, seconds=5))
+
+    calm, storm = load(8), load(400)
+    assert set(storm.statuses) <= {200, 429}
+    assert storm.statuses[429] > 0 and storm.statuses[200] > 0
+    # 96 may be in the replica, 12 times as many as in calm; had all 400 been let in, it would be 50 times
+    assert storm.percentile_ms(50) < 30 * calm.percentile_ms(50)
     with Client(endpoint) as client:
         client.refine(standing_poses(1))
+    cluster.deploy(CHECKOUT / "serve/config.yaml")
 
 
 def test_a_replica_starts_with_what_served_last_where_the_registry_offers_nothing_better(
