@@ -22,6 +22,8 @@ from refiner.skeleton import NUM_JOINTS, NUM_LANDMARKS, root_centred, to_coco
 # Wide limits: they catch centimetres, millimetres, pixels and image-normalised points, not unusual people.
 NEAREST_M, FARTHEST_M = 0.1, 3.0
 DEFAULT_FPS = 30.0
+# The model in the box: trained on rendered dancers.
+SHIPPED = Path(__file__).with_name("weights") / "studio"
 BATCH = 1024  # poses at once: enough to keep a core busy, little memory
 
 
@@ -130,16 +132,14 @@ class DepthRefiner:
         """
         Args:
             source: a folder with model.safetensors and config.json, or the registry's "models:/pose-depth-refiner@champion"
-                or "models:/pose-depth-refiner/3".
+                or "models:/pose-depth-refiner/3". By default the model that comes with this package; its card, in the
+                config.json beside it, says what it was trained on and how good it is.
             device: "cuda", "cpu" …; CUDA where there is one by default.
 
         Raises:
             UserError: there is no such model, or it is damaged.
         """
-        if source is None:
-            raise UserError(
-                "DepthRefiner wants a source: a checkpoint's folder or 'models:/pose-depth-refiner@champion'"
-            )
+        source = SHIPPED if source is None else source
         if str(source).startswith("models:"):
             from refiner import registry  # imports MLflow, which takes seconds
 

@@ -54,6 +54,8 @@ class RefinerConfig:
     linear: bool = False
     """Adds a linear term (pose, visibility, azimuth and their products), solved in closed form before training starts, so
     that the network only learns what ridge regression cannot."""
+    strength: float = 1.0
+    """Share of the correction that is applied. Less than 1 where a model is used on people unlike those it was trained on."""
     symmetric: bool = False
     """In use (not in training), answers are averaged with those for the mirrored pose: a mirrored pose then gets the
     mirrored answer exactly, at twice the cost."""
@@ -228,7 +230,7 @@ class PoseAwareDepthRefiner(nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 correction = correction + (linear_features(inputs, config) @ self.linear).view(batch, NUM_JOINTS, 3)
         log_scale = self.scale(x).squeeze(-1).float() - 3.0  # starts at 5 cm, the error of a middling joint
-        return Outputs(inputs.poses[:, config.centre] + correction, log_scale.clamp(-7.0, 1.0))
+        return Outputs(inputs.poses[:, config.centre] + config.strength * correction, log_scale.clamp(-7.0, 1.0))
 
     def confidence(self, log_scale: Tensor) -> Tensor:
         """(B, 17) expected |error| as log metres -> (B, 17) probability that the depth is within 5 cm of the truth.
