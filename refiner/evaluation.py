@@ -85,12 +85,12 @@ def evaluate(refinement: Refinement, baselines: Mapping[str, np.ndarray], pairs:
 def table(found: Evaluation) -> str:
     """The figures of all methods, in 80 columns."""
     lines = [
-        f"{'':<17}{'mean |Δz| cm  (95 %)':<22}" + "".join(f"{heading:>6}" for _, heading, _, _ in COLUMNS).rstrip(),
+        f"{'':<17}{'mean |Δz| cm  (95 %)':<21}" + "".join(f"{heading:>6}" for _, heading, _, _ in COLUMNS).rstrip(),
     ]
     for name, row in found.methods.items():
         interval = f"({row['depth_low_cm']:.2f}–{row['depth_high_cm']:.2f})"
         cells = "".join(f"{row[key] * factor:>6.{decimals}f}" for key, _, decimals, factor in COLUMNS)
-        lines.append(f"{LABELS.get(name, name):<17}{row['depth_cm']:>6.2f}  {interval:<14}{cells}")
+        lines.append(f"{LABELS.get(name, name):<17}{row['depth_cm']:>6.2f}  {interval:<13}{cells}")
     return "\n".join(lines)
 
 
