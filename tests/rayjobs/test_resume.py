@@ -1,0 +1,149 @@
+"""kill -9 in the middle of an extraction: of a child, an actor, a node, the driver. Every row exactly once, all the same."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from rayjobs import extract
+from refiner import records, video
+
+pytestmark = pytest.mark.cluster
+VIDEOS, FRAMES = 10, 20
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture
+def options(tmp_path) -> extract.Options:
+    for i in range(VIDEOS):
+        with video.VideoWriter(tmp_path / "videos" / f"v{i}.mp4", (128, 96), 60) as writer:
+            for j in range(FRAMES + i):
+                writer.write(np.full((96, 128, 3), 100 + j, dtype=np.uint8))
+    return extract.Options(videos=str(tmp_path / "videos"), out=str(tmp_path / "out"), actors=2, observe="slow:observe")
+
+
+@pytest.fixture
+def connected(cluster):
+    ray.init(address=cluster.ray_address, runtime_env={"env_vars": {"PYTHONPATH": HERE}})
+    yield
+    ray.shutdown()
+
+
+def check_every_row_once(out: Path) -> None:
+    rows = []
+    for path in out.glob("*.parquet"):
+        data = records.read_table(path, records.OBSERVATIONS)
+        rows += zip(data.column("video").to_pylist(), data.column("frame").to_pylist(), strict=True)
+    assert sorted(rows) == sorted((f"v{i}", f) for i in range(VIDEOS) for f in range(FRAMES + i))
+    assert not list(out.rglob("*.part")) and not list(out.glob("failures/*"))
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "what was to be killed never came up"
+        time.sleep(0.02)
+    return found
+
+
+def busy(videos: str) -> list[tuple[int, int]]:
+    """(child, actor) of the videos that are being worked on or were."""
+    found = []
+    for path in Path(videos).glob("*.pids"):
+        numbers = path.read_text().split()
+        if len(numbers) == 2 and Path("/proc", numbers[0]).exists():
+            found.append((int(numbers[0]), int(numbers[1])))
+    return found
+
+
+def test_a_killed_child_and_a_killed_actor_cost_no_row(connected, options):
+    def kill() -> None:
+        child, _ = wait_for(lambda: busy(options.videos))[0]
+        os.kill(child, signal.SIGKILL)
+        wait_for(lambda: len(list(Path(options.out).glob("*.parquet"))) >= 2)
+        _, actor = wait_for(lambda: busy(options.videos))[0]
+        os.kill(actor, signal.SIGKILL)
+        killed.append(actor)
+
+    killed: list[int] = []
+    killer = threading.Thread(target=kill)
+    killer.start()
+    summary = extract.run(options)
+    killer.join()
+    assert killed and summary.extracted == VIDEOS and summary.failed == 0
+    check_every_row_once(Path(options.out))
+
+
+TWO_NODES = """
+import os, signal, sys, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from rayjobs import extract
+
+options = extract.{options!r}
+nodes = Cluster(initialize_head=True, head_node_args=dict(num_cpus=2, include_dashboard=False))
+doomed = nodes.add_node(num_cpus=2)
+raylet = doomed.all_processes["raylet"][0].process.pid
+ray.init(address=nodes.address, runtime_env=dict(env_vars=dict(PYTHONPATH={here!r})))
+
+def parent(pid):
+    try:
+        return int(Path(f"/proc/{{pid}}/stat").read_text().rpartition(")")[2].split()[1])
+    except FileNotFoundError:
+        return 0
+
+def kill():
+    while True:  # until some is done, and one of the node's actors is at work
+        time.sleep(0.05)
+        actors = [int(p.read_text().split()[1]) for p in Path(options.videos).glob("*.pids") if " " in p.read_text()]
+        if len(list(Path(options.out).glob("*.parquet"))) >= 2 and raylet in map(parent, actors):
+            os.kill(raylet, signal.SIGKILL)
+            return
+
+killer = threading.Thread(target=kill)
+killer.start()
+summary = extract.run(options)
+killer.join()
+print(summary.extracted, summary.failed, sum(n["Alive"] for n in ray.nodes()))
+ray.shutdown()
+nodes.shutdown()
+"""
+
+
+def test_a_killed_node_costs_no_row(options):
+    """Two raylets of their own, for the session's cluster keeps to loopback, where Ray allows no second node."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    command = [sys.executable, "-c", TWO_NODES.format(options=options, here=HERE)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split()[-3:] == [str(VIDEOS), "0", "1"]
+    check_every_row_once(Path(options.out))
+
+
+def test_after_a_killed_driver_the_same_command_does_exactly_the_rest(cluster, options):
+    program = (
+        f"import ray; from rayjobs import extract; ray.init(runtime_env={{'env_vars': {{'PYTHONPATH': {HERE!r}}}}})\n"
+        f"print(extract.run(extract.{options!r}).extracted)"
+    )
+    command = [sys.executable, "-c", program]
+    environment = {**os.environ, **cluster.env}
+    driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(Path(options.out).glob("*.parquet"))) >= 2)
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: not busy(options.videos))  # its actors and their children end with it
+    done = len(list(Path(options.out).glob("*.parquet")))
+    assert 2 <= done < VIDEOS
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert again.stdout.split()[-1] == str(VIDEOS - done), again.stderr
+    check_every_row_once(Path(options.out))
