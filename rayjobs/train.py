@@ -6,26 +6,22 @@ The run, its metrics and the model (alias 'candidate') are in MLflow. A worker t
 same --name again goes on with the same run from its last checkpoint.
 """
 
-import logging
-import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import ray
 import ray.train
-import torch
 import tyro
 from ray.train.torch import TorchTrainer
-from torch.nn.parallel import DistributedDataParallel
 
 from rayjobs.launch import cores, launch, log, ray_session
+from rayjobs.train_worker import train_worker
 from refiner import UserError, plausibility, presets, records, registry, visualize
-from refiner.metrics import CM
 from refiner.model import RefinerConfig, load_checkpoint, read_card, save_checkpoint
-from refiner.training import Trainer, TrainingConfig, TrainingData, depth_errors, initialise
+from refiner.training import TrainingConfig
 
 RESUME_TAG = "train_name"  # of the MLflow run: finds it again when the same name is trained on
 
@@ -77,7 +73,11 @@ def run(options: Options) -> Summary:
     name = options.name or time.strftime("train-%Y%m%d-%H%M%S")
     run_id = registry.find_run(RESUME_TAG, name) if options.name else None
     if run_id is None:
-        run_id = registry.start_run(name, _params(options, config), {RESUME_TAG: name})
+        run_id = registry.start_run(
+            name,
+            {**asdict(options), "pairs": str(Path(options.pairs).absolute()), "model": asdict(config)},
+            {RESUME_TAG: name},
+        )
     else:
         registry.reopen_run(run_id)
         log(f"going on with run {run_id}")
@@ -126,74 +126,6 @@ def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.
     return result.checkpoint
 
 
-def train_worker(config: dict[str, Any]) -> str | None:
-    """What each worker runs. A mistake of the user's is returned, not raised: what is raised is tried again."""
-    try:
-        _train(**config)
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def _train(
-    *, pairs: str, model: RefinerConfig, training: TrainingConfig, run_id: str, tracking_uri: str, threads: int
-) -> None:
-    logging.getLogger().setLevel(logging.WARNING)  # Ray logs each report of each rank under a name its own level misses
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    if threads:
-        torch.set_num_threads(threads)  # more threads than cores make each step wait for the others
-    device = ray.train.torch.get_device()
-    splits = [records.read_pairs(pairs, split) for split in ("train", "val")]
-    for split, name in zip(splits, ("train", "val"), strict=True):
-        plausibility.check_pairs(split, name)
-    train, val = (TrainingData(split, model, device) for split in splits)
-    network = initialise(model, training, train)
-    wrapped = network
-    if world > 1:
-        wrapped = DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
-    trainer = Trainer(network, training, train, val, wrapped=wrapped, rank=rank, world=world)
-    history: list[dict[str, float]] = []
-    if (checkpoint := ray.train.get_checkpoint()) is not None:
-        with checkpoint.as_directory() as folder:
-            history = trainer.load(folder)["history"]
-    metrics = registry.MetricLog(run_id, tracking_uri) if rank == 0 else None
-
-    def report(done: bool = False) -> None:
-        if rank != 0:  # as often as rank 0: a report waits for all workers
-            ray.train.report({})
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            trainer.save(folder, {"run_id": run_id, "history": history})
-            if done:
-                mediapipe = depth_errors(val.frames.poses[:, 0], val.truth).mean()
-                card = {
-                    "epochs": trainer.epoch,
-                    "best_epoch": trainer.best_epoch,
-                    "val_depth_cm": trainer.best_error,
-                    "val_mediapipe_depth_cm": float(mediapipe) * CM,
-                    "train_pairs": len(train),
-                    "train_sequences": len(set(splits[0].sequence)),
-                    "training": asdict(training),
-                    "history": history,
-                }
-                save_checkpoint(trainer.best_model(), folder, card)
-            ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-    for figures in trainer.epochs():
-        history.append(figures)
-        if metrics is not None:
-            metrics.log({k: v for k, v in figures.items() if k != "epoch"}, step=int(figures["epoch"]))
-            log(
-                f"epoch {trainer.epoch}/{training.epochs} · train {figures['train/depth']:.2f} cm · "
-                f"val {figures['val/depth_cm']:.2f} cm · {figures['samples_per_s']:,.0f} pairs/s"
-            )
-        report()
-    report(done=True)
-    if metrics is not None:
-        metrics.close()
-
-
 def _register(options: Options, folder: str, run_id: str, name: str, clock: list[float]) -> Summary:
     card = read_card(folder)
     history = card.pop("history")
@@ -234,20 +166,6 @@ def _register(options: Options, folder: str, run_id: str, name: str, clock: list
             "register": time.time() - clock[1],
         },
     )
-
-
-def _params(options: Options, config: RefinerConfig) -> dict[str, Any]:
-    """Options as flat names, for MLflow."""
-    flat: dict[str, Any] = {
-        "pairs": os.path.abspath(options.pairs),
-        "preset": options.preset,
-        "workers": options.workers,
-    }
-    for prefix, values in (("model", asdict(config)), ("training", asdict(options.training))):
-        for key, value in values.items():
-            inner = value if isinstance(value, dict) else {"": value}
-            flat |= {".".join(filter(None, (prefix, key, k))): v for k, v in inner.items()}
-    return flat
 
 
 if __name__ == "__main__":

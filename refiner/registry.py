@@ -400,7 +400,14 @@ def _experiment(client: Any) -> str:
     return client.create_experiment(EXPERIMENT, artifact_location=location)
 
 
-def _params(params: Mapping[str, Any]) -> list:
+def _params(params: Mapping[str, Any], prefix: str = "") -> list:
+    """Params as MLflow has them; mappings inside become names with dots."""
     from mlflow.entities import Param
 
-    return [Param(key, str(value)) for key, value in params.items()]
+    found = []
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            found += _params(value, f"{prefix}{key}.")
+        else:
+            found.append(Param(f"{prefix}{key}", str(value)))
+    return found

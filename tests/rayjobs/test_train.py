@@ -1,0 +1,155 @@
+"""Training, evaluation and batch refinement as jobs, on the session's Ray and MLflow."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rayjobs import evaluate, refine, train
+from refiner import DepthRefiner, UserError, records, registry
+from refiner.model import RefinerConfig
+from refiner.skeleton import FROM_MEDIAPIPE
+from refiner.training import Trainer, TrainingConfig, TrainingData, initialise
+
+pytestmark = pytest.mark.cluster
+
+# without dropout, which differs between workers, any number of them must learn the same
+MODEL = RefinerConfig(width=16, layers=1, heads=2, feedforward=32, linear=True)
+TRAINING = TrainingConfig(epochs=15, batch_size=64, patience=15, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory, make_pairs) -> Path:
+    root = tmp_path_factory.mktemp("pairs")
+    for number, (split, sequences) in enumerate({"train": 40, "val": 5, "test": 8}.items()):
+        table = make_pairs(sequences, seed=number, first=100 * number).to_table()
+        records.write_atomically(table, root / f"split={split}" / "all.parquet", {})
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(cluster, pairs, tmp_path_factory) -> train.Summary:
+    """A run of two workers, of which one is killed in the middle."""
+    storage = tmp_path_factory.mktemp("storage")
+    killer = threading.Thread(target=kill_a_worker, args=(storage,), daemon=True)
+    killer.start()
+    options = train.Options(pairs=str(pairs), model=MODEL, training=TRAINING, storage=str(storage), workers=2)
+    summary = train.run(options)
+    killer.join(timeout=1)
+    assert not killer.is_alive(), "training ended before a worker could be killed"
+    return summary
+
+
+def kill_a_worker(storage: Path) -> None:
+    """Kills one of the training workers as soon as there is a checkpoint."""
+    from ray.util.state import list_actors
+
+    def alive() -> list[int]:
+        actors = list_actors(limit=1000)
+        return [a.pid for a in actors if a.class_name == "RayTrainWorker" and a.state == "ALIVE"]
+
+    while len(workers := alive()) < 2:
+        time.sleep(0.2)
+    while not list(storage.glob("*/checkpoint_*")):
+        time.sleep(0.02)
+    os.kill(workers[0], signal.SIGKILL)
+
+
+def test_a_killed_worker_costs_nothing_and_any_number_of_workers_learns_the_same(trained, pairs):
+    torch.set_num_threads(1)  # as each worker has; the network is tiny
+    train_data, val_data = (TrainingData(records.read_pairs(pairs, split), MODEL) for split in ("train", "val"))
+    undisturbed = Trainer(initialise(MODEL, TRAINING, train_data), TRAINING, train_data, val_data)
+    expected = list(undisturbed.epochs())
+    assert [h["epoch"] for h in trained.history] == list(range(TRAINING.epochs))
+    for key in ("train/loss", "val/depth_cm"):
+        np.testing.assert_allclose([h[key] for h in trained.history], [e[key] for e in expected], rtol=2e-3)
+
+
+def test_the_run_is_in_mlflow_once_with_every_epoch(trained):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(registry.tracking_uri())
+    run = client.get_run(trained.run_id)
+    assert run.info.status == "FINISHED" and run.data.params["training.epochs"] == "15"
+    assert registry.find_run(train.RESUME_TAG, trained.name) == trained.run_id
+    steps = {m.step for m in client.get_metric_history(trained.run_id, "val/depth_cm")}
+    assert steps == set(range(TRAINING.epochs))
+    assert [f.path for f in client.list_artifacts(trained.run_id) if f.path.endswith("loss.png")]
+
+
+def test_the_registered_model_refines(trained, pairs):
+    assert registry.get_alias("candidate") == trained.version
+    assert trained.val_depth_cm < 0.8 * trained.val_mediapipe_depth_cm
+    refiner = DepthRefiner(f"models:/{registry.NAME}/{trained.version}")
+    val = records.read_pairs(pairs, "val")
+    error = np.abs(refiner.predict_pairs(val).poses - val.ground_truth)[..., 2].mean() * 100
+    assert error == pytest.approx(trained.val_depth_cm, rel=0.02)
+
+
+def test_a_winner_is_promoted_and_a_tie_is_not(trained, pairs, tmp_path):
+    registry.set_alias("candidate", trained.version)
+    before = registry.get_alias("champion")
+    first = evaluate.run(evaluate.Options(pairs=str(pairs), out=str(tmp_path)))
+    assert first.promoted and registry.get_alias("champion") == trained.version == first.model["version"]
+    assert first.refined["depth_cm"] < first.mediapipe["depth_cm"] and set(first.baselines) >= {"zero", "bias", "ridge"}
+    assert {"evaluation.md", "evaluation.json", "depth_by_view_angle.png", "reliability.png"} <= {
+        p.name for p in tmp_path.iterdir()
+    }
+    again = evaluate.run(evaluate.Options(pairs=str(pairs)))
+    assert not again.promoted and "already" in again.verdict
+    # the same weights under another number: no difference, no promotion
+    twin = registry.register(
+        registry.download(f"models:/{registry.NAME}/{trained.version}").path, trained.run_id,
+        example=(np.zeros((1, 17, 3), np.float32), np.ones((1, 17), np.float32)), metrics={}, tags={},
+    )  # fmt: skip
+    tie = evaluate.run(evaluate.Options(pairs=str(pairs)))
+    assert tie.candidate["version"] == twin and not tie.promoted and tie.model["version"] == trained.version
+    if before is not None:
+        registry.set_alias("champion", before)
+
+
+def test_a_model_that_is_no_better_than_mediapipe_never_becomes_champion(cluster, pairs, register_model):
+    bad = register_model(seed=5, scale=1.0)
+    verdict = evaluate.run(evaluate.Options(pairs=str(pairs), model=f"models:/{registry.NAME}/{bad}"))
+    assert not verdict.promoted and registry.get_alias("champion") != bad
+
+
+def test_observations_are_refined_video_by_video_and_once_only(trained, tmp_path, make_pairs):
+    seen = make_pairs(1, frames=12, cameras=2)
+    for camera, start in zip(("c01", "c02"), seen.clip_starts(), strict=True):
+        clip = seen.take(slice(start, start + 12))
+        world = np.zeros((12, 33, 3), np.float32)
+        world[:, FROM_MEDIAPIPE] = clip.corrupted
+        columns = {
+            "video": [f"video_{camera}"] * 12, "sequence": list(clip.sequence), "camera": list(clip.camera),
+            "frame": clip.frame, "timestamp_us": clip.timestamp_us, "detected": np.arange(12) != 4, "world": world,
+            "image": world[..., :2], "visibility": np.ones((12, 33)), "presence": np.ones((12, 33)),
+        }  # fmt: skip
+        records.write_atomically(
+            records.table(records.OBSERVATIONS, columns), tmp_path / f"seen/video_{camera}.parquet", {}
+        )
+    (tmp_path / "seen/broken.parquet").write_bytes(b"PAR1 and no more")
+    model = f"models:/{registry.NAME}/{trained.version}"
+    options = refine.Options(observations=str(tmp_path / "seen"), out=str(tmp_path / "out"), model=model, workers=1)
+    summary = refine.run(options)
+    assert (summary.refined, summary.poses, len(summary.failures)) == (2, 22, 1)
+    table = records.read_table(tmp_path / "out/video_c01.parquet", records.REFINED)
+    frames = np.delete(np.arange(12), 4)
+    assert records.column(table, "frame").tolist() == frames.tolist()
+    clip = seen.take(frames)
+    expected = DepthRefiner(options.model).predict(clip.corrupted, sequence=True, timestamps_us=clip.timestamp_us)
+    np.testing.assert_allclose(records.column(table, "pose"), expected.poses, atol=1e-5)
+    (tmp_path / "seen/broken.parquet").unlink()
+    assert refine.run(options).done_before == 2
+
+
+def test_what_cannot_be_trained_on_is_refused_before_a_worker_starts(tmp_path):
+    with pytest.raises(UserError, match="no pairs of the split 'train'"):
+        train.run(train.Options(pairs=str(tmp_path)))
+    with pytest.raises(UserError, match="no observations"):
+        refine.run(refine.Options(observations=str(tmp_path), out=str(tmp_path)))
