@@ -100,7 +100,9 @@ class Cluster:
         from ray.job_submission import JobStatus, JobSubmissionClient
 
         client = JobSubmissionClient(self.dashboard_url, headers=self._headers())
-        logging.getLogger("ray").setLevel(logging.ERROR)  # which files an upload leaves out is nobody's news
+        # which files an upload leaves out is nobody's news; the second logger has a level of its own
+        for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         job = client.submit_job(
             entrypoint=entrypoint,
             runtime_env={

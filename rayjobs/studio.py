@@ -18,7 +18,8 @@ from rayjobs.progress import Progress
 from refiner.aistpp import CAMERAS, SPLITS
 from refiner.studio.dataset import Spec, Take, is_whole, prepare, setting_files
 
-# Cameras of one sequence that one task films: they share the dancer's skinning, and a sequence still spreads over cores.
+# Cameras of one sequence that one task films where sequences are few. Where they are many, a task films all nine: the
+# dancer's body is built once in each task, which takes as long as ten frames of nine cameras.
 CAMERAS_PER_TASK = 3
 
 
@@ -76,17 +77,12 @@ def run(options: Options) -> Summary:
     todo = [take for take in takes if not is_whole(root, take)]
     for take in todo:
         take.write_annotations(root)
-    work = [
-        (take, cameras)
-        for take in todo
-        for missing in [take.missing(root)]
-        for cameras in (missing[i : i + CAMERAS_PER_TASK] for i in range(0, len(missing), CAMERAS_PER_TASK))
-    ]
+    missing = [(take, take.missing(root)) for take in todo]
     log(f"{len(takes)} sequences: {len(takes) - len(todo)} done, {len(todo)} to do")
-    videos, frames = sum(len(cameras) for *_, cameras in work), 0
-    if work:
+    videos, frames = sum(len(cameras) for _, cameras in missing), 0
+    if videos:
         with ray_session(), Progress("videos", videos, videos) as progress:
-            for made, count in filmed(work, root):
+            for made, count in filmed(missing, root):
                 frames += count
                 progress.add(made, made, frames=count)
     return Summary(
@@ -99,10 +95,14 @@ def run(options: Options) -> Summary:
     )
 
 
-def filmed(work: list[tuple[Take, list[str]]], root: Path) -> Iterator[tuple[int, int]]:
+def filmed(missing: list[tuple[Take, list[str]]], root: Path) -> Iterator[tuple[int, int]]:
     """(videos, frames) of each piece of work as it is done; as many at once as the cluster has cores."""
     film = ray.remote(num_cpus=1, max_retries=2)(_film)
-    todo, running, limit = list(reversed(work)), set(), cluster_cores()
+    limit = cluster_cores()
+    size = len(CAMERAS) if len(missing) >= 4 * limit else CAMERAS_PER_TASK
+    todo = [(take, cameras[i : i + size]) for take, cameras in missing for i in range(0, len(cameras), size)]
+    todo.reverse()
+    running: set[ray.ObjectRef] = set()
     while todo or running:
         while todo and len(running) < limit:
             running.add(film.remote(*todo.pop(), str(root)))

@@ -247,6 +247,7 @@ def register(
         NAME,
         source=f"{client.get_run(run_id).info.artifact_uri}/model",
         run_id=run_id,
+        await_creation_for=0,  # it is there when the call returns; waiting is for stores in the cloud
         tags={
             "git_commit": git_commit(),
             **tags,
