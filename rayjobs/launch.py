@@ -22,10 +22,10 @@ def launch(run: Callable[[Any], Any], options_type: type) -> None:
     The docstring of the job's module is its `--help`. Progress goes to stderr, so that stdout's last line is the summary.
     A `UserError` becomes one line on stderr and exit status 2.
     """
-    description = sys.modules[options_type.__module__].__doc__
-    options = None
+    module = sys.modules[options_type.__module__]
+    command = f"python -m {module.__spec__.name}" if module.__spec__ else None
     try:
-        options = tyro.cli(options_type, description=description)
+        options = tyro.cli(options_type, prog=command, description=module.__doc__)
         summary = run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
