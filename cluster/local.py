@@ -385,11 +385,12 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
         "ray": f"{cluster.dashboard_url}/api/serve/applications/",  # answers once the head's agent is up
         "mlflow": f"{cluster.mlflow_uri}/health",
     }
+    token = cluster._headers()  # read now: a supervisor that gives up takes the token's file with it
     deadline = time.monotonic() + START_DEADLINE_S
     while waiting:
         for name, url in list(waiting.items()):
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(url, headers=cluster._headers() if name == "ray" else {}, timeout=5).status_code == 200:
+                if httpx.get(url, headers=token if name == "ray" else {}, timeout=5).status_code == 200:
                     del waiting[name]
         if waiting and (holder.poll() is not None or time.monotonic() > deadline):
             why = "ended at once" if holder.poll() is not None else f"is not healthy after {START_DEADLINE_S} s"

@@ -56,6 +56,8 @@ def test_no_process_outlives_the_command_that_started_it(number, tmp_path):
         cwd=tmp_path,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # a suite that runs in the background of a script ignores Ctrl-C, and its children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert wait_until((tmp_path / "ready").exists, 120)
     assert len(marked(mark)) > 8  # or the test looks for nothing
