@@ -19,7 +19,7 @@ setup: .venv/.done
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m cluster.local $(if $(KEEP),--keep) -- python -m rayjobs.demo
+	$(BIN)/python -m cluster.local $(if $(KEEP),--keep) -- python -m rayjobs.demo $(if $(KEEP),--keep)
 
 test: setup
 	$(BIN)/ruff check .
