@@ -1,15 +1,10 @@
 """What MLflow runs when it loads a registered version with `mlflow.pyfunc.load_model` ("models from code": MLflow keeps
 this file beside the checkpoint instead of a pickle). Wants the package `refiner` installed."""
 
-import warnings
-
 import mlflow
 import numpy as np
 
 from refiner.inference import DepthRefiner
-
-# no type hints below: MLflow would take them for a schema and overrule the version's own signature
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
 
 
 class RefinerModel(mlflow.pyfunc.PythonModel):
@@ -18,6 +13,7 @@ class RefinerModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context) -> None:
         self.refiner = DepthRefiner(context.artifacts["checkpoint"])
 
+    # no type hints: MLflow would take them for a schema and overrule the version's own signature
     def predict(self, context, model_input, params=None):
         result = self.refiner.predict(
             np.asarray(model_input["poses"]),

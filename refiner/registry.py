@@ -228,8 +228,9 @@ def register(
         folder = Path(scratch, CHECKPOINT)  # its name becomes the name inside the version
         shutil.copytree(checkpoint, folder)
         description = Path(scratch, "model")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about the example, which is added below
+        # recorded, not filtered (MLflow puts a filter of its own first): it wants type hints, which would overrule the
+        # signature, and an example, which is added below
+        with warnings.catch_warnings(record=True):
             mlflow.pyfunc.save_model(
                 description,
                 python_model=str(Path(__file__).with_name("mlflow_model.py")),
