@@ -10,7 +10,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +70,7 @@ def run(options: Options) -> Summary:
         for result in results:
             problems |= result["problems"]
         summary = summarise(results, problems, len(videos), estimator, options.split_by)
-        (out / SUMMARY).write_text(json.dumps(to_json(asdict(summary) | {"problems": problems}), indent=1))
+        (out / SUMMARY).write_text(json.dumps(to_json(summary) | {"problems": problems}, indent=1))
     return summary
 
 

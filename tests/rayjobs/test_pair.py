@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from rayjobs import pair
+from rayjobs.launch import to_json
 from refiner import UserError, aistpp, records
 from refiner.geometry import to_virtual_camera
 from refiner.skeleton import hips_midpoint
@@ -77,11 +80,26 @@ def test_videos_that_cannot_be_paired_say_why_and_the_others_go_on(studio_observ
     some[0].rename(folder / "holiday.parquet")
     stranger = aistpp.Name.parse(some[1])
     some[1].rename(folder / f"{aistpp.Name(**{**as_dict(stranger), 'music': 'mBR9'})}.parquet")
+    hide_people(some[12], frames=2)
     summary = pair.run(options(observations=str(folder)))
+    assert summary.frames_left_out["nobody detected"] >= 2
+    written = json.loads((tmp_path / "pairs" / pair.SUMMARY).read_text())
+    assert {key: value for key, value in written.items() if key != "problems"} == json.loads(
+        json.dumps(to_json(summary))
+    )
     assert summary.videos == 36 and sum(summary.videos_left_out.values()) == 2
-    problems = json.loads((tmp_path / "pairs" / pair.SUMMARY).read_text())["problems"]
+    problems = written["problems"]
     assert "no AIST++ name" in problems["holiday"]
     assert [r for v, r in problems.items() if "mBR9" in v] == ["its sequence is in none of the dataset's splits"]
+
+
+def hide_people(path: Path, frames: int) -> None:
+    """The observations as they would be if nobody had been detected in the first frames."""
+    data = pq.read_table(path)
+    detected = np.array(data.column("detected").to_pylist())
+    detected[:frames] = False
+    at = data.schema.get_field_index("detected")
+    pq.write_table(data.set_column(at, data.schema.field(at), pa.array(detected)), path)
 
 
 def as_dict(name: aistpp.Name) -> dict[str, str]:
