@@ -54,6 +54,17 @@ class Camera:
             axis=-1,
         )
 
+    def undistort(self, points: np.ndarray) -> np.ndarray:
+        """(N, 2) pixels -> (N, 2) x/z and y/z in the camera frame; `project_camera` backwards."""
+        import cv2
+
+        stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-10)
+        matrix = self.matrix.copy()
+        matrix[0, 1] = 0  # OpenCV knows no skew
+        v = (points[:, 1] - self.matrix[1, 2]) / self.matrix[1, 1]
+        straight = np.stack([points[:, 0] - self.matrix[0, 1] * v, points[:, 1]], axis=-1)
+        return cv2.undistortPoints(straight[:, None], matrix, self.distortion, criteria=stop)[:, 0]
+
 
 def rotation_matrix(rvec: np.ndarray) -> np.ndarray:
     """(..., 3) axis times angle in radians -> (..., 3, 3) (Rodrigues' formula)."""
@@ -97,10 +108,15 @@ def to_virtual_camera(poses: np.ndarray) -> np.ndarray:
         (..., 17, 3) metres, virtual camera frame.
     """
     hips = hips_midpoint(poses)  # (..., 1, 3)
-    forward = np.zeros_like(hips[..., 0, :])
-    forward[..., 2] = 1
-    rotation = rotation_between(hips[..., 0, :], forward)  # (..., 3, 3)
+    rotation = virtual_camera_rotation(hips[..., 0, :])
     return np.einsum("...ij,...kj->...ki", rotation, poses - hips)
+
+
+def virtual_camera_rotation(hips: np.ndarray) -> np.ndarray:
+    """(..., 3) hips' midpoint in the camera frame -> (..., 3, 3) camera frame to virtual camera frame."""
+    forward = np.zeros_like(hips)
+    forward[..., 2] = 1
+    return rotation_between(hips, forward)
 
 
 def azimuth(poses: np.ndarray) -> np.ndarray:
