@@ -1,5 +1,6 @@
-"""kill -9 in the middle of an extraction: of a child, an actor, a node, the driver. Every row exactly once, all the same."""
+"""kill -9 in the middle of an extraction: of child, actor, node, driver; and two runs at once. Every row exactly once."""
 
+import json
 import os
 import secrets
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,20 +132,53 @@ def test_a_killed_node_costs_no_row(options):
     check_every_row_once(Path(options.out))
 
 
-def test_after_a_killed_driver_the_same_command_does_exactly_the_rest(cluster, options):
+def driver(options: extract.Options) -> list[str]:
+    """A command that extracts in a process of its own, and prints its summary."""
     program = (
-        f"import ray; from rayjobs import extract; ray.init(runtime_env={{'env_vars': {{'PYTHONPATH': {HERE!r}}}}})\n"
-        f"print(extract.run(extract.{options!r}).extracted)"
+        "import json, ray; from rayjobs import extract, launch\n"
+        f"ray.init(runtime_env={{'env_vars': {{'PYTHONPATH': {HERE!r}}}}})\n"
+        f"print(json.dumps(launch.to_json(extract.run(extract.{options!r}))))"
     )
-    command = [sys.executable, "-c", program]
+    return [sys.executable, "-c", program]
+
+
+def test_two_runs_at_once_do_not_hurt_each_other(cluster, options):
+    out, empty = Path(options.out), Path(options.videos, "empty.mp4")
+    empty.touch()
+    options = replace(options, actors=1)
     environment = {**os.environ, **cluster.env}
-    driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    runs = [
+        subprocess.Popen(driver(options), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    while any(run.poll() is None for run in runs):
+        for path in out.glob("*.parquet"):  # raises where a file is there, but not whole
+            records.read_table(path, records.OBSERVATIONS)
+        time.sleep(0.1)
+    summaries = []
+    for run in runs:
+        stdout, stderr = run.communicate()
+        assert run.returncode == 0, stderr
+        summaries.append(json.loads(stdout.splitlines()[-1]))
+    assert [s["extracted"] + s["done_before"] for s in summaries] == [VIDEOS, VIDEOS]
+    assert sum(s["extracted"] for s in summaries) > VIDEOS, "the runs were not at work at the same time"
+    assert [s["failed"] + s["failed_before"] for s in summaries] == [1, 1]
+    failure = out / "failures" / "empty.json"
+    assert "is empty" in json.loads(failure.read_text())["reason"]
+    failure.unlink()
+    check_every_row_once(out)
+
+
+def test_after_a_killed_driver_the_same_command_does_exactly_the_rest(cluster, options):
+    command, environment = driver(options), {**os.environ, **cluster.env}
+    killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: len(list(Path(options.out).glob("*.parquet"))) >= 2)
-    driver.kill()
-    driver.wait()
+    killed.kill()
+    killed.wait()
     wait_for(lambda: not busy(options.videos))  # its actors and their children end with it
     done = len(list(Path(options.out).glob("*.parquet")))
     assert 2 <= done < VIDEOS
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert again.stdout.split()[-1] == str(VIDEOS - done), again.stderr
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout.splitlines()[-1])["extracted"] == VIDEOS - done
     check_every_row_once(Path(options.out))
