@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.local import CHECKOUT, Cluster, local_cluster
-from refiner.geometry import azimuth, crop_normalise, view_angle
+from refiner.geometry import Camera, azimuth, crop_normalise, view_angle
 from refiner.records import Pairs
 from refiner.skeleton import root_centred
 
@@ -37,6 +37,28 @@ def aistpp() -> Path:
 def real_people() -> Path:
     """Folder of four synchronous real videos. A yardstick: nothing is trained, tuned or selected on it."""
     return _shared("real_people")
+
+
+@pytest.fixture(scope="session")
+def ring() -> list[Camera]:
+    """Four calibrated cameras with distortion around a person at the world's origin, z up, as in a motion laboratory."""
+    cameras = []
+    for i, angle in enumerate(np.radians([20, 100, 200, 290])):
+        position = np.array([3.5 * np.cos(angle), 3.5 * np.sin(angle), 1.0 + 0.3 * i])
+        forward = -position / np.linalg.norm(position)
+        right = np.cross(forward, [0, 0, 1]) / np.linalg.norm(np.cross(forward, [0, 0, 1]))
+        rotation = np.stack([right, np.cross(forward, right), forward])
+        cameras.append(
+            Camera(
+                f"cam{i + 1:02d}",
+                (1088, 1920),
+                np.array([[1680.0, 0, 540], [0, 1675, 955], [0, 0, 1]]),
+                np.array([-0.05, 0.13, 0.0006, -0.0005, 0.01]),
+                rotation,
+                -rotation @ position,
+            )
+        )
+    return cameras
 
 
 def pytest_configure() -> None:
