@@ -148,7 +148,7 @@ def where_the_time_goes(path: str, model: Path, stock: Path) -> dict[str, float]
 
 def main(options: Options) -> None:
     processes = options.processes or cores()
-    found = [str(v.path) for v in list_videos(options.videos)]
+    found = [v.where for v in list_videos(options.videos)]
     paths = list(itertools.islice(itertools.cycle(found), processes * options.videos_per_process))
     model = estimator.model_path()
     with tempfile.TemporaryDirectory() as folder, ray_session() if options.rounds else nullcontext():

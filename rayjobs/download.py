@@ -15,15 +15,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from rayjobs.fetch import Fetcher, FetchError, check_archive, unpack
 from rayjobs.launch import launch, log
 from rayjobs.progress import Progress
-from rayjobs.storage import write_text_atomically
-from refiner import UserError, aistpp, video
+from refiner import UserError, aistpp, files, video
 
 TERMS = "https://aistdancedb.ongaaccel.jp/terms_of_use/"
 VIDEOS = "https://aistdancedb.ongaaccel.jp/v1.0.0/video/10M"
@@ -57,9 +54,12 @@ class Options:
     """Downloads at once. The videos' server is a research institute's: be kind."""
     attempts: int = 6
     """For each file."""
-    video_url: Annotated[str, tyro.conf.Suppress] = VIDEOS
-    video_list_url: Annotated[str, tyro.conf.Suppress] = VIDEO_LIST
-    annotations_url: Annotated[str, tyro.conf.Suppress] = ANNOTATIONS
+    video_url: str = VIDEOS
+    """Folder of the videos; a mirror's, where you have one."""
+    video_list_url: str = VIDEO_LIST
+    """List of their names."""
+    annotations_url: str = ANNOTATIONS
+    """Folder of the annotations' archives."""
 
     def __post_init__(self) -> None:
         if not (self.annotations or self.videos):
@@ -83,7 +83,7 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
-    root = Path(options.out).absolute()
+    root = files.local_folder(options.out, "--out")
     accept_terms(root, options.i_accept_the_aist_terms)
     fetcher = Fetcher(attempts=options.attempts)
     summaries = []
@@ -110,7 +110,7 @@ def accept_terms(root: Path, accepted: bool) -> None:
     """Raises UserError where nobody has accepted the terms for this folder, now or earlier."""
     note = root / "terms-accepted.txt"
     if accepted:
-        write_text_atomically(note, f"The terms of the AIST Dance Video Database were read and accepted: {TERMS}\n")
+        files.write_text(note, f"The terms of the AIST Dance Video Database were read and accepted: {TERMS}\n")
     elif not note.exists():
         raise UserError(
             f"the videos come under the terms of the AIST Dance Video Database: read {TERMS}, "

@@ -10,7 +10,7 @@ from typing import Any
 
 from rayjobs.launch import cores, log
 from rayjobs.progress import duration
-from refiner import UserError, video
+from refiner import UserError, files, video
 from refiner.estimator import PoseEstimator
 
 PROBED = 100  # videos whose headers are read; the others' lengths follow from their bytes
@@ -41,7 +41,7 @@ def estimate(
     todo: Sequence[dict[str, Any]], done: int, failed: int, model: Path, stride: int, workers: int, price: float | None
 ) -> Estimate:
     """Args:
-        todo: rows with `video` (path) and `size` (bytes), longest first.
+        todo: rows with `video` (path or URI) and `size` (bytes), longest first.
         workers: videos at once.
         price: of one core for one hour.
 
@@ -57,7 +57,7 @@ def estimate(
     share = sum(row["size"] for row, _ in probed) / size if size else 1.0  # of all bytes
     frames = round(sum(info.frames or 0 for _, info in probed) / share / stride)
     hours = sum(info.duration_s for _, info in probed) / share / 3600
-    per_frame = _seconds_per_frame(Path(probed[len(probed) // 2][0]["video"]), model, stride) if probed else 0.0
+    per_frame = _seconds_per_frame(probed[len(probed) // 2][0]["video"], model, stride) if probed else 0.0
     core_hours = frames * per_frame / 3600
     # the last video still runs when all others are done
     longest = max((info.frames or 0 for _, info in probed), default=0) / stride * per_frame / 3600
@@ -85,14 +85,15 @@ def estimate(
 
 def _probed(row: dict[str, Any]) -> video.VideoInfo | None:
     try:
-        return video.probe(row["video"])
+        with files.fetched(row["video"]) as path:
+            return video.probe(path)
     except UserError:
         return None  # the run will record why
 
 
-def _seconds_per_frame(path: Path, model: Path, stride: int) -> float:
+def _seconds_per_frame(where: str, model: Path, stride: int) -> float:
     """Of decoding one video and looking at every stride-th frame of it, on this thread."""
-    with PoseEstimator(model) as pose:
+    with files.fetched(where) as path, PoseEstimator(model) as pose:
         started, count = time.perf_counter(), 0
         for frame in itertools.islice(video.frames(path, stride), TIMED_FRAMES):
             pose.estimate(frame)

@@ -6,8 +6,6 @@ A video whose file is there, whole and made by the same estimator is done; the s
 A video that cannot be read, crashes its decoder or hangs costs that video alone: see the folder `failures` in --out.
 """
 
-import json
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,27 +15,25 @@ from typing import Annotated, Any
 import ray
 import ray.data
 import tyro
-from ray.util.metrics import Counter
 
 from rayjobs.estimate import Estimate, estimate
+from rayjobs.extract_worker import Extractor
 from rayjobs.launch import cluster_cores, launch, log, quiet_ray_data, ray_session
 from rayjobs.progress import Progress
-from rayjobs.storage import list_videos, write_text_atomically
-from refiner import UserError
+from rayjobs.storage import list_videos
+from refiner import UserError, files
 from refiner.estimator import EstimatorInfo, PoseEstimator, estimator_info, model_path
-from refiner.isolation import ChildError, Isolated
 from refiner.observe import is_done
 
-ATTEMPTS = 2  # for a video whose process dies or stalls: the cause may have been the machine's
-VIDEOS_PER_PROCESS = 200  # then a fresh one, so that what native code leaks cannot add up over days
+FAILURES = "failures"  # folder in --out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     videos: str
-    """Folder or glob of the videos."""
+    """Folder or glob of the videos: a path, or a URI like s3://bucket/videos."""
     out: str
-    """Folder of the observations: <video>.parquet for each video, failures/<video>.json for those that failed."""
+    """Folder (path or URI) of the observations: <video>.parquet for each video, failures/<video>.json for those that failed."""
     model: str = "full"
     """MediaPipe's pose model: lite, full, heavy, or the path of a .task file."""
     stride: int = 1
@@ -81,60 +77,15 @@ class Summary:
     """Reason by video."""
 
 
-class Extractor:
-    """An actor: takes one video at a time through decoding and MediaPipe to a finished file, in a child process of its own.
-
-    INPUT row: video, out, failure (paths), size (bytes). OUTPUT row: video, size, frames, detected, seconds, error.
-    """
-
-    def __init__(self, model: list[ray.ObjectRef], options: Options) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self._model = Path(self._folder.name, "pose.task")
-        self._model.write_bytes(ray.get(model[0]))
-        self._stride = options.stride
-        # Ray hands these to Prometheus; each actor counts its own
-        self._frames = Counter("extract_frames", description="Frames observed.")
-        self._videos = Counter("extract_videos", description="Videos finished, by outcome.", tag_keys=("outcome",))
-        self._observe = Isolated(options.observe, stall_s=options.stall_s, calls_per_process=VIDEOS_PER_PROCESS)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        result = {"video": row["video"], "size": row["size"], "frames": 0, "detected": 0, "seconds": 0.0, "error": ""}
-        arguments = {"video": row["video"], "out": row["out"], "model": str(self._model), "stride": self._stride}
-        attempts = counted = 0
-
-        def count(frames: int) -> None:
-            nonlocal counted
-            if frames > counted:  # a second attempt counts from where the first one came to
-                self._frames.inc(frames - counted)
-                counted = frames
-
-        while attempts < ATTEMPTS:
-            attempts += 1
-            try:
-                result |= self._observe(count, **arguments)
-                count(result["frames"])
-                self._videos.inc(tags={"outcome": "extracted"})
-                Path(row["failure"]).unlink(missing_ok=True)
-                return result
-            except UserError as error:  # the file's own fault: it will not be another file the next time
-                reason, trace = str(error), ""
-                break
-            except ChildError as error:
-                reason, trace = error.reason, error.trace
-        self._videos.inc(tags={"outcome": "failed"})
-        failure = {"video": row["video"], "reason": reason, "attempts": attempts, "traceback": trace}
-        write_text_atomically(Path(row["failure"]), json.dumps(failure, indent=1))
-        return result | {"error": reason}
-
-
 def run(options: Options) -> Summary | Estimate:
     videos = list_videos(options.videos)
     model = model_path(options.model)
     PoseEstimator(model).close()  # a wrong model or a missing system library ends the run here, not every video
-    out = Path(options.out).absolute()
+    out = files.absolute(options.out)
+    failed_before = {file.name for file in files.find(files.join(out, FAILURES), {".json"})}
     rows = [
-        {"video": str(v.path), "size": v.size, "out": str(out / f"{v.name}.parquet"),
-         "failure": str(out / "failures" / f"{v.name}.json")}
+        {"video": v.where, "size": v.size, "out": files.join(out, f"{v.name}.parquet"),
+         "failure": files.join(out, FAILURES, f"{v.name}.json"), "failed": v.name in failed_before}
         for v in videos
     ]  # fmt: skip
     done, failed, todo = plan(rows, estimator_info(model), options.stride, options.retry_failed)
@@ -152,7 +103,7 @@ def run(options: Options) -> Summary | Estimate:
                 if (count := sum(bool(r["error"]) for r in results)) > options.max_failures:
                     raise UserError(
                         f"{count} videos failed, more than --max-failures, the last one because {result['error']}; "
-                        f"every reason is in {out / 'failures'}"
+                        f"every reason is in {files.join(out, FAILURES)}"
                     )
     failures = {r["video"]: r["error"] for r in results if r["error"]}
     for video, reason in failures.items():
@@ -177,7 +128,7 @@ def plan(
     with ThreadPoolExecutor(32) as pool:  # reads the end of each file: mostly waiting
         done = list(pool.map(lambda row: is_done(row["out"], estimator, stride), rows))
     rest = [row for row, is_there in zip(rows, done, strict=True) if not is_there]
-    todo = [row for row in rest if retry_failed or not Path(row["failure"]).exists()]
+    todo = [row for row in rest if retry_failed or not row["failed"]]
     # a long video that starts last would keep one core busy while all others are idle
     return sum(done), len(rest) - len(todo), sorted(todo, key=lambda row: row["size"], reverse=True)
 
@@ -189,7 +140,7 @@ def extracted(rows: list[dict[str, Any]], model: Path, options: Options) -> Iter
     videos = ray.data.from_items(rows, override_num_blocks=len(rows))
     return videos.map(
         Extractor,
-        fn_constructor_args=([ray.put(model.read_bytes())], options),
+        fn_constructor_args=([ray.put(model.read_bytes())], options.observe, options.stride, options.stall_s),
         # one video in flight per actor: a second one would wait behind a long first while others are idle
         compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
         num_cpus=1,

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from rayjobs.launch import cores, launch, log, to_json
 from rayjobs.progress import Progress
 from rayjobs.storage import replaced_folder
-from refiner import UserError, aistpp, records
+from refiner import UserError, aistpp, files, records
 from refiner.pairing import disjoint_splits, official_splits, pair_sequence
 
 SUMMARY = "summary.json"
@@ -29,7 +29,7 @@ SUMMARY = "summary.json"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     observations: str
-    """Folder of the observations that 'rayjobs.extract' wrote."""
+    """Folder (path or URI) of the observations that 'rayjobs.extract' wrote."""
     dataset: str
     """Root of the dataset: the folder that holds annotations/."""
     out: str
@@ -61,8 +61,8 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
-    videos, estimator = observed_videos(Path(options.observations))
-    dataset = aistpp.Dataset(Path(options.dataset).absolute())
+    videos, estimator = observed_videos(options.observations)
+    dataset = aistpp.Dataset(files.local_folder(options.dataset, "--dataset"))
     problems: dict[str, str] = {}
     rows = list(plan(videos, dataset, options.split_by, problems))
     with replaced_folder(options.out, SUMMARY) as out:
@@ -74,30 +74,40 @@ def run(options: Options) -> Summary:
     return summary
 
 
-def observed_videos(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+def observed_videos(folder: str) -> tuple[dict[str, str], dict[str, str]]:
     """Observation file by video, and the estimator that made them all."""
-    videos = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
+    videos = {file.name: file.where for file in files.find(folder, {".parquet"})}
     if not videos:
         raise UserError(f"there are no observations in {folder}: run 'python -m rayjobs.extract' to make them")
     made_by: dict[str, str] = {}
-    for name, path in videos.items():
-        made_by.setdefault((pq.read_schema(path).metadata or {}).get(b"estimator", b"{}").decode(), name)
+    with ThreadPoolExecutor(32) as pool:  # reads the end of each file: mostly waiting
+        for name, estimator in zip(videos, pool.map(_estimator, videos.values()), strict=True):
+            if estimator is not None:
+                made_by.setdefault(estimator, name)
     if len(made_by) > 1:
         raise UserError(
             f"the observations in {folder} were made by different estimators, as those of {' and '.join(made_by.values())}: "
             "their errors differ, so give each estimator a folder of its own"
         )
-    return videos, json.loads(next(iter(made_by)))
+    return videos, json.loads(next(iter(made_by), "{}"))
+
+
+def _estimator(path: str) -> str | None:
+    """That made a file of observations; None where the file is damaged, which its reader will say."""
+    try:
+        return records.read_metadata(path).get("estimator", "{}")
+    except (OSError, pa.ArrowException):
+        return None
 
 
 def plan(
-    videos: dict[str, Path], dataset: aistpp.Dataset, split_by: str, problems: dict[str, str]
+    videos: dict[str, str], dataset: aistpp.Dataset, split_by: str, problems: dict[str, str]
 ) -> Iterator[dict[str, Any]]:
     """One row per sequence with its split; videos that belong to none go to `problems`, with the reason."""
     by_sequence: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for video, path in videos.items():
         try:
-            by_sequence[aistpp.Name.parse(video).sequence].append((video, str(path)))
+            by_sequence[aistpp.Name.parse(video).sequence].append((video, path))
         except UserError:
             problems[video] = "its name is no AIST++ name, which would say to what annotation and camera it belongs"
     if not by_sequence:

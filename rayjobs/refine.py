@@ -12,22 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import ray
 import ray.data
 
 from rayjobs.launch import cluster_cores, launch, log, quiet_ray_data, ray_session
 from rayjobs.progress import Progress
-from refiner import DepthRefiner, UserError, records, registry
+from refiner import DepthRefiner, UserError, files, records, registry
 from refiner.registry import CHAMPION, NAME
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     observations: str
-    """Folder of the observations that 'rayjobs.extract' wrote."""
+    """Folder (path or URI) of the observations that 'rayjobs.extract' wrote."""
     out: str
-    """Folder of the refined poses: <video>.parquet."""
+    """Folder (path or URI) of the refined poses: <video>.parquet."""
     model: str = f"models:/{NAME}@{CHAMPION}"
     """models:/NAME@ALIAS, models:/NAME/VERSION, or a checkpoint's folder."""
     workers: int = 0
@@ -61,7 +60,7 @@ class Refiner:
             poses = refined(self._refiner, seen)
         except UserError as error:
             return result | {"error": str(error)}
-        made_from = {k.decode(): v.decode() for k, v in (pq.read_schema(row["path"]).metadata or {}).items()}
+        made_from = records.read_metadata(row["path"])
         records.write_atomically(poses, row["out"], {**made_from, "model": self._identity})
         return result | {"frames": len(seen), "poses": len(poses)}
 
@@ -90,14 +89,14 @@ def refined(refiner: DepthRefiner, seen: "records.pa.Table") -> "records.pa.Tabl
 
 
 def run(options: Options) -> Summary:
-    files = sorted(Path(options.observations).absolute().glob("*.parquet"))
-    if not files:
+    found = files.find(options.observations, {".parquet"})
+    if not found:
         raise UserError(
             f"there are no observations in {options.observations}: run 'python -m rayjobs.extract' to make them"
         )
     source, identity = resolve(options.model)
-    out = Path(options.out).absolute()
-    rows = [{"path": str(f), "out": str(out / f.name)} for f in files]
+    out = files.absolute(options.out)
+    rows = [{"path": file.where, "out": files.join(out, f"{file.name}.parquet")} for file in found]
     todo = [row for row in rows if not _is_done(row["out"], identity)]
     log(
         f"{len(rows):,} videos: {len(rows) - len(todo):,} done, {len(todo):,} to do by {identity['name']} {identity['version']}"
@@ -137,7 +136,7 @@ def resolve(model: str) -> tuple[str, dict[str, str]]:
 
 def _is_done(path: str, identity: dict[str, str]) -> bool:
     try:
-        return json.loads((pq.read_schema(path).metadata or {}).get(b"model", b"{}")) == identity
+        return json.loads(records.read_metadata(path).get("model", "{}")) == identity
     except (OSError, ValueError):
         return False
 

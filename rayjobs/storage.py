@@ -1,15 +1,18 @@
-"""Where files lie: finding videos, replacing folders and files as a whole."""
+"""Where files lie: finding videos, replacing folders as a whole."""
 
 import glob
+import itertools
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from refiner import UserError
+from pyarrow.fs import FileType
+
+from refiner import UserError, files
+from refiner.files import File
 
 # What counts as a video in a folder. A file or glob that is named outright is taken whatever it is called.
 VIDEO_SUFFIXES = frozenset(
@@ -17,38 +20,42 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredVideo:
-    """A video and its size in bytes."""
-
-    path: Path
-    size: int
-
-    @property
-    def name(self) -> str:
-        return self.path.stem
-
-
-def list_videos(where: str) -> list[StoredVideo]:
-    """The videos in a folder (and below), of a glob, or a single one; sorted by name.
+def list_videos(where: str) -> list[File]:
+    """The videos in a folder (and below), of a glob, or a single one; sorted by path. `where` is a path or a URI.
 
     Raises:
         UserError: there are none, or two have the same name.
     """
-    if Path(where).is_dir():
-        paths = [p for p in Path(where).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
+    try:
+        info = files.info(where)
+    except OSError as error:
+        raise UserError(f"{where} cannot be read ({error}): check its name, the credentials and the endpoint") from None
+    if info.type == FileType.File:
+        videos = [File(files.absolute(where), info.size)]
     else:
-        paths = [Path(p) for p in glob.glob(where, recursive=True) if Path(p).is_file()]
-    if not paths:
+        videos = files.find(where, VIDEO_SUFFIXES, below=True) or _globbed(where)
+    if not videos:
         raise UserError(f"no videos found in {where}: give a folder, a glob like 'videos/*_c01_*.mp4', or a file")
-    by_name: dict[str, Path] = {}
-    for path in sorted(paths):
-        other = by_name.setdefault(path.stem, path)
-        if other != path:
+    by_name: dict[str, File] = {}
+    for video in videos:
+        other = by_name.setdefault(video.name, video)
+        if other != video:
             raise UserError(
-                f"two videos have the same name, {other} and {path}: rename one, for the name says whose file is whose"
+                f"two videos have the same name, {other.where} and {video.where}: "
+                "rename one, for the name says whose file is whose"
             )
-    return [StoredVideo(path.absolute(), path.stat().st_size) for path in by_name.values()]
+    return videos
+
+
+def _globbed(where: str) -> list[File]:
+    if not files.is_uri(where):
+        paths = [Path(p).absolute() for p in sorted(glob.glob(where, recursive=True))]
+        return [File(str(p), p.stat().st_size) for p in paths if p.is_file()]
+    address, mark, query = where.partition("?")
+    folders = list(itertools.takewhile(lambda part: not glob.has_magic(part), address.split("/")))
+    pattern = files.resolve(where)[1]
+    found = files.find("/".join(folders) + mark + query, VIDEO_SUFFIXES, below=True)
+    return [file for file in found if PurePosixPath(files.resolve(file.where)[1]).match(pattern)]
 
 
 @contextmanager
@@ -60,9 +67,9 @@ def replaced_folder(where: str | Path, marker: str) -> Iterator[Path]:
         marker: a file that says whether a folder is one of ours. Another one is not replaced, unless it is empty.
 
     Raises:
-        UserError: it holds something else.
+        UserError: it holds something else, or is in an object store, which cannot rename a folder.
     """
-    where = Path(where).absolute()
+    where = files.local_folder(where, "--out")
     if where.exists() and any(where.iterdir()) and not (where / marker).exists():
         raise UserError(
             f"--out {where} has no {marker}, so it is of something else: name another folder, for it would be lost"
@@ -78,11 +85,3 @@ def replaced_folder(where: str | Path, marker: str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    part.write_text(text)
-    os.replace(part, path)

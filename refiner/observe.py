@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from refiner import records, video
 from refiner.aistpp import Name
@@ -33,7 +32,7 @@ def observe(
 
     Args:
         video: the video.
-        out: the Parquet file to write; it appears when it is whole.
+        out: the Parquet file to write, path or URI; it appears when it is whole.
         model: the pose landmarker's `.task` file.
         stride: observe every stride-th frame.
         on_progress: called with the number of frames so far.
@@ -41,10 +40,10 @@ def observe(
     Raises:
         UserError: it is no video, truncated, or nothing in it can be decoded; nothing is written.
     """
-    return dataclasses.asdict(_observe(Path(video), Path(out), Path(model), stride, on_progress))
+    return dataclasses.asdict(_observe(Path(video), out, Path(model), stride, on_progress))
 
 
-def _observe(source: Path, out: Path, model: Path, stride: int, on_progress: Callable[[int], None]) -> Observed:
+def _observe(source: Path, out: str, model: Path, stride: int, on_progress: Callable[[int], None]) -> Observed:
     started = time.perf_counter()
     info = video.probe(source)
     sequence, camera = _sequence_and_camera(source)
@@ -96,15 +95,14 @@ def _sequence_and_camera(source: Path) -> tuple[str, str]:
     return name.sequence, name.camera
 
 
-def is_done(file: str | Path | pa.NativeFile, estimator: EstimatorInfo, stride: int) -> bool:
-    """Whether a file of observations is there, whole, of this version, and made by this very estimator."""
+def is_done(path: str | Path, estimator: EstimatorInfo, stride: int) -> bool:
+    """Whether a file of observations (path or URI) is there, whole, of this version, and made by this very estimator."""
     try:
-        metadata = pq.read_schema(file).metadata or {}
+        metadata = records.read_metadata(path)
     except (OSError, pa.ArrowException):
         return False
-    made_by = json.loads(metadata.get(b"estimator", b"{}"))
     return (
-        metadata.get(b"schema_version") == str(records.SCHEMA_VERSION).encode()
-        and made_by == dataclasses.asdict(estimator)
-        and json.loads(metadata.get(b"stride", b"0")) == stride
+        metadata.get("schema_version") == str(records.SCHEMA_VERSION)
+        and json.loads(metadata.get("estimator", "{}")) == dataclasses.asdict(estimator)
+        and json.loads(metadata.get("stride", "0")) == stride
     )

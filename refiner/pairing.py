@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from refiner import aistpp, records
 from refiner.errors import UserError
@@ -123,7 +122,7 @@ def _check_agreement(image: np.ndarray, projected: np.ndarray, turn: np.ndarray)
 
 
 def read_observations(path: str | Path) -> dict[str, np.ndarray]:
-    """A file of observations as the arrays that `pair_video` takes, in order of time.
+    """A file of observations (path or URI) as the arrays that `pair_video` takes, in order of time.
 
     Raises:
         UserError: the file is missing, damaged, or holds something else.
@@ -131,7 +130,7 @@ def read_observations(path: str | Path) -> dict[str, np.ndarray]:
     names = ("frame", "timestamp_us", "detected", "world", "image", "visibility")
     data = records.read_table(path, records.OBSERVATIONS, names)
     arrays = {name: column(data, name) for name in names}
-    size = (data.schema.metadata or pq.read_schema(path).metadata or {}).get(b"size")
+    size = (data.schema.metadata or {}).get(b"size")
     if size is None or not len(data):
         raise UserError(f"{path} holds no observations, or not the size of its video: extract that video again")
     return arrays | {"size": np.array(json.loads(size))}

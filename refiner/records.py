@@ -6,8 +6,6 @@ COCO-17 in the virtual camera frame, metres, the hips' midpoint at the origin; P
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from refiner import files
 from refiner.errors import UserError
 from refiner.skeleton import NUM_JOINTS, NUM_LANDMARKS
 
@@ -105,28 +104,33 @@ def column(data: pa.Table, name: str) -> np.ndarray:
 
 
 def write_atomically(data: pa.Table, path: str | Path, metadata: dict[str, object]) -> None:
-    """Writes one Parquet file whole or not at all: a killed writer leaves nothing under the final name."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes one Parquet file (path or URI) whole or not at all: a killed writer leaves nothing under the final name."""
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     data = data.replace_schema_metadata({**text, "schema_version": str(SCHEMA_VERSION)})
-    # a name of its own for each writer, so that two runs at once do not write into each other's file
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
+    with files.written_whole(path) as part:
         pq.write_table(data, part, compression="zstd")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What `write_atomically` was given as metadata, as text; of another Parquet file whatever its schema carries.
+
+    Raises:
+        OSError, pa.ArrowException: it is missing or damaged.
+    """
+    filesystem, place = files.resolve(path)
+    metadata = pq.read_schema(place, filesystem=filesystem).metadata or {}
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in metadata.items()}
 
 
 def read_table(path: str | Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a Parquet file of that schema.
+    """Reads a Parquet file (path or URI) of that schema.
 
     Raises:
         UserError: it is missing, damaged, or holds something else.
     """
     try:
-        data = pq.ParquetFile(path).read(columns=list(columns) if columns else schema.names)
+        filesystem, place = files.resolve(path)
+        data = pq.ParquetFile(place, filesystem=filesystem).read(columns=list(columns) if columns else schema.names)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (pa.ArrowException, OSError) as error:
@@ -184,12 +188,12 @@ def pair_files(root: str | Path, split: str) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    files = sorted(Path(root, f"split={split}").glob("*.parquet"))
-    if not files:
+    found = sorted(Path(root, f"split={split}").glob("*.parquet"))
+    if not found:
         raise UserError(
             f"there are no pairs of the split '{split}' in {root}: run 'python -m rayjobs.pair' to make them"
         )
-    return files
+    return found
 
 
 def read_pairs(root: str | Path, split: str) -> Pairs:

@@ -81,14 +81,16 @@ def test_videos_that_cannot_be_paired_say_why_and_the_others_go_on(studio_observ
     stranger = aistpp.Name.parse(some[1])
     some[1].rename(folder / f"{aistpp.Name(**{**as_dict(stranger), 'music': 'mBR9'})}.parquet")
     hide_people(some[12], frames=2)
+    some[3].write_bytes(some[3].read_bytes()[:-100])
     summary = pair.run(options(observations=str(folder)))
     assert summary.frames_left_out["nobody detected"] >= 2
     written = json.loads((tmp_path / "pairs" / pair.SUMMARY).read_text())
     assert {key: value for key, value in written.items() if key != "problems"} == json.loads(
         json.dumps(to_json(summary))
     )
-    assert summary.videos == 36 and sum(summary.videos_left_out.values()) == 2
+    assert summary.videos == 36 and sum(summary.videos_left_out.values()) == 3
     problems = written["problems"]
+    assert "no whole Parquet file" in problems[some[3].stem]
     assert "no AIST++ name" in problems["holiday"]
     assert [r for v, r in problems.items() if "mBR9" in v] == ["its sequence is in none of the dataset's splits"]
 

@@ -1,0 +1,198 @@
+"""Files by local path or by URI (`s3://bucket/folder`, `gs://…`, any other that pyarrow or fsspec knows): found, read, written.
+
+Whatever reads or writes videos, observations and refined poses goes through here, so that all of it may lie in an object
+store. Credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …) or from the URI's query
+(`s3://bucket/folder?endpoint_override=…`).
+"""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+from pyarrow import fs
+
+from refiner.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that was found."""
+
+    where: str  # absolute path, or URI
+    size: int  # bytes
+
+    @property
+    def name(self) -> str:
+        """Without folders and suffix."""
+        return stem(self.where)
+
+
+def is_uri(where: str | Path) -> bool:
+    return "://" in str(where)
+
+
+def absolute(where: str | Path) -> str:
+    """A path made absolute; a URI as it is."""
+    return str(where) if is_uri(where) else os.path.abspath(where)
+
+
+def local_folder(where: str | Path, option: str) -> Path:
+    """An absolute path, where only a local one will do.
+
+    Raises:
+        UserError: it is a URI, of which a folder called `s3:` would be made.
+    """
+    if is_uri(where):
+        raise UserError(f"{option} {where} is a URI, but must be a folder of this machine (or one mounted here)")
+    return Path(where).absolute()
+
+
+def join(folder: str | Path, *names: str) -> str:
+    """The path or URI of something in a folder. `names` are plain: what a URI must escape is escaped here."""
+    if not is_uri(folder):
+        return os.path.join(folder, *names)
+    address, mark, query = str(folder).partition("?")
+    return "/".join([address.rstrip("/"), *map(quote, names)]) + mark + query
+
+
+def stem(where: str | Path) -> str:
+    """A file's name without folders and suffix."""
+    return PurePosixPath(resolve(where)[1]).stem if is_uri(where) else Path(where).stem
+
+
+def resolve(where: str | Path) -> tuple[fs.FileSystem, str]:
+    """The filesystem on which a path or URI lies, and its path there.
+
+    Raises:
+        UserError: it is no URI that pyarrow or fsspec understands.
+    """
+    if not is_uri(where):
+        return _LOCAL, os.path.abspath(where)
+    address, mark, query = str(where).partition("?")
+    folder, _, name = address.rpartition("/")
+    if folder.endswith((":/", ":")):  # a bucket
+        return _filesystem(str(where))
+    filesystem, path = _filesystem(folder + mark + query)
+    return filesystem, f"{path.rstrip('/')}/{unquote(name)}"
+
+
+_LOCAL = fs.LocalFileSystem()
+
+
+@lru_cache(maxsize=64)
+def _filesystem(folder: str) -> tuple[fs.FileSystem, str]:
+    """Of a folder's URI. Kept, for each new one opens new connections and may ask the store for its region first."""
+    try:
+        return fs.FileSystem.from_uri(folder)
+    except pa.ArrowInvalid as error:
+        reason: Exception = error
+    try:
+        from fsspec.core import url_to_fs
+
+        filesystem, path = url_to_fs(folder)
+        return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
+    except (ValueError, ImportError) as error:
+        raise UserError(
+            f"{folder} is no place for files ({reason}; {error}): give a path, or a URI like s3://bucket/folder"
+        ) from None
+
+
+def find(folder: str | Path, suffixes: Collection[str], *, below: bool = False) -> list[File]:
+    """The files of a folder with one of these suffixes (lower case, with the dot), sorted; none where there is no folder.
+
+    Args:
+        folder: path or URI.
+        suffixes: of the files.
+        below: of its subfolders, too.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    filesystem, root = resolve(folder)
+    if isinstance(filesystem, fs.LocalFileSystem):  # pyarrow would follow a link that leads in circles
+        paths = sorted(Path(root).rglob("*") if below else Path(root).glob("*"))
+        return [File(str(p), p.stat().st_size) for p in paths if p.suffix.lower() in suffixes and p.is_file()]
+    try:
+        infos = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=below))
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be listed ({error}): check its name, the credentials and the endpoint"
+        ) from None
+    length = len(root.rstrip("/")) + 1
+    return sorted(
+        (
+            File(join(folder, *info.path[length:].split("/")), info.size)
+            for info in infos
+            if info.type == fs.FileType.File and PurePosixPath(info.path).suffix.lower() in suffixes
+        ),
+        key=lambda file: file.where,
+    )
+
+
+def info(where: str | Path) -> fs.FileInfo:
+    """Type and size of what is there."""
+    filesystem, path = resolve(where)
+    return filesystem.get_file_info(path)
+
+
+@contextmanager
+def written_whole(where: str | Path) -> Iterator[Path]:
+    """A local file to write, which takes its place at `where` when all went well: a killed writer leaves nothing there."""
+    filesystem, path = resolve(where)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # a name of its own for each writer, so that two runs at once do not write into each other's file
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            yield part
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder, "part")
+        yield part
+        fs.copy_files(
+            str(part), path, source_filesystem=_LOCAL, destination_filesystem=filesystem
+        )  # there when it is whole
+
+
+@contextmanager
+def fetched(where: str | Path) -> Iterator[Path]:
+    """The file as a local one of the same name: itself, or a copy that is deleted at the end.
+
+    Raises:
+        UserError: it is not there any more.
+    """
+    filesystem, path = resolve(where)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, PurePosixPath(path).name)
+        try:
+            fs.copy_files(path, str(copy), source_filesystem=filesystem, destination_filesystem=_LOCAL)
+        except FileNotFoundError:
+            raise UserError(f"{where} is missing") from None
+        yield copy
+
+
+def write_text(where: str | Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with written_whole(where) as part:
+        part.write_text(text)
+
+
+def delete(where: str | Path) -> None:
+    """Deletes a file, if it is there."""
+    filesystem, path = resolve(where)
+    with suppress(FileNotFoundError):
+        filesystem.delete_file(path)
