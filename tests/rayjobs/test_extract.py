@@ -97,7 +97,7 @@ def test_poison_costs_itself_alone_within_bounded_attempts(connected, tmp_path):
 
 def test_a_run_that_goes_wrong_as_a_whole_ends(connected, tmp_path):
     for i in range(6):
-        film(tmp_path / "videos" / f"raise{i}.mp4")
+        film(tmp_path / "videos" / f"raise_late{i}.mp4")
     with pytest.raises(UserError, match=r"more than --max-failures.*the filter graph is broken"):
         extract.run(options(tmp_path, observe="poison:observe", actors=1, max_failures=2))
     assert len(list((tmp_path / "out/failures").iterdir())) < 6
