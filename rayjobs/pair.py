@@ -3,10 +3,13 @@
     python -m rayjobs.pair --observations data/observations --dataset data/aistpp --out data/pairs
 
 Frames are matched by timestamp and brought into the virtual camera frame. What is left out is counted by reason in
-summary.json. The folder --out is replaced as a whole, when everything in it is ready.
+summary.json; plots.png shows MediaPipe's error by joint, azimuth and visibility, and who was filmed by which camera. The
+folder --out is replaced as a whole, when everything in it is ready.
 """
 
+import functools
 import json
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,10 +23,11 @@ import pyarrow as pa
 from rayjobs.launch import cores, launch, log, to_json
 from rayjobs.progress import Progress
 from rayjobs.storage import replaced_folder
-from refiner import UserError, aistpp, files, records
+from refiner import UserError, aistpp, files, records, visualize
+from refiner.pair_profile import PairProfile
 from refiner.pairing import disjoint_splits, official_splits, pair_sequence
 
-SUMMARY = "summary.json"
+SUMMARY, PLOTS = "summary.json", "plots.png"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +37,7 @@ class Options:
     dataset: str
     """Root of the dataset: the folder that holds annotations/."""
     out: str
-    """Folder of the pairs: split=train, split=val, split=test, and summary.json."""
+    """Folder of the pairs: split=train, split=val, split=test, summary.json and plots.png."""
     split_by: Literal["official", "choreography"] = "official"
     """official: as the dataset's authors split it. choreography: no dancer and no choreography in two splits."""
 
@@ -70,6 +74,7 @@ def run(options: Options) -> Summary:
         for result in results:
             problems |= result["problems"]
         summary = summarise(results, problems, len(videos), estimator, options.split_by)
+        visualize.pairs_page(functools.reduce(operator.add, (r["profile"] for r in results if r["pairs"])), out / PLOTS)
         (out / SUMMARY).write_text(json.dumps(to_json(summary) | {"problems": problems}, indent=1))
     return summary
 
@@ -148,6 +153,7 @@ def pair_one(row: dict[str, Any], dataset: aistpp.Dataset, out: Path) -> dict[st
             "pairs": len(pairs),
             "depth_error_m": float(np.abs(pairs.corrupted - pairs.ground_truth)[..., 2].mean(dtype=np.float64)),
             "digest": records.content_digest(pairs, split),
+            "profile": PairProfile.of(pairs),
         }
     return result
 

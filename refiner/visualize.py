@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from refiner import geometry, metrics
+from refiner.pair_profile import VISIBILITY_EDGES, PairProfile
 from refiner.records import Pairs
 from refiner.skeleton import DRAWN, JOINTS, root_centred
 
@@ -138,9 +139,7 @@ def depth_by_view_angle(methods: Mapping[str, np.ndarray], pairs: Pairs, path: s
 
 def depth_by_joint(methods: Mapping[str, np.ndarray], pairs: Pairs, path: str | Path) -> Path:
     """Mean |Δz| of each joint, left and right together, as bars."""
-    groups: dict[str, list[int]] = {}
-    for j, joint in enumerate(JOINTS):
-        groups.setdefault(joint.split("_")[-1], []).append(j)
+    groups = _sides_together()
     with _figure(path, (7.5, 4)) as (figure, axes):
         width = 0.8 / len(methods)
         for i, (name, poses) in enumerate(methods.items()):
@@ -154,6 +153,74 @@ def depth_by_joint(methods: Mapping[str, np.ndarray], pairs: Pairs, path: str | 
         axes.legend(loc="upper left")
         figure.tight_layout()
     return Path(path)
+
+
+def _sides_together() -> dict[str, list[int]]:
+    """Indices of the joints by name, left and right under one."""
+    groups: dict[str, list[int]] = {}
+    for j, joint in enumerate(JOINTS):
+        groups.setdefault(joint.split("_")[-1], []).append(j)
+    return groups
+
+
+def pairs_page(profile: PairProfile, path: str | Path) -> Path:
+    """What a set of pairs is like: MediaPipe's depth error by joint, by the way the body faces and by visibility; coverage."""
+    colour = COLOURS["mediapipe"]
+    with _figure(path, (13, 8.5), rows=2, columns=2) as (figure, ((joints, facing), (visible, covered))):
+        error = profile.joint / max(profile.pairs, 1) * metrics.CM
+        groups = _sides_together()
+        joints.bar(np.arange(len(groups)), [error[members].mean() for members in groups.values()], 0.7, color=colour)
+        joints.set_xticks(np.arange(len(groups)), list(groups), fontsize=9)
+        joints.tick_params(axis="x", length=0)
+        joints.set(title=f"Depth error by joint ({error.mean():.1f} cm in all)", ylabel="mean |Δz|, cm")
+
+        middles = (metrics.AZIMUTH_EDGES[1:] + metrics.AZIMUTH_EDGES[:-1]) / 2
+        _bars_with_share(facing, middles, np.diff(metrics.AZIMUTH_EDGES), profile.azimuth, "share of pairs")
+        facing.set(
+            title="Depth error by the way the body faces",
+            ylabel="mean |Δz|, cm",
+            xlim=(-180, 180),
+            xticks=(-180, -90, 0, 90, 180),
+        )
+        facing.set_xticklabels(["away", "to image left", "to the camera", "to image right", "away"])
+
+        middles = (VISIBILITY_EDGES[1:] + VISIBILITY_EDGES[:-1]) / 2
+        _bars_with_share(visible, middles, np.diff(VISIBILITY_EDGES), profile.visibility, "share of joints")
+        visible.set(
+            title="Depth error by visibility",
+            xlim=(0, 1),
+            xlabel="visibility that MediaPipe states",
+            ylabel="mean |Δz|, cm",
+        )
+
+        dancers, cameras = (sorted({key[i] for key in profile.coverage}) for i in (0, 1))
+        counts = np.array([[profile.coverage[dancer, camera] for dancer in dancers] for camera in cameras])
+        picture = covered.imshow(np.ma.masked_equal(counts, 0), aspect="auto", cmap="Blues", vmin=0)
+        covered.set_yticks(np.arange(len(cameras)), cameras)
+        every = slice(None, None, 1 + len(dancers) // 32)  # names that would overlap are left out
+        covered.set_xticks(np.arange(len(dancers))[every], dancers[every], rotation=90 if len(dancers) > 12 else 0)
+        covered.tick_params(length=0)
+        covered.grid(False)
+        covered.set(title=f"Coverage: {profile.pairs:,} pairs by dancer and camera")
+        figure.colorbar(picture, ax=covered, pad=0.02).outline.set_visible(False)
+        figure.tight_layout(h_pad=2.5, w_pad=2.5)
+    return Path(path)
+
+
+def _bars_with_share(axes: "Axes", middles: np.ndarray, widths: np.ndarray, sums: np.ndarray, share: str) -> None:
+    """Mean |Δz| in cm as bars, and behind them, on a scale of their own, how the values are spread; `sums` (bins, 2)."""
+    total, number = sums.T
+    spread = axes.twinx()
+    spread.bar(middles, number / max(number.sum(), 1), widths, color=COLOURS["truth"], alpha=0.1)
+    spread.set(ylim=(0, 1), yticks=(0, 0.5, 1), ylabel=share)
+    spread.set_yticklabels(["0", "50 %", "100 %"])
+    spread.grid(False)
+    known = number > 0
+    axes.bar(
+        middles[known], total[known] / number[known] * metrics.CM, 0.55 * widths[known], color=COLOURS["mediapipe"]
+    )
+    axes.set_zorder(spread.get_zorder() + 1)
+    axes.patch.set_visible(False)
 
 
 def reliability_diagram(confidence: np.ndarray, within: np.ndarray, path: str | Path) -> Path:
@@ -282,8 +349,8 @@ def _camera_of(pose: np.ndarray, image_points: np.ndarray) -> Callable[[np.ndarr
 class _figure:
     """A figure in this project's style, written to `path` at the end; free of pyplot's global state."""
 
-    def __init__(self, path: str | Path, size: tuple[float, float], columns: int = 1) -> None:
-        self._path, self._size, self._columns = Path(path), size, columns
+    def __init__(self, path: str | Path, size: tuple[float, float], rows: int = 1, columns: int = 1) -> None:
+        self._path, self._size, self._grid = Path(path), size, (rows, columns)
 
     def __enter__(self) -> "tuple[Figure, Axes | np.ndarray]":
         import matplotlib
@@ -294,7 +361,7 @@ class _figure:
         self._style.__enter__()
         self._figure = Figure(figsize=self._size, dpi=DPI)
         FigureCanvasAgg(self._figure)
-        return self._figure, self._figure.subplots(1, self._columns)
+        return self._figure, self._figure.subplots(*self._grid)
 
     def __exit__(self, kind: object, value: object, trace: object) -> None:
         try:

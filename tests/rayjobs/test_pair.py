@@ -49,6 +49,7 @@ def test_rendered_dancers_are_paired_with_their_exact_truth(studio_dataset, opti
         expected = to_virtual_camera(studio_dataset.cameras(one.sequence[0])["c04"].to_camera(truth))
         assert np.allclose(one.ground_truth, expected, atol=1e-5)
     assert json.loads((tmp_path / "pairs" / pair.SUMMARY).read_text())["fingerprint"] == summary.fingerprint
+    assert (tmp_path / "pairs" / pair.PLOTS).read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_same_again_gives_the_same_and_another_split_leaves_nothing_of_the_first(options, tmp_path):
