@@ -24,9 +24,11 @@ TOLERANCE_US = 0.5e6 / aistpp.FPS
 MAX_BEYOND_END = 0.1
 # What tells a wrong camera setting, sequence or person from MediaPipe's own errors: the distance between its image points
 # and the projected truth, in heights of the person, median over a video; and the angle between the two bodies, mean over
-# a video. Cameras stand 45° apart.
+# a video. Cameras stand 45° apart. In a short clip a single pose that MediaPipe misjudges looks like a wrong setting, so the
+# angle counts in clips of some length only.
 MAX_DISTANCE = 0.2
 MAX_TURN = 30.0
+TURN_JUDGED_S = 1.5
 
 # Why frames or videos are left out; the keys of the summary.
 NOBODY_DETECTED = "nobody detected"
@@ -88,7 +90,8 @@ def pair_video(observations: dict[str, np.ndarray], name: aistpp.Name, truth: np
     corrupted = root_centred(to_coco(observations["world"][kept])).astype(np.float32)
     ground_truth = to_virtual_camera(camera.to_camera(target)).astype(np.float32)
     azimuths = azimuth(corrupted)  # of what is observed, as when serving: the truth is not known then
-    _check_agreement(image, camera.project(target) * scale, azimuths - azimuth(ground_truth))
+    seconds = float(np.ptp(timestamps[kept])) * 1e-6
+    _check_agreement(image, camera.project(target) * scale, azimuths - azimuth(ground_truth), seconds)
     paired.pairs = Pairs(
         sequence=np.full(len(target), name.sequence, dtype=object),
         camera=np.full(len(target), name.camera, dtype=object),
@@ -104,14 +107,15 @@ def pair_video(observations: dict[str, np.ndarray], name: aistpp.Name, truth: np
     return paired
 
 
-def _check_agreement(image: np.ndarray, projected: np.ndarray, turn: np.ndarray) -> None:
-    """(F, 17, 2) pixels, what MediaPipe saw and where the truth should be seen; (F,) degrees between the two bodies."""
+def _check_agreement(image: np.ndarray, projected: np.ndarray, turn: np.ndarray, seconds: float) -> None:
+    """(F, 17, 2) pixels, what MediaPipe saw and where the truth should be seen; (F,) degrees between the two bodies; how
+    long the clip is."""
     height = np.ptp(projected[..., 1], axis=1)  # (F,)
     distance = np.median(np.linalg.norm(image - projected, axis=-1).mean(axis=1) / np.maximum(height, 1))
     if not distance <= MAX_DISTANCE:  # NaN, too: the truth lies behind the camera
         found = f"{distance:.2f} body heights away from"
     # of the doubled angle, so that frames in which MediaPipe takes a back for a front, which are its own errors, agree
-    elif abs(mean := np.degrees(np.angle(np.exp(2j * np.radians(turn)).mean())) / 2) > MAX_TURN:
+    elif seconds >= TURN_JUDGED_S and abs(mean := np.degrees(np.angle(np.exp(2j * np.radians(turn)).mean())) / 2) > MAX_TURN:
         found = f"turned by {abs(mean):.0f}° against"
     else:
         return

@@ -107,6 +107,18 @@ def test_frames_are_matched_by_time_whatever_the_frame_rate(dataset, fps):
     assert len(pairs) == frames and np.abs(pairs.corrupted - pairs.ground_truth).max() < 1e-5
 
 
+def test_a_body_turned_against_its_truth_counts_in_clips_long_enough_to_judge_by(dataset):
+    def seen_as_if_turned(frames: int) -> dict[str, np.ndarray]:
+        seen = observed(1, frames=frames)
+        seen["world"] = seen["world"] @ rotation_matrix(np.array([0, np.radians(45), 0])).T
+        return seen
+
+    judged = int(pairing.TURN_JUDGED_S * aistpp.FPS)
+    with pytest.raises(UserError, match="turned by 45° against"):
+        pair(seen_as_if_turned(judged + 2), dataset)
+    assert len(pair(seen_as_if_turned(judged - 2), dataset).pairs) == judged - 2
+
+
 def test_what_cannot_be_paired_is_counted_under_its_reason(dataset):
     seen = observed(1, frames=FRAMES + 4)  # four frames longer than its annotation
     seen["detected"][10:13] = False
