@@ -93,6 +93,10 @@ def _filesystem(folder: str) -> tuple[fs.FileSystem, str]:
         return fs.FileSystem.from_uri(folder)
     except pa.ArrowInvalid as error:
         reason: Exception = error
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be reached ({error}): check its name, the credentials and the endpoint"
+        ) from None
     try:
         from fsspec.core import url_to_fs
 

@@ -115,7 +115,10 @@ def _check_agreement(image: np.ndarray, projected: np.ndarray, turn: np.ndarray,
     if not distance <= MAX_DISTANCE:  # NaN, too: the truth lies behind the camera
         found = f"{distance:.2f} body heights away from"
     # of the doubled angle, so that frames in which MediaPipe takes a back for a front, which are its own errors, agree
-    elif seconds >= TURN_JUDGED_S and abs(mean := np.degrees(np.angle(np.exp(2j * np.radians(turn)).mean())) / 2) > MAX_TURN:
+    elif (
+        seconds >= TURN_JUDGED_S
+        and abs(mean := np.degrees(np.angle(np.exp(2j * np.radians(turn)).mean())) / 2) > MAX_TURN
+    ):
         found = f"turned by {abs(mean):.0f}° against"
     else:
         return

@@ -115,6 +115,8 @@ def test_a_store_is_listed_by_folder_glob_and_name(store, server, tmp_path, monk
         list_videos(f"{store}/nothing")
     with pytest.raises(UserError, match="no videos found in s3://another/clips"):
         list_videos("s3://another/clips")
+    with pytest.raises(UserError, match=r"s3://archive/clips\?.* cannot be read .*connect"):
+        list_videos(f"{store}/clips?endpoint_override=127.0.0.1:1&scheme=http")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     there = f"?endpoint_override={server.replace('://', '%3A%2F%2F').replace(':', '%3A')}"
     (found,) = list_videos(f"{store}/clips/below{there}")
