@@ -108,6 +108,8 @@ def run(options: Options) -> Summary | Estimate:
     failures = {r["video"]: r["error"] for r in results if r["error"]}
     for video, reason in failures.items():
         log(f"failed: {video}: {reason}")
+    if len(failures) == len(videos):
+        raise UserError(f"none of the {len(videos)} videos could be observed; every reason is in {files.join(out, FAILURES)}")
     return Summary(
         videos=len(videos),
         done_before=done,
