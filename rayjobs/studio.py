@@ -15,6 +15,7 @@ import ray
 
 from rayjobs.launch import cluster_cores, launch, log, ray_session
 from rayjobs.progress import Progress
+from refiner import files
 from refiner.aistpp import CAMERAS, SPLITS
 from refiner.studio.dataset import Spec, Take, is_whole, prepare, setting_files
 
@@ -60,7 +61,7 @@ class Summary:
 
 def run(options: Options) -> Summary:
     start = time.monotonic()
-    root = Path(options.out).absolute()
+    root = files.local_folder(options.out, "--out")
     if options.settings is not None:
         setting_files(options.settings)
     spec = Spec(
