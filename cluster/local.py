@@ -161,7 +161,8 @@ class Cluster:
                 if all(state.get("status") == "RUNNING" for state in states.values()):
                     return f"http://{HOST}:{options['port']}"
                 for name, state in states.items():
-                    if state.get("status") in ("DEPLOY_FAILED", "UNHEALTHY") or time.monotonic() > deadline:
+                    # UNHEALTHY passes: a replica that died in mid-deployment is replaced
+                    if state.get("status") == "DEPLOY_FAILED" or time.monotonic() > deadline:
                         raise UserError(f"the application '{name}' of {config} does not come up: {_failure(state)}")
                 time.sleep(0.25)
 
@@ -394,7 +395,9 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
                     del waiting[name]
         if waiting and (holder.poll() is not None or time.monotonic() > deadline):
             why = "ended at once" if holder.poll() is not None else f"is not healthy after {START_DEADLINE_S} s"
-            name = next(iter(waiting))
+            # when one ends, the supervisor ends the other, too: its log says which was the first
+            first = supervisor.ended_by_itself(logs["supervisor"].read_text(errors="replace"))
+            name = next((name for name in first if name in logs), next(iter(waiting)))
             tail = "\n".join(logs[name].read_text(errors="replace").splitlines()[-15:])
             raise UserError(f"{name} {why}; the end of {logs[name]} reads:\n{tail}")
         time.sleep(0.1)

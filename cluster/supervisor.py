@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+ENDED = " ended by itself"
 GRACE_S = 8  # Ray's head takes 1-2 s to end its own processes; what is left after this is killed
 
 
@@ -90,6 +91,11 @@ def start(argv: list[str], env: dict[str, str], log: str) -> int:
     return process.pid
 
 
+def ended_by_itself(text: str) -> list[str]:
+    """Names of the servers that ended first, from a supervisor's log."""
+    return [name for line in text.splitlines() if line.endswith(ENDED) for name in line.removesuffix(ENDED).split(", ")]
+
+
 def main() -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     spec = json.loads(sys.stdin.buffer.raw.readline())
@@ -108,7 +114,7 @@ def main() -> int:
                 selector.unregister(sys.stdin.buffer.raw)
             if ended := [servers[process] for process in reap() if process in servers]:
                 # half a cluster serves nobody, so the rest ends too, and that is seen at once
-                print(f"{', '.join(ended)} ended by itself", file=sys.stderr)
+                print(f"{', '.join(ended)}{ENDED}", file=sys.stderr)
                 status = 1
                 break
     finally:

@@ -171,7 +171,7 @@ def _rgb(convert: VideoReformatter, picture: av.VideoFrame) -> np.ndarray:
     FFmpeg pads rows to its alignment and PyAV hands the padding out as strides for many widths (1080, 1768, …).
     MediaPipe ignores strides and would see garbage, so the copy to contiguous rows is not optional.
     """
-    array = convert.reformat(picture, format="rgb24").to_ndarray()
+    array = convert.reformat(picture, format="rgb24", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(array, _quarter_turns(picture)))
 
 
@@ -219,7 +219,11 @@ class VideoWriter:
             )
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
         picture = self._convert.reformat(
-            picture, format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            picture,
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,  # as many slices as there are cores would be converted apart, and not always to the same bytes
         )
         picture.pts, picture.time_base = self._written, 1 / self._stream.codec_context.framerate
         self._container.mux(self._stream.encode(picture))
