@@ -149,15 +149,17 @@ def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, tmp_path)
     quick = tmp_path / "quick.yaml"
     quick.write_text(yaml.safe_dump(config))
     cluster.deploy(quick)
-    assert len(replicas(cluster.token_path)) == 1
+    wait_for(lambda: len(replicas(cluster.token_path)) == 1, 90)  # those of the test before may still be leaving
+    connections = 16
     body = codec.encode_json_request(codec.RefineRequest(poses=standing_poses(8)))
     with ThreadPoolExecutor(1) as pool:
-        load = closed_loop(f"{endpoint}/v1/refine", body, codec.JSON, connections=16, seconds=25)
+        load = closed_loop(f"{endpoint}/v1/refine", body, codec.JSON, connections=connections, seconds=25)
         result = pool.submit(asyncio.run, load)
         wait_for(lambda: len(replicas(cluster.token_path)) == 2, 60)
     statuses = result.result().statuses
-    # HAProxy may close a kept-alive connection when it learns of a replica; a client that retries does not notice
-    assert set(statuses) <= {200, 0} and statuses[0] <= 3 < 100 < statuses[200]
+    # HAProxy is reloaded when it learns of the replica, and closes each kept-alive connection at most once then; a client
+    # that retries does not notice
+    assert set(statuses) <= {200, 0} and statuses[0] <= connections < 1000 < statuses[200]
     wait_for(lambda: len(replicas(cluster.token_path)) == 1, 90)
     cluster.deploy(CHECKOUT / "serve/config.yaml")
 
