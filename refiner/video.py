@@ -181,7 +181,7 @@ class VideoWriter:
         with VideoWriter("clip.mp4", size=(1280, 720), fps=60) as video:
             video.write(rgb)  # (720, 1280, 3) uint8
 
-    The same pictures give the same bytes on any number of cores.
+    The same pictures give the same pictures to the eye; x264's bytes were seen to differ now and then.
     """
 
     def __init__(
