@@ -52,7 +52,7 @@ _SMPL_HEIGHT = 1.72  # metres, of the template
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spec:
-    """What a rendered dataset is made from: the same spec gives the same bytes."""
+    """What a rendered dataset is made from: the same spec gives the same pictures and annotations."""
 
     sequences: int
     seconds: float
