@@ -36,6 +36,9 @@ class Options:
     """Frame rate of the videos. The annotations are at exactly 60 Hz in any case."""
     seed: int = 0
     """What everything is drawn from."""
+    cameras: int = 9
+    """How many of the nine cameras film each sequence, drawn anew for each. For training, more sequences filmed by fewer
+    cameras teach more than the same number of frames of fewer sequences."""
     size: tuple[int, int] = (1280, 720)
     """Width and height of the videos in pixels."""
     motions: str | None = None
@@ -70,6 +73,7 @@ def run(options: Options) -> Summary:
         fps=options.fps,
         seed=options.seed,
         size=options.size,
+        cameras=options.cameras,
         settings=None if options.settings is None else str(Path(options.settings).absolute()),
         motions=None if options.motions is None else str(Path(options.motions).absolute()),
         real_share=options.real_share if options.motions else 0.0,
@@ -89,7 +93,7 @@ def run(options: Options) -> Summary:
     return Summary(
         dataset=str(root),
         sequences={split: sum(take.split == split for take in takes) for split in SPLITS},
-        videos=len(takes) * len(CAMERAS),
+        videos=sum(len(take.filming) for take in takes),
         rendered=videos,
         frames=frames,
         seconds=round(time.monotonic() - start, 1),

@@ -39,7 +39,7 @@ from refiner.studio.rig import forward_kinematics
 from refiner.studio.room import Room
 from refiner.video import VideoWriter
 
-VERSION = 2  # raise it when the same options render something else than before
+VERSION = 3  # raise it when the same options render something else than before
 MANIFEST = "studio.json"
 # The split of each ten sequences in turn: the smallest datasets have all three, larger ones 70/10/20 %.
 _PATTERN = ("train", "test", "val", "train", "train", "train", "test", "train", "train", "train")
@@ -62,6 +62,7 @@ class Spec:
     settings: str | None = None  # folder of real camera settings
     motions: str | None = None  # folder in AIST++'s layout whose keypoints3d drive dancers
     real_share: float = 0.0  # share of the sequences that they drive
+    cameras: int = len(CAMERAS)  # that film each sequence, drawn from the nine
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
@@ -78,6 +79,8 @@ class Spec:
             raise UserError(
                 "real motion was asked for without saying where it is: name an AIST++ folder with --motions"
             )
+        if not 1 <= self.cameras <= len(CAMERAS):
+            raise UserError(f"{self.cameras} cameras: AIST++ has nine, give 1 to 9")
         if self.seed < 0:
             raise UserError(f"the seed is {self.seed}: give a whole number from 0 on")
 
@@ -94,7 +97,7 @@ class Spec:
 
 def _seed(spec: Spec, what: str, number: int) -> int:
     """A seed of its own for each thing that is drawn."""
-    kind = ("dancer", "choreography", "performance", "room", "cameras", "source").index(what)
+    kind = ("dancer", "choreography", "performance", "room", "cameras", "source", "filming").index(what)
     return int(np.random.SeedSequence([spec.seed, kind, number]).generate_state(1)[0])
 
 
@@ -166,6 +169,12 @@ class Take:
     def cameras(self) -> dict[str, Camera]:
         return self._setting[1]
 
+    @property
+    def filming(self) -> list[str]:
+        """Names of the cameras that film this sequence. Annotations are of all nine."""
+        rng = np.random.default_rng(_seed(self.spec, "filming", self.number))
+        return sorted(rng.permutation(CAMERAS)[: self.spec.cameras].tolist())
+
     @cached_property
     def room(self) -> Room:
         return Room.draw(np.random.default_rng(_seed(self.spec, "room", self.number)), FLOOR, self.cameras)
@@ -185,7 +194,7 @@ class Take:
 
     def missing(self, root: Path) -> list[str]:
         """Cameras whose video is not there. A video appears under its name when it is whole."""
-        return [camera for camera in CAMERAS if not self.video(root, camera).exists()]
+        return [camera for camera in self.filming if not self.video(root, camera).exists()]
 
     def write_annotations(self, root: Path) -> None:
         """keypoints3d, keypoints2d and motions, as AIST++ has them."""
@@ -356,7 +365,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def is_whole(root: Path, take: Take) -> bool:
-    """Whether a sequence has its annotations and all nine videos."""
+    """Whether a sequence has its annotations and all its videos."""
     file = f"{take.name}.pkl"
     return not take.missing(root) and all(
         (Dataset(root).annotations / kind / file).exists() for kind in ("keypoints3d", "keypoints2d", "motions")
