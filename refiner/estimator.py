@@ -12,12 +12,9 @@ import functools
 import hashlib
 import io
 import os
-import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
-import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,8 +27,8 @@ import numpy as np
 from refiner.errors import UserError
 from refiner.skeleton import NUM_LANDMARKS
 from refiner.video import Frame
+from refiner.wheels import Unavailable, cache_folder, check_sha256, keep, read_wheel
 
-CACHE_VARIABLE = "POSE_DEPTH_REFINER_CACHE"
 # Part of the cached file's name: raise it when what is done to the models changes.
 ASSET_VERSION = 1
 
@@ -50,10 +47,9 @@ _DOWNLOAD_TIMEOUT_S = 10  # to connect, and between two reads
 _WHEEL = "mediapipe==0.10.21"
 # One wheel whatever machine this is: the models in all of them are the same, and newer Pythons have none.
 _WHEEL_TAGS = (
-    "--only-binary=:all:", "--python-version=3.11", "--implementation=cp", "--abi=cp311",
+    "--python-version=3.11", "--implementation=cp", "--abi=cp311",
     "--platform=manylinux_2_28_x86_64",
 )  # fmt: skip
-_WHEEL_TIMEOUT_S = 600
 _DETECTOR, _LANDMARKS = "pose_detector.tflite", "pose_landmarks_detector.tflite"
 # Name in the bundle -> where it is in the wheel, its SHA-256, mean and standard deviation its input is normalised with.
 _PARTS = {
@@ -88,7 +84,7 @@ def model_path(model: str = "full", cache: str | Path | None = None) -> Path:
         if Path(model).is_file():
             return Path(model)
         raise UserError(f"there is no pose model '{model}': give {', '.join(MODELS)} or the path of a .task file")
-    path = Path(cache or _cache_folder()) / f"pose_landmarker_{model}-{ASSET_VERSION}.task"
+    path = Path(cache or cache_folder()) / f"pose_landmarker_{model}-{ASSET_VERSION}.task"
     if path.is_file():
         return path
     tried = []
@@ -99,32 +95,15 @@ def model_path(model: str = "full", cache: str | Path | None = None) -> Path:
         try:
             bundle = source()
             break
-        except _Unavailable as error:
+        except Unavailable as error:
             tried.append(str(error))
     else:
         raise UserError(
             f"no pose model '{model}': {'; '.join(tried)}. Connect this machine once, or fetch "
             f"{_OFFICIAL_URL.format(model=model)} elsewhere and name the file with --model"
         )
-    # written under a name of its own, then renamed: whoever comes second replaces it by the very same bytes
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        part.write_bytes(bundle)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    keep(path, bundle)
     return path
-
-
-def _cache_folder() -> Path:
-    if CACHE_VARIABLE in os.environ:
-        return Path(os.environ[CACHE_VARIABLE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pose-depth-refiner"
-
-
-class _Unavailable(Exception):
-    """A source has no model for us; the next one may."""
 
 
 def _official(model: str) -> bytes:
@@ -134,8 +113,8 @@ def _official(model: str) -> bytes:
         with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_S) as response:
             content = response.read()
     except (OSError, urllib.error.URLError) as error:
-        raise _Unavailable(f"{url} cannot be reached ({getattr(error, 'reason', error)})") from None
-    _check_sha256(content, _OFFICIAL_SHA256[model], url)
+        raise Unavailable(f"{url} cannot be reached ({getattr(error, 'reason', error)})") from None
+    check_sha256(content, _OFFICIAL_SHA256[model], url)
     with zipfile.ZipFile(io.BytesIO(content)) as bundle:
         parts = {name: bundle.read(name) for name in bundle.namelist()}
     parts[_LANDMARKS] = without_segmentation(parts[_LANDMARKS])
@@ -148,31 +127,15 @@ def assembled(*, segmentation: bool = False) -> bytes:
     Args:
         segmentation: keep the segmentation branch, as in stock MediaPipe; for tests and benchmarks to compare with.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check",
-                   *_WHEEL_TAGS, "--dest", folder, _WHEEL]  # fmt: skip
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_WHEEL_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise _Unavailable(f"'pip download {_WHEEL}' took over {_WHEEL_TIMEOUT_S} s") from None
-        wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no wheel")
-            raise _Unavailable(f"'pip download {_WHEEL}' failed ({last.strip()})")
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            content = {name: wheel.read(inside) for name, (inside, _, _) in _PARTS.items()}
+    paths = {inside: name for name, (inside, _, _) in _PARTS.items()}
+    found = read_wheel(_WHEEL, paths.__contains__, tags=_WHEEL_TAGS)
+    content = {paths[inside]: part for inside, part in found.items()}
     for name, (_, sha256, (mean, std)) in _PARTS.items():
-        _check_sha256(content[name], sha256, f"{name} in {_WHEEL}")
+        check_sha256(content[name], sha256, f"{name} in {_WHEEL}")
         content[name] = _with_normalisation(content[name], mean, std)
     if not segmentation:
         content[_LANDMARKS] = without_segmentation(content[_LANDMARKS])
     return _bundle(content)
-
-
-def _check_sha256(content: bytes, expected: str, what: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise _Unavailable(f"{what} is not the official file (SHA-256 {found[:12]}…, expected {expected[:12]}…)")
 
 
 def _bundle(parts: dict[str, bytes]) -> bytes:
