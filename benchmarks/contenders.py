@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from refiner.inference import DepthRefiner
-from refiner.onnx import OnnxRefiner, export
+from refiner.onnx import OnnxNetwork, export
 
 
 def load(checkpoint: str) -> DepthRefiner:
@@ -20,7 +20,7 @@ def load(checkpoint: str) -> DepthRefiner:
 
     torch.set_num_threads(1)
     refiner = DepthRefiner(checkpoint, device="cpu")
-    refiner.model = OnnxRefiner(refiner.model, export(checkpoint))
+    refiner.network = OnnxNetwork(export(checkpoint))
     return refiner
 
 

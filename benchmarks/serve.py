@@ -148,7 +148,7 @@ def main() -> None:
 
         refiner = DepthRefiner(checkpoint, device="cpu")
         eager = DepthRefiner(checkpoint, device="cpu")
-        refiner.model = onnx.OnnxRefiner(refiner.model, onnx.export(checkpoint))
+        refiner.network = onnx.OnnxNetwork(onnx.export(checkpoint))
         in_process, batches = [], {(name, n): [] for name in ("pytorch", "onnxruntime") for n in (1, CLIP)}
         for round_number in range(options.rounds):
             log(f"round {round_number + 1} of {options.rounds}")

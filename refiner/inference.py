@@ -6,6 +6,7 @@
 endpoint all come through here, so what a model sees in use is what it was trained on.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,15 +76,20 @@ def validate_poses(
                 f"visibility goes from {visibility.min():g} to {visibility.max():g}: it lies within 0 and 1"
             )
     poses, visibility = root_centred(to_coco(poses)), to_coco(visibility[..., None])[..., 0]
-    # the largest distance from the hips: a person's size, whatever the posture
-    reach = np.sqrt((poses * poses).sum(-1)).max(-1)  # (N,)
-    wrong = np.flatnonzero((reach < NEAREST_M) | (reach > FARTHEST_M))
-    if len(wrong):
+    size = reach(poses)
+    wrong = (size < NEAREST_M) | (size > FARTHEST_M)
+    if wrong.any():
+        first = int(wrong.argmax())
         raise UserError(
-            f"pose {wrong[0]} reaches {reach[wrong[0]]:.3g} from its hips, which no person does in metres: "
+            f"pose {first} reaches {size[first]:.3g} from its hips, which no person does in metres: "
             "send MediaPipe's world landmarks (metres, not pixels, centimetres or image coordinates)"
         )
     return poses, visibility
+
+
+def reach(poses: np.ndarray) -> np.ndarray:
+    """(N, 17, 3) root-centred -> (N,) distance from the hips to the farthest joint: a person's size, whatever the posture."""
+    return np.sqrt(np.einsum("njc,njc->nj", poses, poses).max(-1))
 
 
 def prepare(
@@ -120,13 +126,31 @@ def prepare(
     return Inputs(
         poses=torch.from_numpy(windows),
         visibility=torch.from_numpy(visibility[taps]),
-        azimuth=torch.from_numpy(geometry.azimuth(windows[:, config.centre]).astype(np.float32)),
-        image_points=torch.from_numpy(points.astype(np.float32)),
+        azimuth=torch.from_numpy(geometry.azimuth(windows[:, config.centre]).astype(np.float32, copy=False)),
+        image_points=torch.from_numpy(points.astype(np.float32, copy=False)),
     )
 
 
+class TorchNetwork:
+    """The network on PyTorch. `refiner.onnx.OnnxNetwork` is the same on ONNX Runtime."""
+
+    runtime = "pytorch"
+
+    def __init__(self, model: PoseAwareDepthRefiner, device: torch.device) -> None:
+        self._model, self._device = model, device
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        """B poses -> (B, 17, 3) m corrected, (B, 17) confidence."""
+        outputs = self._model(inputs.to(self._device))
+        return outputs.poses.cpu().numpy(), self._model.confidence(outputs.log_scale).cpu().numpy()
+
+
 class DepthRefiner:
-    """A trained refiner, ready to use. Safe to share between threads."""
+    """A trained refiner, ready to use. Safe to share between threads.
+
+    `network` is what computes: PyTorch, unless `refiner.onnx` puts something quicker in its place.
+    """
 
     def __init__(self, source: str | Path | None = None, *, device: str | torch.device | None = None) -> None:
         """
@@ -149,15 +173,20 @@ class DepthRefiner:
             folder = Path(source)
             self.name, self.version = folder.resolve().name, "0"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = load_checkpoint(folder).to(self.device)
+        self._use(load_checkpoint(folder).to(self.device))
 
     @classmethod
     def of(cls, model: PoseAwareDepthRefiner, name: str = "unsaved", version: str = "0") -> "DepthRefiner":
         """Wraps a network that is in memory already, on the device where it is."""
         self = cls.__new__(cls)
-        self.model, self.name, self.version = model.eval(), name, version
+        self.name, self.version = name, version
         self.device = next(model.parameters()).device
+        self._use(model.eval())
         return self
+
+    def _use(self, model: PoseAwareDepthRefiner) -> None:
+        self.model = model
+        self.network: Callable[[Inputs], tuple[np.ndarray, np.ndarray]] = TorchNetwork(model, self.device)
 
     def refine(
         self,
@@ -212,43 +241,43 @@ class DepthRefiner:
             ):
                 raise UserError(f"image_points have the shape {_shape(image_points)}: expected N×17×2 or N×33×2 pixels")
             image_points = geometry.crop_normalise(to_coco(image_points))
-        rows = np.arange(len(poses))
-        if sequence:
-            if not fps > 0:
-                raise UserError(f"fps is {fps:g}: a clip has a positive number of frames per second")
-            seconds = rows / fps if timestamps_us is None else np.asarray(timestamps_us) * 1e-6
-            if len(seconds) != len(rows) or (np.diff(seconds) <= 0).any():
-                raise UserError(f"timestamps_us must be {len(rows)} rising numbers, one for each pose")
-            return self._predict(poses, visibility, image_points, seconds, np.zeros(len(rows), dtype=np.int64))
-        return self._predict(poses, visibility, image_points, np.zeros(len(rows)), rows)
+        if not sequence:
+            return self._predict(poses, visibility, image_points)
+        if not fps > 0:
+            raise UserError(f"fps is {fps:g}: a clip has a positive number of frames per second")
+        count = len(poses)
+        seconds = np.arange(count) / fps if timestamps_us is None else np.asarray(timestamps_us) * 1e-6
+        if len(seconds) != count or (np.diff(seconds) <= 0).any():
+            raise UserError(f"timestamps_us must be {count} rising numbers, one for each pose")
+        return self._predict(poses, visibility, image_points, (seconds, np.zeros(count, dtype=np.int64)))
 
     def predict_pairs(self, pairs: Pairs) -> Refinement:
         """Corrects the observed poses of pairs, each clip as a sequence with its own time stamps."""
         poses, visibility = validate_poses(pairs.corrupted, pairs.visibility)
         clips = temporal.clip_ids(pairs.clip_starts(), len(pairs))
-        return self._predict(poses, visibility, pairs.image_points, pairs.timestamp_us * 1e-6, clips)
+        return self._predict(poses, visibility, pairs.image_points, (pairs.timestamp_us * 1e-6, clips))
 
-    @torch.inference_mode()
     def _predict(
         self,
         poses: np.ndarray,
         visibility: np.ndarray,
         image_points: np.ndarray | None,
-        seconds: np.ndarray,
-        clips: np.ndarray,
+        moments: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Refinement:
-        config = self.model.config
-        taps = temporal.tap_rows(seconds, clips, config.taps_s)
-        refined, confidence = np.empty_like(poses), np.empty_like(visibility)
-        azimuth = np.empty(len(poses), dtype=np.float32)
-        for start in range(0, len(poses), BATCH):
-            rows = slice(start, start + BATCH)
-            inputs = prepare(config, poses, visibility, taps, rows, image_points)
-            outputs = self.model(inputs.to(self.device))
-            refined[rows] = outputs.poses.cpu().numpy()
-            confidence[rows] = self.model.confidence(outputs.log_scale).cpu().numpy()
-            azimuth[rows] = inputs.azimuth.numpy()
-        refined = temporal.smooth(root_centred(refined), seconds, clips, config.smoothing_s)
+        """`moments` are the seconds and the clip's number of each pose; without them each pose stands for itself."""
+        config, count = self.model.config, len(poses)
+        if moments is None:  # a window that stands still
+            taps = np.arange(count)[:, None].repeat(len(config.taps_s), axis=1)
+        else:
+            taps = temporal.tap_rows(*moments, config.taps_s)
+        parts = []
+        for start in range(0, count, BATCH):
+            inputs = prepare(config, poses, visibility, taps, slice(start, start + BATCH), image_points)
+            parts.append((*self.network(inputs), inputs.azimuth.numpy()))
+        refined, confidence, azimuth = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        refined = root_centred(refined)
+        if moments is not None:
+            refined = temporal.smooth(refined, *moments, config.smoothing_s)
         return Refinement(
             poses=refined, confidence=confidence, view_angle=geometry.view_angle(azimuth), azimuth=azimuth
         )

@@ -2,7 +2,7 @@
 
 For 17 tokens of 64 numbers, starting PyTorch's operators takes longer than computing them. From about a hundred poses on
 the arithmetic rules and both are equally fast (docs/benchmarks.md). CPU only. Used by the endpoint, which puts the network
-made here in the place of `DepthRefiner.model`.
+made here in the place of `DepthRefiner.network`.
 """
 
 import os
@@ -11,22 +11,24 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from refiner.errors import UserError
-from refiner.model import Inputs, Outputs, PoseAwareDepthRefiner, load_checkpoint
+from refiner.model import Inputs, PoseAwareDepthRefiner, load_checkpoint
 
-FILE = "model.onnx"
+FILE = "network.onnx"
 
 
-class OnnxRefiner:
-    """Stands in for a `PoseAwareDepthRefiner` in inference. Safe to share between threads."""
+class OnnxNetwork:
+    """What `TorchNetwork` is on PyTorch. Safe to share between threads."""
 
-    def __init__(self, model: PoseAwareDepthRefiner, onnx: str | Path, threads: int = 1) -> None:
+    runtime = "onnxruntime"
+
+    def __init__(self, onnx: str | Path, threads: int = 1) -> None:
         """
         Args:
-            model: the network that `onnx` was exported from.
             onnx: the file that `export` wrote.
             threads: that one call may use.
         """
@@ -37,18 +39,16 @@ class OnnxRefiner:
         # a waiting thread that spins takes a core from the other replicas
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-        self._names = [
-            field.name for field in self._session.get_inputs()
-        ]  # the exporter drops inputs that nobody reads
-        self.config, self.confidence = model.config, model.confidence
+        # the exporter drops inputs that nobody reads
+        self._names = [field.name for field in self._session.get_inputs()]
 
-    def __call__(self, inputs: Inputs) -> Outputs:
-        feed = {name: getattr(inputs, name).numpy() for name in self._names}
-        return Outputs(*(torch.from_numpy(output) for output in self._session.run(None, feed)))
+    def __call__(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        """B poses -> (B, 17, 3) m corrected, (B, 17) confidence."""
+        return tuple(self._session.run(None, {name: getattr(inputs, name).numpy() for name in self._names}))
 
 
 def export(checkpoint: str | Path) -> Path:
-    """Writes model.onnx beside a checkpoint, in a child process: it takes seconds, which a serving process cannot spare.
+    """Writes network.onnx beside a checkpoint, in a child process: it takes seconds, which a serving process cannot spare.
 
     Returns:
         The file; one that is there already is left as it is.
@@ -71,7 +71,7 @@ def export(checkpoint: str | Path) -> Path:
 
 
 class _Forward(nn.Module):
-    """The network with plain tensors in and out, as the exporter wants it."""
+    """The network and its confidence with plain tensors in and out, as the exporter wants it."""
 
     def __init__(self, model: PoseAwareDepthRefiner) -> None:
         super().__init__()
@@ -80,7 +80,8 @@ class _Forward(nn.Module):
     def forward(
         self, poses: Tensor, visibility: Tensor, azimuth: Tensor, image_points: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return tuple(self.model(Inputs(poses, visibility, azimuth, image_points)))
+        outputs = self.model(Inputs(poses, visibility, azimuth, image_points))
+        return outputs.poses, self.model.confidence(outputs.log_scale)
 
 
 def _write(checkpoint: Path, path: Path) -> None:
@@ -102,7 +103,7 @@ def _write(checkpoint: Path, path: Path) -> None:
         dynamo=True,
         dynamic_shapes=({0: batch},) * 4,
         input_names=list(Inputs._fields),
-        output_names=["refined", "log_scale"],
+        output_names=["refined", "confidence"],
         external_data=False,
         verbose=False,
     )

@@ -23,7 +23,7 @@ import numpy as np
 
 from refiner import UserError, onnx, registry
 from refiner.inference import DepthRefiner, Refinement
-from refiner.onnx import OnnxRefiner
+from refiner.onnx import OnnxNetwork
 from refiner.skeleton import INDEX, NUM_JOINTS
 
 logger = logging.getLogger("ray.serve")
@@ -48,7 +48,7 @@ class Served:
 
     @property
     def runtime(self) -> Literal["onnxruntime", "pytorch"]:
-        return "onnxruntime" if isinstance(self.refiner.model, OnnxRefiner) else "pytorch"
+        return self.refiner.network.runtime
 
 
 class LiveModel:
@@ -178,7 +178,7 @@ def _quicken(refiner: DepthRefiner, folder: Path, threads: int) -> None:
     """Puts ONNX Runtime in PyTorch's place if it gives the same answers; a model that it cannot take stays with PyTorch."""
     trial = copy.copy(refiner)
     try:
-        trial.model = OnnxRefiner(refiner.model, onnx.export(folder), threads)
+        trial.network = OnnxNetwork(onnx.export(folder), threads)
         try_out(trial)
         poses = standing_poses(3)
         found, expected = trial.predict(poses, sequence=True), refiner.predict(poses, sequence=True)
@@ -188,7 +188,7 @@ def _quicken(refiner: DepthRefiner, folder: Path, threads: int) -> None:
     except Exception as error:
         logger.warning("version %s stays with PyTorch, which is slower: %s", refiner.version, error)
     else:
-        refiner.model = trial.model
+        refiner.network = trial.network
 
 
 def standing_poses(count: int) -> np.ndarray:
