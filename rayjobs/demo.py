@@ -116,7 +116,7 @@ def run(options: Options) -> Summary:
         methods = {name: m(held_out) for name, m in baselines.fit_all(records.read_pairs(pairs, "train")).items()}
         found = evaluation.evaluate(answer, methods, held_out)
         page = report.Report(
-            folder=out, dataset=dataset, observations=observations, pairs=held_out, answer=answer, methods=methods, found=found,
+            folder=out, dataset=dataset, observations=observations, pairs=held_out, answer=answer, found=found,
             model=evaluated["model"], history=trained["history"],
         )  # fmt: skip
         page.draw()

@@ -3,23 +3,23 @@
     python -m rayjobs.evaluate --pairs data/pairs
 
 The alias 'champion' moves to the candidate when it is better than the present champion on the same pairs and the interval
-of the difference (bootstrap over sequences) excludes zero; the first champion must beat MediaPipe so. Tables and plots go
-to MLflow, to the candidate's run.
+of the difference (bootstrap over sequences) excludes zero; the first champion must beat MediaPipe so. Tables and plots,
+also for each kind of motion alone, go to MLflow, to the candidate's run. Any number of pairs: files are reduced to sums by
+sequence where they are read, in this process or, if there are many, on the cluster.
 """
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
+from rayjobs.evaluate_worker import CHAMPION_METHOD, fit_baselines, measure_all
 from rayjobs.launch import launch, log, to_json
-from refiner import DepthRefiner, baselines, evaluation, metrics, plausibility, records, registry
-from refiner.evaluation import REFINED
-from refiner.records import Pairs
+from refiner import DepthRefiner, evaluation, files, plausibility, registry
+from refiner.evaluation import MEDIAPIPE, REFINED, Evaluation
 from refiner.registry import CANDIDATE, CHAMPION, NAME
+from refiner.tally import Tally
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +34,9 @@ class Options:
     """Move the alias 'champion' if the candidate wins."""
     out: str | None = None
     """Folder for evaluation.json, evaluation.md and the plots, beside MLflow."""
+    workers: int = 0
+    """Actors of a Ray Data job. 0: one per GPU, or as many as the cluster has cores; for fewer than 100,000 pairs none,
+    since this process is done before they have started."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +46,8 @@ class Summary:
     """Of `model`."""
     baselines: dict[str, float]
     """Mean |Δz|, cm, of the cheap alternatives."""
+    by_situation: dict[str, dict[str, float]]
+    """Mean |Δz|, cm, of every method for each kind of motion: sBM, sFM, sRM."""
     model: dict[str, str]
     """Name and version of the champion as it is now, or of the candidate where nothing was to be promoted."""
     promoted: bool
@@ -54,35 +59,46 @@ class Summary:
     confidence: dict[str, float]
     worse: list[str]
     """Joints and view angles in which refined is worse than MediaPipe."""
+    goals: dict[str, bool]
+    """What a refiner should reach, and whether this one does."""
     pairs: int
     sequences: int
 
 
 def run(options: Options) -> Summary:
     plausibility.check_splits(options.pairs)
-    pairs = _read(options.pairs, options.split)
+    registered = options.model.startswith("models:")
+    if not registered:
+        options = replace(options, model=files.absolute(options.model))
     candidate = DepthRefiner(options.model)
-    champion = _champion() if options.promote and _is_registered(options) else None
-    answer = candidate.predict_pairs(pairs)
-    methods = {name: method(pairs) for name, method in baselines.fit_all(_read(options.pairs, "train")).items()}
-    found = evaluation.evaluate(answer, methods, pairs)
-    log(evaluation.table(found))
+    models = {REFINED: candidate}
+    if options.promote and registered and registry.get_alias(CHAMPION) is not None:
+        models[CHAMPION_METHOD] = DepthRefiner(f"models:/{NAME}@{CHAMPION}")
+    baselines = fit_baselines(options.pairs, options.workers)
+    # versions, not aliases, which may move meanwhile
+    sources = {name: f"models:/{NAME}/{m.version}" if registered else options.model for name, m in models.items()}
+    tally = measure_all(options.pairs, options.split, baselines, sources, options.workers)
+    found = evaluation.summarise(tally)
+    log(evaluation.table(found) + "\n\n" + evaluation.goals_table(found))
     promoted, verdict, shown = False, "nothing was to be promoted", candidate
-    if options.promote and _is_registered(options):
-        promoted, verdict = judge(candidate, champion, answer.poses, found, pairs)
+    if options.promote and registered:
+        promoted, verdict = judge(models, tally, found)
         if promoted:
             registry.set_alias(CHAMPION, candidate.version)
-        elif champion is not None:
-            shown = champion
+        else:
+            shown = models.get(CHAMPION_METHOD, candidate)
     log(verdict)
-    _publish(options, candidate, found, answer, methods, pairs)
+    _publish(options, candidate if registered else None, found, f"{candidate.name} {candidate.version}")
     if shown is not candidate:  # the figures below belong to the model that is named
-        answer = shown.predict_pairs(pairs)
-        found = evaluation.evaluate(answer, methods, pairs)
+        found = evaluation.summarise(tally, CHAMPION_METHOD)
     return Summary(
-        mediapipe=found.methods["mediapipe"],
+        mediapipe=found.methods[MEDIAPIPE],
         refined=found.methods[REFINED],
-        baselines={n: row["depth_cm"] for n, row in found.methods.items() if n not in ("mediapipe", REFINED)},
+        baselines={n: row["depth_cm"] for n, row in found.methods.items() if n not in (MEDIAPIPE, REFINED)},
+        by_situation={
+            kind: {name: row["depth_cm"] for name, row in inner.methods.items()}
+            for kind, inner in found.by_situation.items()
+        },
         model={"name": shown.name, "version": shown.version},
         promoted=promoted,
         verdict=verdict,
@@ -90,60 +106,39 @@ def run(options: Options) -> Summary:
         differences=found.differences,
         confidence=found.confidence,
         worse=found.worse,
+        goals={f"{goal.name} {goal.wanted}": goal.met for goal in found.goals},
         pairs=found.pairs,
         sequences=found.sequences,
     )
 
 
-def judge(
-    candidate: DepthRefiner,
-    champion: DepthRefiner | None,
-    poses: np.ndarray,
-    found: evaluation.Evaluation,
-    pairs: Pairs,
-) -> tuple[bool, str]:
+def judge(models: dict[str, DepthRefiner], tally: Tally, found: Evaluation) -> tuple[bool, str]:
     """Whether the candidate becomes the champion, and a sentence that says why."""
-    difference, low, high = found.differences["mediapipe"]
+    candidate, champion = models[REFINED], models.get(CHAMPION_METHOD)
+    difference, low, high = found.differences[MEDIAPIPE]
     rival = "MediaPipe"
     if champion is not None and champion.version == candidate.version:
         return False, f"version {candidate.version} is the champion already"
     if high < 0 and champion is not None:
         rival = f"champion {champion.version}"
-        difference, low, high = metrics.depth_difference(poses, champion.predict_pairs(pairs).poses, pairs)
+        difference, low, high = evaluation.difference(tally, REFINED, CHAMPION_METHOD)
     interval = f"{difference:+.2f} cm ({low:+.2f} … {high:+.2f}) against {rival}"
     if high < 0:
         return True, f"version {candidate.version} is the new champion: {interval}"
     return False, f"version {candidate.version} is not promoted: {interval}, which does not exclude zero"
 
 
-def _champion() -> DepthRefiner | None:
-    return DepthRefiner(f"models:/{NAME}@{CHAMPION}") if registry.get_alias(CHAMPION) is not None else None
-
-
-def _is_registered(options: Options) -> bool:
-    return options.model.startswith("models:")
-
-
-def _read(root: str, split: str) -> Pairs:
-    pairs = records.read_pairs(root, split)
-    plausibility.check_pairs(pairs, split)
-    return pairs
-
-
-def _publish(options, candidate, found, answer, methods, pairs) -> None:
-    """Writes the report and hands it to MLflow."""
+def _publish(options: Options, registered: DepthRefiner | None, found: Evaluation, name: str) -> None:
+    """Writes the report and, of a registered model, hands it to MLflow."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(options.out or scratch)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "evaluation.json").write_text(json.dumps(to_json(asdict(found)), indent=1))
-        title = f"{candidate.name} {candidate.version} on the {options.split} split"
-        (folder / "evaluation.md").write_text(evaluation.markdown(found, title))
-        evaluation.plots(answer, methods, pairs, folder)
-        if _is_registered(options):
-            figures = {f"{options.split}/{k}": v for k, v in {**found.methods[REFINED], **found.confidence}.items()}
-            for name, row in found.methods.items():
-                figures[f"{options.split}/{name}/depth_cm"] = row["depth_cm"]
-            registry.record_evaluation(candidate.version, figures, folder, under=f"evaluation/{options.split}")
+        (folder / "evaluation.md").write_text(evaluation.markdown(found, f"{name} on the {options.split} split"))
+        evaluation.plots(found, folder)
+        if registered is not None:
+            figures = {f"{options.split}/{key}": value for key, value in evaluation.flat(found).items()}
+            registry.record_evaluation(registered.version, figures, folder, under=f"evaluation/{options.split}")
 
 
 if __name__ == "__main__":

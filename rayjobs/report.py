@@ -57,8 +57,6 @@ class Report:
     """The held-out pairs."""
     answer: Refinement
     """What the endpoint made of them."""
-    methods: Mapping[str, np.ndarray]
-    """The baselines' poses."""
     found: Evaluation
     model: Mapping[str, str]
     history: list[dict[str, float]]
@@ -67,7 +65,7 @@ class Report:
     def draw(self) -> None:
         """Writes the pictures."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        evaluation.plots(self.answer, self.methods, self.pairs, self.folder)
+        evaluation.plots(self.found, self.folder)
         visualize.loss_curve(self.history, self.folder / "loss.png")
         self._draw_frame(self._telling_frame())
 

@@ -1,8 +1,10 @@
 """A model beside every baseline on the same pairs: one table, its slices, the intervals, the confidence; JSON, Markdown, plots.
 
-Used by `rayjobs.evaluate`; a notebook can call `evaluate` and `markdown` just so.
+Reads a `refiner.tally.Tally`, however many pairs it was added up from. Used by `rayjobs.evaluate` and the benchmarks; a
+notebook can call `evaluate` and `markdown` just so.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,15 @@ import numpy as np
 
 from refiner import metrics, visualize
 from refiner.inference import Refinement
+from refiner.metrics import FIGURES
 from refiner.model import CONFIDENT_WITHIN_M
 from refiner.records import Pairs
+from refiner.skeleton import JOINTS
+from refiner.tally import FIGURE, Tally, interval
 from refiner.visualize import LABELS
 
-REFINED = "refined"
-# Columns of the table: key in `metrics.summarise`, heading, decimals, factor.
+REFINED, MEDIAPIPE, RIDGE = "refined", "mediapipe", "ridge"
+# Columns of the table: key in `metrics.FIGURES`, heading, decimals, factor.
 COLUMNS = (
     ("mpjpe_cm", "MPJPE", 1, 1.0),
     ("n_mpjpe_cm", "N-", 1, 1.0),
@@ -26,6 +31,40 @@ COLUMNS = (
     ("bone_cv", "bone%", 1, 100.0),
     ("limb_sign_accuracy", "sign%", 0, 100.0),
 )
+# Kinds of motion by the situation in a sequence's name. AIST++ has the first two; the studio calls drawn dances sBM, too.
+SITUATIONS = {
+    "sBM": "basic dances (in a studio set: drawn)",
+    "sFM": "advanced dances",
+    "sRM": "real motion, rendered",
+}
+# Where refined should never be worse than MediaPipe.
+NEVER_WORSE = ("joint", "view angle", "azimuth")
+# What a refiner has to reach to be worth its while: see `goals`.
+DEPTH_GAIN, RIDGE_GAIN, MPJPE_GAIN, BONE_GAIN, ACCELERATION_GAIN = 0.35, 0.15, 0.20, 0.50, 0.50
+ECE, LOWEST_DECILE = 0.05, 2.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """A part of the pairs: one joint, one camera …"""
+
+    pairs: int
+    depth_cm: dict[str, float]
+    """Method -> mean |Δz|."""
+    interval_cm: dict[str, tuple[float, float]]
+    """Method -> ends of its 95 % interval."""
+    difference_cm: tuple[float, float, float]
+    """Refined minus MediaPipe, with its interval."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Goal:
+    """Something that a refiner should reach, and whether this one does."""
+
+    name: str
+    wanted: str
+    found: str
+    met: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,15 +74,21 @@ class Evaluation:
     pairs: int
     sequences: int
     methods: dict[str, dict[str, float]]
-    """Method -> figures of `metrics.summarise`, with `depth_low_cm` and `depth_high_cm`, the ends of the 95 % interval."""
+    """Method -> `metrics.FIGURES`, each with the ends of its 95 % interval (`depth_low_cm`, `depth_high_cm` for the
+    headline; `mpjpe_cm_low` … for the others)."""
     differences: dict[str, tuple[float, float, float]]
     """Method -> how much lower the refined mean |Δz| is, with its interval, cm; negative where refined is better."""
     confidence: dict[str, float]
     """ECE, AUSE and error of the least confident tenth."""
-    slices: dict[str, dict[str, dict[str, float]]]
-    """Dimension -> label -> method -> mean |Δz|, cm."""
+    reliability: dict[str, list[float]]
+    """By tenths of the confidence: `said`, its mean; `true`, the share of joints within 5 cm; `joints`."""
+    slices: dict[str, dict[str, Slice]]
+    """Dimension (joint, view angle, azimuth, visibility, camera, genre) -> label -> figures."""
     worse: list[str]
     """Slices of joint, view angle and azimuth in which refined is worse than MediaPipe."""
+    goals: list[Goal]
+    by_situation: dict[str, "Evaluation"]
+    """The same for each kind of motion alone, by the situation in the sequences' names (sBM, sFM, sRM)."""
 
 
 def evaluate(refinement: Refinement, baselines: Mapping[str, np.ndarray], pairs: Pairs, seed: int = 0) -> Evaluation:
@@ -56,74 +101,209 @@ def evaluate(refinement: Refinement, baselines: Mapping[str, np.ndarray], pairs:
         seed: of the bootstrap.
     """
     methods = {**baselines, REFINED: refinement.poses}
-    figures = {}
-    for name, poses in methods.items():
-        rows = metrics.depth_error(poses, pairs.ground_truth).mean(-1) * metrics.CM
-        low, high = metrics.bootstrap(rows, pairs.sequence, seed=seed)
-        figures[name] = {**metrics.summarise(poses, pairs), "depth_low_cm": low, "depth_high_cm": high}
-    slices = metrics.depth_by_slice(methods, pairs)
+    return summarise(Tally.of(pairs, methods, {REFINED: refinement.confidence}), seed=seed)
+
+
+def summarise(tally: Tally, model: str = REFINED, *, seed: int = 0) -> Evaluation:
+    """What a tally says of one of its models beside all its methods that are no models.
+
+    Args:
+        tally: with "mediapipe" among its methods, and `model` among those that state a confidence.
+        model: which; it is called "refined" in what comes back.
+        seed: of the bootstrap.
+    """
+    kinds = np.array([metrics.situation(s) for s in tally.sequences])
+    by_situation = {
+        str(kind): _summarise(tally.where(kinds == kind), model, seed, {}) for kind in np.unique(kinds).tolist()
+    }
+    return _summarise(tally, model, seed, by_situation)
+
+
+def _summarise(tally: Tally, model: str, seed: int, by_situation: dict[str, Evaluation]) -> Evaluation:
+    tally = tally.with_genres()
+    names = {
+        (REFINED if name == model else name): tally.methods.index(name)
+        for name in tally.methods
+        if name == model or name not in tally.confidence
+    }
+    refined, mediapipe = names[REFINED], names[MEDIAPIPE]
+    means, samples = tally.means(), tally.resampled(seed)
+    low, high = interval(samples, tally.few)
+    differences = {name: _difference(tally, means, samples, refined, m) for name, m in names.items() if name != REFINED}
+    against_mediapipe = [
+        means[refined] - means[mediapipe],
+        *interval(samples[:, refined] - samples[:, mediapipe], tally.few),
+    ]
+    figures: dict[str, dict[str, float]] = {name: {} for name in names}
+    slices: dict[str, dict[str, Slice]] = {}
+    counts = tally.weights.sum(0)
+    for c, (dimension, label) in enumerate(tally.cells):
+        if dimension == FIGURE:
+            for name, m in names.items():
+                ends = ("depth_low_cm", "depth_high_cm") if label == FIGURES[0] else (f"{label}_low", f"{label}_high")
+                figures[name] |= {label: float(means[m, c]), ends[0]: float(low[m, c]), ends[1]: float(high[m, c])}
+        elif counts[c]:
+            slices.setdefault(dimension, {})[label] = Slice(
+                pairs=int(counts[c]),
+                depth_cm={name: float(means[m, c]) for name, m in names.items()},
+                interval_cm={name: (float(low[m, c]), float(high[m, c])) for name, m in names.items()},
+                difference_cm=tuple(float(d[c]) for d in against_mediapipe),
+            )
+    for dimension, labels in slices.items():  # bins and cameras come in the order in which they were met
+        slices[dimension] = dict(sorted(labels.items(), key=lambda item: _rank(dimension, item[0])))
+    worse = [
+        f"{dimension} {label}"
+        for dimension in NEVER_WORSE
+        for label, row in slices[dimension].items()
+        if row.difference_cm[0] > 0
+    ]
+    counted = tally.confidence[model].total()
+    confidence = counted.summary()
+    said, true, joints = counted.reliability()
     return Evaluation(
-        pairs=len(pairs),
-        sequences=len(np.unique(pairs.sequence)),
+        pairs=int(tally.pairs.sum()),
+        sequences=len(tally.sequences),
         methods=figures,
-        differences={
-            name: metrics.depth_difference(refinement.poses, poses, pairs, seed) for name, poses in baselines.items()
-        },
-        confidence=metrics.confidence_summary(
-            refinement.confidence, metrics.depth_error(refinement.poses, pairs.ground_truth), CONFIDENT_WITHIN_M
-        ),
+        differences=differences,
+        confidence=confidence,
+        reliability={"said": said.tolist(), "true": true.tolist(), "joints": joints.tolist()},
         slices=slices,
-        worse=[
-            f"{dimension} {label}"
-            for dimension in ("joint", "view angle", "azimuth")
-            for label, row in slices[dimension].items()
-            if row[REFINED] > row["mediapipe"]
-        ],
+        worse=worse,
+        goals=goals(figures, differences, confidence, worse),
+        by_situation=by_situation,
     )
 
 
+def _rank(dimension: str, label: str) -> tuple[float, str]:
+    """Sorts labels: joints in the skeleton's order, bins by where they begin, all else by name."""
+    if dimension == "joint":
+        return JOINTS.index(label), ""
+    number = re.match(r"-?[\d.]+ …", label)
+    return (float(number[0][:-1]), "") if number else (0.0, label)
+
+
+def difference(tally: Tally, method: str, other: str, *, seed: int = 0) -> tuple[float, float, float]:
+    """How much lower the mean |Δz| of one method is than that of another, paired by sequence.
+
+    Returns:
+        Difference, low and high end of its interval, cm; below zero where `method` is better.
+    """
+    a, b = (tally.methods.index(name) for name in (method, other))
+    return _difference(tally, tally.means(), tally.resampled(seed), a, b)
+
+
+def _difference(tally: Tally, means: np.ndarray, samples: np.ndarray, a: int, b: int) -> tuple[float, float, float]:
+    c = tally.cells.index((FIGURE, FIGURES[0]))
+    low, high = interval(samples[:, a, c] - samples[:, b, c], tally.few[c])
+    return float(means[a, c] - means[b, c]), float(low), float(high)
+
+
+def goals(
+    figures: Mapping[str, Mapping[str, float]],
+    differences: Mapping[str, tuple[float, float, float]],
+    confidence: Mapping[str, float],
+    worse: list[str],
+) -> list[Goal]:
+    """What a refiner should reach, beside what this one does; all figures as in `Evaluation`."""
+    found = []
+
+    def lower(name: str, key: str, other: str, share: float, sure: bool = False) -> None:
+        if other not in figures:
+            return
+        gain = 1 - figures[REFINED][key] / figures[other][key]
+        met = bool(gain >= share and (not sure or differences[other][2] < 0))
+        wanted = f"≥ {share:.0%} below {LABELS[other]}" + (", surely" if sure else "")
+        found.append(Goal(name=name, wanted=wanted, found=f"{gain:.1%} below", met=met))
+
+    lower("mean |Δz|", "depth_cm", MEDIAPIPE, DEPTH_GAIN, sure=True)
+    lower("mean |Δz|", "depth_cm", RIDGE, RIDGE_GAIN, sure=True)
+    lower("MPJPE", "mpjpe_cm", MEDIAPIPE, MPJPE_GAIN)
+    lower("bone-length CV", "bone_cv", MEDIAPIPE, BONE_GAIN)
+    lower("acceleration error", "acceleration_error", MEDIAPIPE, ACCELERATION_GAIN)
+    count = f"{len(worse)} worse" if worse else "none worse"
+    found += [
+        Goal(name="joints and view angles", wanted="none worse than MediaPipe", found=count, met=not worse),
+        Goal(name="ECE", wanted=f"≤ {ECE}", found=f"{confidence['ece']:.3f}", met=confidence["ece"] <= ECE),
+        Goal(
+            name="least confident tenth",
+            wanted=f"≥ {LOWEST_DECILE} × the median error",
+            found=f"{confidence['lowest_decile_error']:.2f} ×",
+            met=confidence["lowest_decile_error"] >= LOWEST_DECILE,
+        ),
+    ]
+    return found
+
+
+def flat(found: Evaluation) -> dict[str, float]:
+    """Every figure under a name that MLflow takes, such as `mpjpe_cm`, `ridge/depth_cm`, `by/joint/nose/refined` and, for
+    a kind of motion, `sRM/depth_cm`. Intervals are in the JSON only."""
+    rows = dict(found.confidence)
+    for name, figures in found.methods.items():
+        prefix = "" if name == REFINED else f"{name}/"
+        rows |= {prefix + key: figures[key] for key in FIGURES}
+    for name, (d, _, _) in found.differences.items():
+        rows[f"gain_cm/{name}"] = -d
+    for dimension, labels in found.slices.items():
+        for label, row in labels.items():
+            plain = re.sub(r"[^\w .-]", "", label.replace("…", "to"))
+            for name in (MEDIAPIPE, REFINED):
+                rows[f"by/{dimension}/{plain}/{name}"] = row.depth_cm[name]
+    for kind, inner in found.by_situation.items():
+        rows |= {f"{kind}/{key}": value for key, value in flat(inner).items() if not key.startswith("by/")}
+    return rows
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
 def table(found: Evaluation) -> str:
-    """The figures of all methods, in 80 columns."""
+    """The figures of all methods in 80 columns; then, where there are several, of each kind of motion."""
     lines = [
         f"{'':<17}{'mean |Δz| cm  (95 %)':<21}" + "".join(f"{heading:>6}" for _, heading, _, _ in COLUMNS).rstrip(),
     ]
     for name, row in found.methods.items():
-        interval = f"({row['depth_low_cm']:.2f}–{row['depth_high_cm']:.2f})"
+        ends = f"({row['depth_low_cm']:.2f}–{row['depth_high_cm']:.2f})"
         cells = "".join(f"{row[key] * factor:>6.{decimals}f}" for key, _, decimals, factor in COLUMNS)
-        lines.append(f"{LABELS.get(name, name):<17}{row['depth_cm']:>6.2f}  {interval:<13}{cells}")
+        lines.append(f"{LABELS.get(name, name):<17}{row['depth_cm']:>6.2f}  {ends:<13}{cells}")
+    if len(found.by_situation) > 1:
+        for kind, inner in found.by_situation.items():
+            lines += ["", f"{_kind(kind)}: {inner.pairs:,} pairs of {inner.sequences} sequences", table(inner)]
     return "\n".join(lines)
 
 
+def goals_table(found: Evaluation) -> str:
+    """Goals in 80 columns."""
+    return "\n".join(f"{'yes' if g.met else 'no':<4}{g.name:<23}{g.found:<14}{g.wanted}" for g in found.goals)
+
+
+def _kind(situation: str) -> str:
+    return f"{situation}, {SITUATIONS[situation]}" if situation in SITUATIONS else situation
+
+
 def markdown(found: Evaluation, title: str) -> str:
-    """The report: the table, what refined gains against each method, the confidence, every slice."""
-    lines = [f"# {title}", "", f"{found.pairs:,} pairs of {found.sequences} sequences that no training saw.", ""]
-    headings = ["method", "mean \\|Δz\\| cm", "95 %"] + [
-        f"{heading}MPJPE" if heading.endswith("-") else heading for _, heading, _, _ in COLUMNS
+    """The report: the table, each kind of motion, what refined gains against each method, the goals, the confidence, slices."""
+    lines = [f"# {title}", "", f"{found.pairs:,} pairs of {found.sequences} sequences.", ""]
+    lines += _methods(found)
+    lines += [
+        "",
+        "Lengths in cm, accelerations in m/s². `bone%` is the coefficient of variation of bone lengths. Intervals: 95 %, "
+        "bootstrap over sequences.",
     ]
+    for kind, inner in found.by_situation.items():
+        lines += ["", f"## {_kind(kind)}", "", f"{inner.pairs:,} pairs of {inner.sequences} sequences.", ""]
+        lines += [*_methods(inner), "", *_gains(inner), "", _worse(inner)]
+    lines += ["", "## Gain in mean |Δz|, paired by sequence", "", *_gains(found), "", "## Goals", ""]
     lines += _rows(
-        headings,
+        ["", "wanted", "found", *(f"found, {kind}" for kind in found.by_situation), "met"],
         [
             [
-                LABELS.get(name, name),
-                f"{row['depth_cm']:.2f}",
-                f"{row['depth_low_cm']:.2f} – {row['depth_high_cm']:.2f}",
-                *(f"{row[key] * factor:.{decimals}f}" for key, _, decimals, factor in COLUMNS),
+                g.name,
+                g.wanted,
+                g.found,
+                *(i.goals[n].found for i in found.by_situation.values()),
+                "yes" if g.met else "no",
             ]
-            for name, row in found.methods.items()
-        ],
-    )
-    lines += ["", "Lengths in cm, accelerations in m/s². `bone%` is the coefficient of variation of bone lengths.", ""]
-    lines += ["## Gain in mean |Δz|, paired by sequence", ""]
-    lines += _rows(
-        ["against", "difference cm", "95 %", "relative"],
-        [
-            [
-                LABELS.get(name, name),
-                f"{d:+.2f}",
-                f"{low:+.2f} … {high:+.2f}",
-                f"{d / found.methods[name]['depth_cm']:+.1%}",
-            ]
-            for name, (d, low, high) in found.differences.items()
+            for n, g in enumerate(found.goals)
         ],
     )
     confidence = found.confidence
@@ -138,19 +318,55 @@ def markdown(found: Evaluation, title: str) -> str:
     for dimension, labels in found.slices.items():
         lines += ["", f"## Mean |Δz| by {dimension}, cm", ""]
         lines += _rows(
-            [dimension, *(LABELS.get(m, m) for m in found.methods), "pairs"],
+            [dimension, *(LABELS.get(m, m) for m in found.methods), "refined − MediaPipe (95 %)", "pairs"],
             [
                 [
                     label.replace("_", " "),
-                    *(f"{row[m]:.2f}" for m in found.methods),
-                    f"{row['pairs']:,}" if "pairs" in row else "",
+                    *(f"{row.depth_cm[m]:.2f}" for m in found.methods),
+                    _signed(row.difference_cm),
+                    f"{row.pairs:,}",
                 ]
                 for label, row in labels.items()
             ],
         )
+    return "\n".join([*lines, "", _worse(found), ""])
+
+
+def _methods(found: Evaluation) -> list[str]:
+    headings = ["method", "mean \\|Δz\\| cm", "95 %"] + [
+        f"{heading}MPJPE" if heading.endswith("-") else heading for _, heading, _, _ in COLUMNS
+    ]
+    return _rows(
+        headings,
+        [
+            [
+                LABELS.get(name, name),
+                f"{row['depth_cm']:.2f}",
+                f"{row['depth_low_cm']:.2f} – {row['depth_high_cm']:.2f}",
+                *(f"{row[key] * factor:.{decimals}f}" for key, _, decimals, factor in COLUMNS),
+            ]
+            for name, row in found.methods.items()
+        ],
+    )
+
+
+def _gains(found: Evaluation) -> list[str]:
+    return _rows(
+        ["against", "difference cm (95 %)", "relative"],
+        [
+            [LABELS.get(name, name), _signed(d), f"{d[0] / found.methods[name]['depth_cm']:+.1%}"]
+            for name, d in found.differences.items()
+        ],
+    )
+
+
+def _signed(difference: tuple[float, float, float]) -> str:
+    return "{:+.2f} ({:+.2f} … {:+.2f})".format(*difference)
+
+
+def _worse(found: Evaluation) -> str:
     worse = ", ".join(w.replace("_", " ") for w in found.worse)
-    lines += ["", f"Worse than MediaPipe in: {worse or 'none of the joints, view angles and azimuths'}.", ""]
-    return "\n".join(lines)
+    return f"Worse than MediaPipe in: {worse or 'none of the joints, view angles and azimuths'}."
 
 
 def _rows(headings: list[str], rows: list[list[str]]) -> list[str]:
@@ -158,12 +374,32 @@ def _rows(headings: list[str], rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (headings, ruler, *rows)]
 
 
-def plots(refinement: Refinement, baselines: Mapping[str, np.ndarray], pairs: Pairs, folder: str | Path) -> None:
-    """Depth error by azimuth and by joint, and the reliability diagram, as PNG files in a folder."""
+def plots(found: Evaluation, folder: str | Path) -> None:
+    """Depth error by azimuth, joint, kind of motion and the other slices, and the reliability diagram, as PNG files."""
     folder = Path(folder)
-    shown = {name: baselines[name] for name in ("mediapipe", "ridge") if name in baselines}
-    shown[REFINED] = refinement.poses
-    visualize.depth_by_view_angle(shown, pairs, folder / "depth_by_view_angle.png")
-    visualize.depth_by_joint(shown, pairs, folder / "depth_by_joint.png")
-    within = metrics.depth_error(refinement.poses, pairs.ground_truth) < CONFIDENT_WITHIN_M
-    visualize.reliability_diagram(refinement.confidence, within, folder / "reliability.png")
+    shown = [name for name in (MEDIAPIPE, RIDGE, REFINED) if name in found.methods]
+    overall = {name: found.methods[name]["depth_cm"] for name in shown}
+    by = {
+        dimension: {
+            label: {name: (row.depth_cm[name], *row.interval_cm[name]) for name in shown}
+            for label, row in labels.items()
+        }
+        for dimension, labels in found.slices.items()
+    }
+    visualize.depth_by_view_angle(by["azimuth"], overall, folder / "depth_by_view_angle.png")
+    visualize.depth_by_joint(by["joint"], folder / "depth_by_joint.png")
+    kinds = {"all": found, **found.by_situation} if len(found.by_situation) > 1 else found.by_situation
+    visualize.depth_by_label(
+        {
+            "kind of motion": {
+                kind: {
+                    name: tuple(inner.methods[name][key] for key in ("depth_cm", "depth_low_cm", "depth_high_cm"))
+                    for name in shown
+                }
+                for kind, inner in kinds.items()
+            },
+            **{dimension: by[dimension] for dimension in ("view angle", "visibility", "camera", "genre")},
+        },
+        folder / "depth_by_slice.png",
+    )
+    visualize.reliability_diagram(found.reliability, found.confidence["ece"], folder / "reliability.png")

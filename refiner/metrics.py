@@ -1,20 +1,29 @@
 """How good poses are. Numpy; poses (N, 17, 3) in metres, virtual camera frame; every metric works on root-centred poses.
 
 A figure counts only beside the baselines (`refiner.baselines`) and with its interval: `bootstrap` resamples whole
-sequences, because the frames of one say nearly the same.
+sequences, because the frames of one say nearly the same. Every figure is a sum over rows divided by a sum of weights, so
+that parts of a set add up (`refiner.tally`).
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from refiner import geometry, temporal
+from refiner.aistpp import Name
+from refiner.errors import UserError
 from refiner.records import Pairs
-from refiner.skeleton import BONES, JOINTS, LIMBS, NOT_HIPS, root_centred
+from refiner.skeleton import BONES, LIMBS, NOT_HIPS, root_centred
 
 CM = 100.0
 PCK_M = 0.15
 # Bins of the folded view angle (degrees) and of the signed azimuth that tables and plots use.
 VIEW_ANGLE_EDGES = np.arange(0, 91, 15)
 AZIMUTH_EDGES = np.arange(-180, 181, 45)
+# Of the mean visibility of a pose.
+VISIBILITY_EDGES = np.array([0, 0.7, 0.8, 0.9, 0.95, 1.0])
+UNKNOWN = "unknown"
 # A limb whose ends are closer in depth than this has no clear sign.
 CLEAR_SIGN_M = 0.05
 
@@ -90,33 +99,68 @@ def limb_sign(poses: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.sign(found) == np.sign(true), np.abs(true) > CLEAR_SIGN_M
 
 
+# Figures of a method, in the order of `figure_rows`' columns.
+FIGURES = (
+    "depth_cm",  # the headline: mean |Δz| over 17 joints
+    "depth_without_hips_cm",
+    "mpjpe_cm",
+    "n_mpjpe_cm",
+    "pa_mpjpe_cm",
+    "pck_150mm",  # share
+    "acceleration_error",  # m/s²
+    "bone_cv",  # share
+    "limb_sign_accuracy",  # share
+)
+
+
+def figure_rows(poses: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """What each row adds to every figure of `FIGURES`, F of them.
+
+    Args:
+        poses: (N, 17, 3) a method's poses for these pairs; whole clips, for some figures look at neighbouring frames.
+        pairs: with their truth.
+
+    Returns:
+        (N, F) values and (N, F) weights: a figure is the sum of its values over the sum of its weights. The weights do not
+        depend on the poses.
+    """
+    clips = temporal.clip_ids(pairs.clip_starts(), len(pairs))
+    truth = pairs.ground_truth
+    depth, joint = depth_error(poses, truth), joint_error(poses, truth)
+    variation, _ = bone_variation(poses, clips)
+    acceleration, middle = acceleration_error(poses, truth, pairs.timestamp_us * 1e-6, clips)
+    right, clear = limb_sign(poses, truth)
+    values, weights = np.zeros((len(pairs), len(FIGURES))), np.ones((len(pairs), len(FIGURES)))
+    for i, column in enumerate(
+        (
+            depth.mean(-1) * CM,
+            depth[:, NOT_HIPS].mean(-1) * CM,
+            joint.mean(-1) * CM,
+            scaled_joint_error(poses, truth).mean(-1) * CM,
+            aligned_joint_error(poses, truth).mean(-1) * CM,
+            (joint < PCK_M).mean(-1),
+        )
+    ):
+        values[:, i] = column
+    accelerates, bones, signs = (FIGURES.index(n) for n in ("acceleration_error", "bone_cv", "limb_sign_accuracy"))
+    weights[:, accelerates] = 0
+    weights[middle, accelerates], values[middle, accelerates] = 1, acceleration
+    values[:, bones] = variation[clips]
+    weights[:, signs], values[:, signs] = clear.sum(-1), (right & clear).sum(-1)
+    return values, weights
+
+
 def summarise(poses: np.ndarray, pairs: Pairs) -> dict[str, float]:
-    """Every figure of one method.
+    """Every figure of one method; `FIGURES` names them. NaN where no row has anything to say.
 
     Args:
         poses: (N, 17, 3) its poses for these pairs.
         pairs: with their truth.
-
-    Returns:
-        `depth_cm` (the headline: mean |Δz| over 17 joints), `depth_without_hips_cm`, `mpjpe_cm`, `n_mpjpe_cm`,
-        `pa_mpjpe_cm`, `pck_150mm` (share), `acceleration_error` (m/s²), `bone_cv` (share), `limb_sign_accuracy` (share).
     """
-    clips = temporal.clip_ids(pairs.clip_starts(), len(pairs))
-    depth, joint = depth_error(poses, pairs.ground_truth), joint_error(poses, pairs.ground_truth)
-    variation, frames = bone_variation(poses, clips)
-    acceleration, _ = acceleration_error(poses, pairs.ground_truth, pairs.timestamp_us * 1e-6, clips)
-    right, clear = limb_sign(poses, pairs.ground_truth)
-    return {
-        "depth_cm": float(depth.mean() * CM),
-        "depth_without_hips_cm": float(depth[:, NOT_HIPS].mean() * CM),
-        "mpjpe_cm": float(joint.mean() * CM),
-        "n_mpjpe_cm": float(scaled_joint_error(poses, pairs.ground_truth).mean() * CM),
-        "pa_mpjpe_cm": float(aligned_joint_error(poses, pairs.ground_truth).mean() * CM),
-        "pck_150mm": float((joint < PCK_M).mean()),
-        "acceleration_error": float(acceleration.mean()) if len(acceleration) else float("nan"),
-        "bone_cv": float(np.average(variation, weights=frames)),
-        "limb_sign_accuracy": float(right[clear].mean()) if clear.any() else float("nan"),
-    }
+    values, weights = figure_rows(poses, pairs)
+    with np.errstate(invalid="ignore"):
+        means = values.sum(0) / weights.sum(0)
+    return dict(zip(FIGURES, means.tolist(), strict=True))
 
 
 # --- intervals --------------------------------------------------------------------------------------------------------
@@ -132,6 +176,13 @@ def by_sequence(values: np.ndarray, sequences: np.ndarray) -> tuple[np.ndarray, 
     return np.bincount(index, values), np.bincount(index)
 
 
+def resamples(sequences: int, *, seed: int = 0, rounds: int = 2000) -> np.ndarray:
+    """(rounds, sequences) how often each sequence is drawn when as many are drawn with replacement."""
+    chosen = np.random.default_rng(seed).integers(0, sequences, (rounds, sequences))
+    cells = chosen + np.arange(rounds)[:, None] * sequences
+    return np.bincount(cells.ravel(), minlength=rounds * sequences).reshape(rounds, sequences).astype(np.float64)
+
+
 def bootstrap(
     values: np.ndarray, sequences: np.ndarray, *, seed: int = 0, rounds: int = 2000, level: float = 0.95
 ) -> tuple[float, float]:
@@ -142,9 +193,8 @@ def bootstrap(
     sums, counts = by_sequence(values, sequences)
     if len(sums) < 2:
         return float("-inf"), float("inf")
-    chosen = np.random.default_rng(seed).integers(0, len(sums), (rounds, len(sums)))
-    means = sums[chosen].sum(-1) / counts[chosen].sum(-1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    drawn = resamples(len(sums), seed=seed, rounds=rounds)
+    low, high = np.quantile((drawn @ sums) / (drawn @ counts), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -162,31 +212,39 @@ def depth_difference(a: np.ndarray, b: np.ndarray, pairs: Pairs, seed: int = 0) 
 
 
 def slices(pairs: Pairs) -> dict[str, dict[str, np.ndarray]]:
-    """Ways to cut a table of pairs: dimension -> label -> (N,) mask. Angles are the truth's, which serves only this."""
-    from refiner.aistpp import Name
+    """Ways to cut the rows of a table of pairs: dimension -> label -> (N,) mask; labels without rows are left out.
 
+    Angles are the truth's, which serves only this.
+    """
     azimuths = geometry.azimuth(pairs.ground_truth)
-    angles = geometry.view_angle(azimuths)
-    visible = pairs.visibility.mean(-1)
-    found: dict[str, dict[str, np.ndarray]] = {
-        "view angle": _bins(angles, VIEW_ANGLE_EDGES, "°"),
+    return {
+        "view angle": _bins(geometry.view_angle(azimuths), VIEW_ANGLE_EDGES, "°"),
         "azimuth": _bins(azimuths, AZIMUTH_EDGES, "°"),
-        "visibility": _bins(visible, np.array([0, 0.7, 0.8, 0.9, 0.95, 1.0]), ""),
+        "visibility": _bins(pairs.visibility.mean(-1), VISIBILITY_EDGES, ""),
         "camera": {str(c): pairs.camera == c for c in np.unique(pairs.camera)},
     }
-    genres = np.array([_genre(Name, s) for s in np.unique(pairs.sequence)])
-    _, index = np.unique(pairs.sequence, return_inverse=True)
-    found["genre"] = {str(g): genres[index] == g for g in np.unique(genres)}
-    return found
 
 
-def _genre(name_type: type, sequence: str) -> str:
-    from refiner.errors import UserError
+# What cuts a set besides: whole sequences by the genre of the dance and the kind of motion, and the joints.
 
+
+def genre(sequence: str) -> str:
+    """Of a sequence by its name; "unknown" where it is no AIST++ name."""
+    name = _name(sequence)
+    return UNKNOWN if name is None else name.genre
+
+
+def situation(sequence: str) -> str:
+    """The kind of motion of a sequence by its name, such as sBM; "unknown" where it is no AIST++ name."""
+    name = _name(sequence)
+    return UNKNOWN if name is None else name.situation
+
+
+def _name(sequence: str) -> Name | None:
     try:
-        return name_type.parse(sequence).genre
+        return Name.parse(sequence)
     except UserError:  # pairs from an NPZ carry no names
-        return "unknown"
+        return None
 
 
 def _bins(values: np.ndarray, edges: np.ndarray, unit: str) -> dict[str, np.ndarray]:
@@ -194,61 +252,100 @@ def _bins(values: np.ndarray, edges: np.ndarray, unit: str) -> dict[str, np.ndar
     return {f"{edges[i]:g} … {edges[i + 1]:g}{unit}": index == i for i in range(len(edges) - 1) if (index == i).any()}
 
 
-def depth_by_slice(methods: dict[str, np.ndarray], pairs: Pairs) -> dict[str, dict[str, dict[str, float]]]:
-    """Mean |Δz| in cm by dimension, label and method; "joint" is a dimension, too; "pairs" counts the rows of a label."""
-    errors = {name: depth_error(poses, pairs.ground_truth) * CM for name, poses in methods.items()}
-    table: dict[str, dict[str, dict[str, float]]] = {
-        "joint": {joint: {name: float(e[:, j].mean()) for name, e in errors.items()} for j, joint in enumerate(JOINTS)}
-    }
-    for dimension, masks in slices(pairs).items():
-        table[dimension] = {
-            label: {**{name: float(e[mask].mean()) for name, e in errors.items()}, "pairs": int(mask.sum())}
-            for label, mask in masks.items()
-        }
-    return table
-
-
 # --- confidence -------------------------------------------------------------------------------------------------------
 
-
-def reliability(
-    confidence: np.ndarray, within: np.ndarray, bins: int = 10
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Says against is: (bins,) mean confidence, (bins,) share that is within, (bins,) counts. Empty bins are NaN."""
-    index = np.minimum((confidence.ravel() * bins).astype(int), bins - 1)
-    counts = np.bincount(index, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        said = np.bincount(index, confidence.ravel(), bins) / counts
-        true = np.bincount(index, within.ravel().astype(float), bins) / counts
-    return said, true, counts
+# Confidences are counted in bins of half a percent, errors in bins of 2.5 mm up to 1 m (the last one takes what is beyond):
+# fine enough that no figure below differs in its third digit from one that sorts all joints, and sums of it add up.
+CONFIDENCE_BINS, ERROR_BINS, ERROR_BIN_M = 200, 400, 0.0025
 
 
-def calibration_error(confidence: np.ndarray, within: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error (ECE): mean |confidence − share that is within|, weighted by how many say so."""
-    said, true, counts = reliability(confidence, within, bins)
-    return float(np.nansum(np.abs(said - true) * counts) / counts.sum())
+@dataclass(frozen=True, slots=True)
+class ConfidenceCounts:
+    """How confidences and errors go together, counted. Leading axes, such as one of sequences, are free; they add up."""
+
+    by_confidence: np.ndarray  # (…, 200, 4): joints, sum of confidences, joints within, sum of errors in metres
+    by_error: np.ndarray  # (…, 400, 2): joints, sum of errors in metres
+
+    @classmethod
+    def of(cls, confidence: np.ndarray, errors: np.ndarray, within_m: float) -> "ConfidenceCounts":
+        """Counts joints of any number, (…,) confidence 0 … 1 and (…,) depth error in metres."""
+        confidence, errors = confidence.ravel().astype(np.float64), errors.ravel().astype(np.float64)
+        said = np.clip((confidence * CONFIDENCE_BINS).astype(int), 0, CONFIDENCE_BINS - 1)
+        found = np.minimum((errors / ERROR_BIN_M).astype(int), ERROR_BINS - 1)
+        return cls(
+            np.stack(
+                [np.bincount(said, w, CONFIDENCE_BINS) for w in (None, confidence, errors < within_m, errors)], axis=-1
+            ),
+            np.stack([np.bincount(found, w, ERROR_BINS) for w in (None, errors)], axis=-1),
+        )
+
+    @classmethod
+    def stack(cls, parts: Sequence["ConfidenceCounts"]) -> "ConfidenceCounts":
+        return cls(np.stack([p.by_confidence for p in parts]), np.stack([p.by_error for p in parts]))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["ConfidenceCounts"]) -> "ConfidenceCounts":
+        return cls(np.concatenate([p.by_confidence for p in parts]), np.concatenate([p.by_error for p in parts]))
+
+    def __getitem__(self, rows: np.ndarray) -> "ConfidenceCounts":
+        return ConfidenceCounts(self.by_confidence[rows], self.by_error[rows])
+
+    def total(self) -> "ConfidenceCounts":
+        """Added up over all leading axes."""
+        return ConfidenceCounts(
+            self.by_confidence.reshape(-1, *self.by_confidence.shape[-2:]).sum(0),
+            self.by_error.reshape(-1, *self.by_error.shape[-2:]).sum(0),
+        )
+
+    def reliability(self, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Says against is: (bins,) mean confidence, (bins,) share that is within, (bins,) counts. Empty bins are NaN."""
+        joints, said, within, _ = self.by_confidence.reshape(bins, -1, 4).sum(1).T
+        with np.errstate(invalid="ignore"):
+            return said / joints, within / joints, joints
+
+    def calibration_error(self, bins: int = 10) -> float:
+        """Expected calibration error (ECE, Guo et al. 2017): mean |confidence − share that is within|, weighted by how
+        many joints say so."""
+        said, true, joints = self.reliability(bins)
+        return float(np.nansum(np.abs(said - true) * joints) / joints.sum())
+
+    def ause(self, steps: int = 20) -> float:
+        """Area between the sparsification curves of the confidence and of the true errors (AUSE, Ilg et al. 2018), in units
+        of the mean error. A curve is the mean error of what is left after the share 0, 1/steps, … of the joints that are
+        thought worst is taken away. 0 is perfect order; a random order scores about 0.5 here."""
+        kept = 1 - np.arange(steps) / steps
+        found = _sum_of_share(self.by_confidence[::-1, 0], self.by_confidence[::-1, 3], kept)
+        oracle = _sum_of_share(self.by_error[:, 0], self.by_error[:, 1], kept)
+        joints, total = self.by_error.sum(0)
+        return float(((found - oracle) / (kept * joints)).mean() / (total / joints))
+
+    def lowest_decile_error(self) -> float:
+        """Mean error of the tenth with the lowest confidence, in units of the median error."""
+        joints = self.by_error[:, 0].sum()
+        lowest = _sum_of_share(self.by_confidence[:, 0], self.by_confidence[:, 3], np.array([0.1]))[0] / (0.1 * joints)
+        median = np.interp(0.5, np.concatenate([[0], self.by_error[:, 0].cumsum() / joints]), np.arange(ERROR_BINS + 1))
+        return float(lowest / (median * ERROR_BIN_M))
+
+    def summary(self) -> dict[str, float]:
+        """`ece`, `ause` and `lowest_decile_error`."""
+        return {
+            "ece": self.calibration_error(),
+            "ause": self.ause(),
+            "lowest_decile_error": self.lowest_decile_error(),
+        }
 
 
-def sparsification(errors: np.ndarray, order: np.ndarray, steps: int = 20) -> np.ndarray:
-    """(steps,) mean error of what is left after the share 0, 1/steps, … with the highest `order` is taken away."""
-    ranked = errors.ravel()[np.argsort(-order.ravel(), kind="stable")]
-    return np.array([ranked[len(ranked) * i // steps :].mean() for i in range(steps)])
+def _sum_of_share(joints: np.ndarray, errors: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Sum of the errors of the first share of the joints, which come in bins (B,) of equal rank; linear within a bin."""
+    cumulated = np.concatenate([[0], joints.cumsum()])
+    return np.interp(shares * cumulated[-1], cumulated, np.concatenate([[0], errors.cumsum()]))
 
 
-def ause(errors: np.ndarray, confidence: np.ndarray) -> float:
-    """Area between the sparsification curves of the confidence and of the true errors (AUSE), in units of the mean error.
-    0 is perfect order; a random order scores about 0.5 here."""
-    oracle = sparsification(errors, errors)
-    found = sparsification(errors, -confidence)
-    return float((found - oracle).mean() / errors.mean())
+def calibration_error(confidence: np.ndarray, within: np.ndarray) -> float:
+    """ECE of confidences (…,) against whether the joint is within the distance, (…,) bool."""
+    return ConfidenceCounts.of(confidence, ~within, 0.5).calibration_error()
 
 
 def confidence_summary(confidence: np.ndarray, errors: np.ndarray, within_m: float) -> dict[str, float]:
-    """Figures of a confidence (N, 17) against depth errors (N, 17) in metres: `ece`, `ause`, and
-    `lowest_decile_error`: the mean error of the tenth with the lowest confidence, in units of the median error."""
-    lowest = np.argsort(confidence, axis=None)[: max(1, confidence.size // 10)]
-    return {
-        "ece": calibration_error(confidence, errors < within_m),
-        "ause": ause(errors, confidence),
-        "lowest_decile_error": float(errors.ravel()[lowest].mean() / np.median(errors)),
-    }
+    """Figures of a confidence (N, 17) against depth errors (N, 17) in metres, as `ConfidenceCounts.summary`."""
+    return ConfidenceCounts.of(confidence, errors, within_m).summary()

@@ -198,7 +198,12 @@ def pair_files(root: str | Path, split: str) -> list[Path]:
 
 def read_pairs(root: str | Path, split: str) -> Pairs:
     """All pairs of one split, ordered by sequence, camera and frame."""
-    data = pa.concat_tables([read_table(path, PAIRS) for path in pair_files(root, split)])
+    return read_pair_files(pair_files(root, split))
+
+
+def read_pair_files(paths: Sequence[str | Path]) -> Pairs:
+    """All pairs of these files, ordered by sequence, camera and frame."""
+    data = pa.concat_tables([read_table(path, PAIRS) for path in paths])
     return Pairs.from_table(data.sort_by([("sequence", "ascending"), ("camera", "ascending"), ("frame", "ascending")]))
 
 

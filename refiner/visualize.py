@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refiner import geometry, metrics
+from refiner import metrics
 from refiner.pair_profile import VISIBILITY_EDGES, PairProfile
-from refiner.records import Pairs
 from refiner.skeleton import DRAWN, JOINTS, root_centred
 
 if TYPE_CHECKING:
@@ -93,35 +92,26 @@ def loss_curve(history: Sequence[Mapping[str, float]], path: str | Path) -> Path
     return Path(path)
 
 
-def depth_by_view_angle(methods: Mapping[str, np.ndarray], pairs: Pairs, path: str | Path) -> Path:
+# Mean |Δz| in cm and the ends of its interval by label and method, as the functions below draw it.
+Bars = Mapping[str, Mapping[str, tuple[float, float, float]]]
+
+
+def depth_by_view_angle(bins: Bars, overall: Mapping[str, float], path: str | Path) -> Path:
     """Mean |Δz| by the signed azimuth of the body, with intervals over sequences.
 
     Args:
-        methods: name (`mediapipe`, `refined`, …) -> (N, 17, 3) its poses for the pairs.
-        pairs: with their truth, whose azimuth cuts the bins.
+        bins: "-180 … -135°" and so on -> method -> mean and interval, cm.
+        overall: method -> its mean over all pairs, cm, for the legend.
         path: of the PNG.
     """
-    azimuths = geometry.azimuth(pairs.ground_truth)
-    edges = metrics.AZIMUTH_EDGES
-    middles = (edges[1:] + edges[:-1]) / 2
-    bins = np.clip(np.searchsorted(edges, azimuths, side="right") - 1, 0, len(middles) - 1)
+    middles = np.array([float(label.split("…")[0]) for label in bins]) + np.diff(metrics.AZIMUTH_EDGES)[0] / 2
     with _figure(path, (7.5, 4.2)) as (figure, axes):
-        for name, poses in methods.items():
-            error = metrics.depth_error(poses, pairs.ground_truth).mean(-1) * metrics.CM
-            mean, low, high = (np.full(len(middles), np.nan) for _ in range(3))
-            for b in range(len(middles)):
-                if (bins == b).any():
-                    mean[b] = error[bins == b].mean()
-                    low[b], high[b] = metrics.bootstrap(error[bins == b], pairs.sequence[bins == b], rounds=500)
+        for name, whole in overall.items():
+            mean, low, high = np.array([row[name] for row in bins.values()]).T
             bounded = np.isfinite(low)
             axes.fill_between(middles, low, high, where=bounded, color=COLOURS.get(name), alpha=0.13, linewidth=0)
             axes.plot(
-                middles,
-                mean,
-                "o-",
-                ms=4.5,
-                color=COLOURS.get(name),
-                label=f"{LABELS.get(name, name)}  {error.mean():.1f} cm",
+                middles, mean, "o-", ms=4.5, color=COLOURS.get(name), label=f"{LABELS.get(name, name)}  {whole:.1f} cm"
             )
         axes.set(
             title="Depth error by the way the body faces",
@@ -132,19 +122,20 @@ def depth_by_view_angle(methods: Mapping[str, np.ndarray], pairs: Pairs, path: s
         )
         axes.set_xticklabels(["away", "to image left", "to the camera", "to image right", "away"])
         axes.set_ylim(bottom=0)
-        axes.legend(loc="lower center", ncols=len(methods))
+        axes.legend(loc="lower center", ncols=len(overall))
         figure.tight_layout()
     return Path(path)
 
 
-def depth_by_joint(methods: Mapping[str, np.ndarray], pairs: Pairs, path: str | Path) -> Path:
+def depth_by_joint(joints: Bars, path: str | Path) -> Path:
     """Mean |Δz| of each joint, left and right together, as bars."""
+    rows = list(joints.values())
+    methods = list(rows[0])
     groups = _sides_together()
     with _figure(path, (7.5, 4)) as (figure, axes):
         width = 0.8 / len(methods)
-        for i, (name, poses) in enumerate(methods.items()):
-            error = metrics.depth_error(poses, pairs.ground_truth).mean(0) * metrics.CM
-            heights = [error[joints].mean() for joints in groups.values()]
+        for i, name in enumerate(methods):
+            heights = [np.mean([rows[j][name][0] for j in members]) for members in groups.values()]
             places = np.arange(len(groups)) + (i - (len(methods) - 1) / 2) * width
             axes.bar(places, heights, width * 0.92, color=COLOURS.get(name), label=LABELS.get(name, name))
         axes.set_xticks(np.arange(len(groups)), list(groups))
@@ -152,6 +143,35 @@ def depth_by_joint(methods: Mapping[str, np.ndarray], pairs: Pairs, path: str | 
         axes.set(title="Depth error by joint", ylabel="mean |Δz|, cm")
         axes.legend(loc="upper left")
         figure.tight_layout()
+    return Path(path)
+
+
+def depth_by_label(dimensions: Mapping[str, Bars], path: str | Path) -> Path:
+    """Mean |Δz| with intervals over sequences, a panel for each dimension (kind of motion, camera …), bars for its labels."""
+    columns = 2
+    rows = -(-len(dimensions) // columns)
+    with _figure(path, (13, 3.6 * rows), rows=rows, columns=columns) as (figure, grid):
+        panels = grid.ravel()
+        for axes, (dimension, bars) in zip(panels, dimensions.items(), strict=False):
+            methods = list(next(iter(bars.values())))
+            width = 0.8 / len(methods)
+            for i, name in enumerate(methods):
+                mean, low, high = np.array([row[name] for row in bars.values()]).T
+                reach = np.where(np.isfinite([low, high]), [mean - low, high - mean], 0).clip(0)
+                places = np.arange(len(bars)) + (i - (len(methods) - 1) / 2) * width
+                axes.bar(places, mean, width * 0.92, color=COLOURS.get(name), label=LABELS.get(name, name))
+                axes.errorbar(places, mean, reach, fmt="none", ecolor=COLOURS["truth"], elinewidth=0.9, alpha=0.7)
+            axes.set_xticks(np.arange(len(bars)), list(bars), fontsize=9)
+            axes.tick_params(axis="x", length=0)
+            axes.set(title=f"Depth error by {dimension}", ylabel="mean |Δz|, cm")
+        for axes in panels[len(dimensions) :]:
+            axes.axis("off")
+        handles, labels = panels[0].get_legend_handles_labels()
+        if len(panels) > len(dimensions):
+            panels[-1].legend(handles, labels, loc="center", fontsize=11)
+        else:
+            panels[0].legend(handles, labels, loc="lower right")
+        figure.tight_layout(h_pad=2.5, w_pad=2.5)
     return Path(path)
 
 
@@ -223,24 +243,30 @@ def _bars_with_share(axes: "Axes", middles: np.ndarray, widths: np.ndarray, sums
     axes.patch.set_visible(False)
 
 
-def reliability_diagram(confidence: np.ndarray, within: np.ndarray, path: str | Path) -> Path:
+def reliability_diagram(reliability: Mapping[str, Sequence[float]], ece: float, path: str | Path) -> Path:
     """How often a joint is within 5 cm, by how sure the refiner was; bars below show how often it says so.
 
     Args:
-        confidence: (N, 17).
-        within: (N, 17) bool.
+        reliability: by bins of the confidence: `said`, its mean; `true`, the share of joints within 5 cm; `joints`.
+        ece: expected calibration error.
         path: of the PNG.
     """
-    said, true, counts = metrics.reliability(confidence, within)
+    said, true, joints = (np.asarray(reliability[key], dtype=float) for key in ("said", "true", "joints"))
     with _figure(path, (5.2, 5)) as (figure, axes):
         axes.plot([0, 1], [0, 1], color="#b9bdc5", lw=1.2, ls=(0, (4, 3)))
-        share = counts / counts.sum()
-        centres = (np.arange(len(counts)) + 0.5) / len(counts)
-        axes.bar(centres, share, 0.9 / len(counts), color=COLOURS["refined"], alpha=0.16, label="share of joints")
-        known = counts > 0
+        centres = (np.arange(len(joints)) + 0.5) / len(joints)
+        axes.bar(
+            centres,
+            joints / joints.sum(),
+            0.9 / len(joints),
+            color=COLOURS["refined"],
+            alpha=0.16,
+            label="share of joints",
+        )
+        known = joints > 0
         axes.plot(said[known], true[known], "o-", color=COLOURS["refined"], label="joints within 5 cm")
         axes.set(
-            title=f"Confidence against fact (ECE {metrics.calibration_error(confidence, within):.3f})",
+            title=f"Confidence against fact (ECE {ece:.3f})",
             xlabel="confidence",
             ylabel="share",
             xlim=(0, 1),

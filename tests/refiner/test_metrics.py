@@ -1,10 +1,16 @@
 """Metrics, against computations by hand and against what they must not depend on."""
 
+import pickle
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from refiner import baselines, metrics, temporal
 from refiner.records import Pairs
+from refiner.tally import Tally, interval
 
 
 @pytest.fixture(scope="module")
@@ -86,25 +92,118 @@ def test_a_small_gain_on_every_sequence_is_significant_though_sequences_differ(p
     assert metrics.depth_difference(pairs.corrupted, pairs.corrupted, pairs) == (0, 0, 0)
 
 
-def test_slices_part_the_pairs_and_average_to_the_whole(pairs):
-    table = metrics.depth_by_slice({"mediapipe": pairs.corrupted}, pairs)
-    whole = metrics.summarise(pairs.corrupted, pairs)["depth_cm"]
-    assert np.mean([row["mediapipe"] for row in table["joint"].values()]) == pytest.approx(whole, rel=1e-5)
-    for dimension in ("view angle", "azimuth", "visibility", "camera", "genre"):
-        rows = table[dimension].values()
-        assert sum(row["pairs"] for row in rows) == len(pairs)
-        assert sum(row["mediapipe"] * row["pairs"] for row in rows) / len(pairs) == pytest.approx(whole, rel=1e-5)
-
-
 def test_calibration_and_order_of_a_confidence(rng):
     confidence = rng.uniform(0, 1, (4000, 17))
     honest = rng.uniform(0, 1, confidence.shape) < confidence
     assert metrics.calibration_error(confidence, honest) < 0.01
     assert metrics.calibration_error(np.full_like(confidence, 0.9), honest) == pytest.approx(0.4, abs=0.01)
-    errors = rng.exponential(1, confidence.shape)
-    assert metrics.ause(errors, -errors) == pytest.approx(0, abs=1e-9)
-    assert metrics.ause(errors, rng.uniform(0, 1, errors.shape)) > 0.3
-    assert metrics.confidence_summary(1 / (1 + errors), errors, 1.0)["lowest_decile_error"] > 3
+    errors = rng.exponential(0.05, confidence.shape)
+    knowing = metrics.confidence_summary(np.exp(-errors / 0.1), errors, 0.05)
+    assert knowing["ause"] == pytest.approx(0, abs=2e-3) and knowing["lowest_decile_error"] > 3
+    guessing = metrics.confidence_summary(confidence, errors, 0.05)
+    assert guessing["ause"] > 0.3
+    # the mean of an exponential distribution is 1 / ln 2 times its median
+    assert guessing["lowest_decile_error"] == pytest.approx(1 / np.log(2), rel=0.05)
+
+
+def sorted_ause(errors: np.ndarray, confidence: np.ndarray, steps: int = 20) -> float:
+    """By definition: both curves from all joints in order."""
+
+    def curve(order: np.ndarray) -> np.ndarray:
+        ranked = errors[np.argsort(-order, kind="stable")]
+        return np.array([ranked[len(ranked) * i // steps :].mean() for i in range(steps)])
+
+    return float((curve(-confidence) - curve(errors)).mean() / errors.mean())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.03, 0.12), st.floats(0, 1))
+def test_counting_in_bins_changes_no_figure(seed, scale, knowledge):
+    rng = np.random.default_rng(seed)
+    expected = rng.lognormal(np.log(scale), 0.5, 5000)
+    errors = rng.exponential(expected)
+    confidence = 1 / (1 + (expected / 0.05) ** knowledge * rng.lognormal(0, 0.3, 5000))
+    counts = metrics.ConfidenceCounts.of(confidence, errors, 0.05)
+    found = counts.summary()
+    assert found["ause"] == pytest.approx(sorted_ause(errors, confidence), abs=0.02)
+    lowest = errors[np.argsort(confidence)[:500]].mean() / np.median(errors)
+    assert found["lowest_decile_error"] == pytest.approx(lowest, rel=0.06)
+    tenth = np.minimum((confidence * 10).astype(int), 9)
+    by_hand = sum(
+        abs(confidence[tenth == b].mean() - (errors[tenth == b] < 0.05).mean()) * (tenth == b).mean()
+        for b in np.unique(tenth)
+    )
+    assert found["ece"] == pytest.approx(by_hand, abs=1e-9)
+    # parts add up
+    halves = [metrics.ConfidenceCounts.of(confidence[h], errors[h], 0.05) for h in (slice(2000), slice(2000, None))]
+    assert metrics.ConfidenceCounts.stack(halves).total().summary() == pytest.approx(found)
+
+
+pose = arrays(np.float64, (2, 17, 3), elements=st.floats(-1, 1, width=32))
+
+
+@settings(max_examples=50, deadline=None)
+@given(pose, pose, st.floats(0.3, 3), st.floats(-3, 3))
+def test_each_metric_forgives_exactly_what_its_definition_forgives(a, b, scale, angle):
+    """MPJPE a translation (root-centred), N-MPJPE a scale, too (Rhodin et al. 2018), PA-MPJPE a similarity (Kendall)."""
+    rng = np.random.default_rng(0)
+    a, b = a + rng.normal(0, 0.1, a.shape), b + rng.normal(0, 0.1, b.shape)  # no pose is a single point
+    mpjpe, n, pa = metrics.joint_error(a, b), metrics.scaled_joint_error(a, b), metrics.aligned_joint_error(a, b)
+    assert (metrics.depth_error(a, b) <= mpjpe + 1e-9).all()
+    np.testing.assert_allclose(metrics.joint_error(a + 0.7, b), mpjpe, atol=1e-6)
+    np.testing.assert_allclose(metrics.scaled_joint_error(a * scale - 0.2, b), n, atol=1e-6)
+    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    np.testing.assert_allclose(metrics.aligned_joint_error(scale * a @ turn + 0.3, b), pa, atol=1e-5)
+
+    # each alignment is the best of its kind in the sum of squares, so the next one is never worse
+    def squares(error):
+        return np.square(error).sum(-1)
+
+    assert (squares(n) <= squares(mpjpe) + 1e-6).all() and (squares(pa) <= squares(n) + 1e-6).all()
+
+
+def test_pck_counts_joints_that_are_less_than_150_mm_off_in_space(pairs):
+    poses = pairs.ground_truth.copy()
+    poses[:, 9] += (0.10, 0.10, 0.04)  # 147 mm
+    poses[:, 10] += (0.10, 0.10, 0.06)  # 154 mm
+    assert metrics.summarise(poses, pairs)["pck_150mm"] == pytest.approx(16 / 17)
+
+
+def test_parts_add_up_to_the_whole(pairs):
+    """The figures of a set from the sums of its sequences, whatever parts they were added up from."""
+    methods = {"mediapipe": pairs.corrupted, "flat": pairs.corrupted * np.float32([1, 1, 0.5])}
+    confidence = {"flat": pairs.visibility}
+    whole = Tally.of(pairs, methods, confidence)
+
+    def part(rows: np.ndarray) -> Tally:
+        return Tally.of(
+            pairs.take(rows), {n: p[rows] for n, p in methods.items()}, {n: c[rows] for n, c in confidence.items()}
+        )
+
+    sequences = np.unique(pairs.sequence)
+    first = np.isin(pairs.sequence, sequences[[1, 4]])
+    # the last part shares its sequences with the one before, but not its cameras
+    joined = Tally.concatenate(
+        [part(first), part(~first & (pairs.camera == "c02")), part(~first & (pairs.camera == "c01"))]
+    )
+    assert joined.sequences == whole.sequences and set(joined.cells) == set(whole.cells)
+    order = [joined.cells.index(cell) for cell in whole.cells]
+    np.testing.assert_allclose(joined.sums[..., order], whole.sums, rtol=1e-9)
+    np.testing.assert_array_equal(joined.weights[..., order], whole.weights)
+    np.testing.assert_array_equal(joined.pairs, whole.pairs)
+    ours, theirs = (t.confidence["flat"].total().summary() for t in (joined, whole))
+    assert ours == pytest.approx(theirs)
+    np.testing.assert_allclose(joined.confidence["flat"].by_error, whole.confidence["flat"].by_error)
+    figures = metrics.summarise(pairs.corrupted, pairs)
+    for name, mean in zip(metrics.FIGURES, whole.means()[0], strict=False):
+        assert mean == pytest.approx(figures[name], rel=1e-6)
+
+
+def test_a_tallys_interval_is_that_of_the_rows(pairs):
+    tally = Tally.of(pairs, {"mediapipe": pairs.corrupted}, {})
+    low, high = interval(tally.resampled(seed=3))
+    rows = metrics.depth_error(pairs.corrupted, pairs.ground_truth).mean(-1) * 100
+    assert (low[0, 0], high[0, 0]) == pytest.approx(metrics.bootstrap(rows, pairs.sequence, seed=3), rel=1e-5)
 
 
 def test_baselines_take_away_what_they_know_of(make_pairs):
@@ -118,6 +217,14 @@ def test_baselines_take_away_what_they_know_of(make_pairs):
     fitted = baselines.fit_all(shifted)
     assert metrics.depth_error(fitted["bias"](shifted), shifted.ground_truth)[:, [7, 8]].mean() < 0.12
     assert metrics.depth_error(shifted.corrupted, shifted.ground_truth)[:, [7, 8]].mean() > 0.18
+
+
+def test_baselines_fitted_in_parts_are_those_of_the_whole(make_pairs):
+    train, test = make_pairs(9, seed=1), make_pairs(2, seed=3, first=200)
+    halves = [baselines.Moments.of(train.take(rows)) for rows in (slice(0, 100), slice(100, None))]
+    added = pickle.loads(pickle.dumps((halves[0] + halves[1]).fit()))  # and travel to other processes
+    for name, method in baselines.fit_all(train).items():
+        np.testing.assert_allclose(added[name](test), method(test), atol=1e-5)
 
 
 def test_smoothing_takes_noise_away_and_leaves_a_line_a_line(rng):

@@ -10,7 +10,8 @@ import torch
 from refiner import UserError, augment, baselines, metrics
 from refiner.inference import DepthRefiner
 from refiner.model import RefinerConfig, load_checkpoint, save_checkpoint
-from refiner.training import Trainer, TrainingConfig, TrainingData, initialise, step_rows
+from refiner.losses import Bones
+from refiner.training import Trainer, TrainingConfig, TrainingData, initialise
 
 SMALL = RefinerConfig(
     width=16, layers=1, heads=2, feedforward=32, frequencies=4, taps_s=(-0.1, 0.0, 0.1), linear=True, dropout=0.1
@@ -55,7 +56,7 @@ def test_the_linear_term_alone_is_as_good_as_ridge_regression(make_pairs):
     config = RefinerConfig(linear=True)
     model = initialise(config, TrainingConfig(ridge=baselines.RIDGE), TrainingData(train, config))
     ours = DepthRefiner.of(model).predict_pairs(test).poses
-    np.testing.assert_allclose(ours[..., 2], baselines.ridge(train)(test)[..., 2], atol=1e-4)
+    np.testing.assert_allclose(ours[..., 2], baselines.fit_all(train)["ridge"](test)[..., 2], atol=1e-4)
 
 
 def test_a_seeded_run_repeats_exactly(data):
@@ -90,31 +91,33 @@ def test_the_state_of_another_model_is_refused(data, tmp_path):
         new_trainer(data, model=other).load(tmp_path)
 
 
-def test_every_epoch_sees_every_pair_once_in_an_order_of_its_own():
-    epochs = [torch.cat(list(step_rows(96, 32, 7, epoch))) for epoch in (0, 1)]
+def test_every_epoch_sees_every_pair_once_in_an_order_of_its_own(data):
+    count = len(data[0])
+    epochs = [torch.cat([share.rows for share in data[0].steps(32, 7, epoch)]) for epoch in (0, 1)]
     for rows in epochs:
-        assert sorted(rows.tolist()) == list(range(96))
+        assert sorted(rows.tolist()) == list(range(count))
     assert epochs[0].tolist() != epochs[1].tolist()
 
 
-def test_workers_share_a_batch_and_learn_the_same_as_one(data):
-    """Two halves of a step, averaged as DDP does, give the gradient of the whole step."""
+@pytest.mark.parametrize("world", [2, 3])
+def test_workers_share_a_batch_and_learn_the_same_as_one(data, world):
+    """The parts of a step, averaged as DDP does, give the gradient of the whole step; also where they are not equal."""
     config = dataclasses.replace(SMALL, dropout=0.0)
     plain = dataclasses.replace(SHORT, epochs=1, clip_norm=1e9)
-    rows = next(step_rows(len(data[0]), plain.batch_size, 0, 0))
 
-    def gradients(rank: int, world: int) -> list[torch.Tensor]:
+    def learn(rank: int, world: int) -> tuple[list[torch.Tensor], torch.Tensor]:
         trainer = new_trainer(data, plain, config)
-        trainer.rank, trainer.world = rank, world
+        trainer.world = world
         kept: list[torch.Tensor] = []
         trainer.optimizer.step = lambda *a: kept.extend(p.grad.clone() for p in trainer.model.parameters())
-        trainer._step(rows, 0)
-        return kept
+        terms = trainer.step(next(trainer.train.steps(plain.batch_size, 0, 0, rank, world)), 0)
+        return kept, terms
 
-    whole, halves = gradients(0, 1), [gradients(rank, 2) for rank in (0, 1)]
+    (whole, terms), parts = learn(0, 1), [learn(rank, world) for rank in range(world)]
     assert len(whole) > 10
-    for one, first, second in zip(whole, *halves, strict=True):
-        torch.testing.assert_close(one, (first + second) / 2, atol=1e-5, rtol=1e-4)
+    for one, *theirs in zip(whole, *(gradients for gradients, _ in parts), strict=True):
+        torch.testing.assert_close(one, sum(theirs) / world, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(terms, sum(t for _, t in parts), atol=1e-4, rtol=1e-4)
 
 
 def test_accumulated_parts_learn_the_same_as_a_whole_batch(data):
@@ -156,7 +159,7 @@ def test_the_trained_model_survives_being_saved(data, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"batch_size": 63, "accumulate": 2}, "cannot be shared evenly"), ({"batch_size": 100_000}, "fewer than a batch")],
+    [({"batch_size": 3, "accumulate": 4}, "too small"), ({"batch_size": 100_000}, "fewer than a batch")],
 )
 def test_a_batch_that_cannot_be_is_refused(data, change, says):
     with pytest.raises(UserError, match=says):
@@ -169,12 +172,12 @@ def test_mirroring_twice_is_nothing_and_the_truth_is_mirrored_with_the_input(dat
     inputs, truth = data[0].batch(torch.arange(8))
     options = augment.Augmentation(mirror=1.0, noise_m=0.0, still=0.0, blind=0.0)
     draws = augment.draw(8, options, torch.Generator().manual_seed(0))
-    once = augment.apply(draws, inputs, truth, 1)
+    once = augment.apply(draws, inputs, truth, SMALL)
     assert not torch.equal(once[1], truth)
     # depth does not change in a mirror, sides do
     torch.testing.assert_close(once[1][:, 5, 2], truth[:, 6, 2])
     torch.testing.assert_close(once[0].poses[:, :, 5, 2], inputs.poses[:, :, 6, 2])
-    twice = augment.apply(draws, *once, 1)
+    twice = augment.apply(draws, *once, SMALL)
     for ours, theirs in zip((*twice[0], twice[1]), (*inputs, truth), strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -182,7 +185,7 @@ def test_mirroring_twice_is_nothing_and_the_truth_is_mirrored_with_the_input(dat
 def test_a_window_that_stands_still_shows_the_refined_pose_everywhere(data):
     inputs, truth = data[0].batch(torch.arange(20, 28))
     options = augment.Augmentation(mirror=0.0, noise_m=0.0, still=1.0, blind=0.0)
-    still, _ = augment.apply(augment.draw(8, options, torch.Generator().manual_seed(0)), inputs, truth, 1)
+    still, _ = augment.apply(augment.draw(8, options, torch.Generator().manual_seed(0)), inputs, truth, SMALL)
     assert not torch.equal(inputs.poses[:, 0], inputs.poses[:, 1])
     for tap in range(3):
         torch.testing.assert_close(still.poses[:, tap], inputs.poses[:, 1])
@@ -193,6 +196,6 @@ def test_no_loss_is_infinite_where_joints_coincide(data):
     from refiner.model import Outputs
 
     poses = torch.zeros(2, 17, 3, requires_grad=True)
-    found = losses.terms(Outputs(poses, torch.zeros(2, 17)), torch.zeros(2, 17, 3), "xyz")
+    found = losses.terms(Outputs(poses, torch.zeros(2, 17)), torch.zeros(2, 17, 3), "xyz", Bones.on("cpu"))
     losses.total(found, losses.LossWeights()).backward()
     assert poses.grad is not None and poses.grad.isfinite().all() and math.isfinite(found["bone"].detach())
