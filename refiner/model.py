@@ -1,8 +1,9 @@
 """The refiner's network and its checkpoints.
 
-`PoseAwareDepthRefiner` lets the joints of a pose look at each other (self-attention over 17 tokens), told which way the
-body faces, and answers with a correction and a confidence per joint. Its default configuration is the published baseline,
-226,116 parameters. Trained by `refiner.training`, used through `refiner.inference.DepthRefiner`.
+`PoseAwareDepthRefiner` sees the joints of a pose and which way the body faces, and answers with a correction and a
+confidence per joint. Its default configuration is the published baseline, in which the joints look at each other
+(self-attention over 17 tokens), 226,116 parameters. Trained by `refiner.training`, used through
+`refiner.inference.DepthRefiner`.
 """
 
 import json
@@ -36,11 +37,16 @@ LINEAR_HARMONICS = 2
 class RefinerConfig:
     """What a checkpoint's network looks like. The defaults are the published baseline."""
 
+    encoder: Literal["attention", "whole_pose"] = "attention"
+    """attention: the joints are tokens that look at each other. whole_pose: residual layers over all joints at once."""
     width: int = 64
-    """Size of a joint's token."""
+    """Size of a joint's token, or of the whole pose's layers."""
     layers: int = 4
+    """Encoder layers, or residual blocks of two layers each."""
     heads: int = 4
+    """Of the attention."""
     feedforward: int = 256
+    """Width inside the attention's layers."""
     frequencies: int = 12
     """Fourier features of the azimuth: cos kθ and sin kθ for k = 1 … this."""
     dropout: float = 0.0
@@ -64,7 +70,9 @@ class RefinerConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "taps_s", tuple(float(t) for t in self.taps_s))
-        if self.width % self.heads:
+        if self.encoder not in ("attention", "whole_pose"):
+            raise UserError(f"encoder '{self.encoder}' is unknown: choose attention or whole_pose")
+        if self.encoder == "attention" and self.width % self.heads:
             raise UserError(f"width {self.width} is no multiple of {self.heads} heads: choose one that is")
         if 0.0 not in self.taps_s:
             raise UserError(f"taps_s {self.taps_s} lacks 0.0: the pose that is refined must be among what is seen")
@@ -166,18 +174,18 @@ class Block(nn.Module):
         return x + F.dropout(self.down(F.gelu(self.up(self.norm2(x)))), self.dropout, self.training)
 
 
-class PoseAwareDepthRefiner(nn.Module):
-    """Corrects the depth of MediaPipe's poses.
+class JointAttention(nn.Module):
+    """The published network: a token for each joint, told the view angle; encoder layers; two heads on each token.
 
     The taps of a temporal window are further channels of each joint's token, so a window costs hardly more than a single
-    frame, and a single pose is a window that stands still.
+    frame.
     """
 
-    def __init__(self, config: RefinerConfig = RefinerConfig()) -> None:
+    def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
-        self.config = config
         width = config.width
         channels = len(config.taps_s) * (4 + 2 * config.image_points)
+        self.config = config
         self.input = nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
         # as strong as the rest: with the usual 0.02 it took a thousand steps until joints were told apart
         self.joint = nn.Parameter(torch.randn(NUM_JOINTS, width))
@@ -187,11 +195,75 @@ class PoseAwareDepthRefiner(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.correction = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 3))
         self.scale = nn.Sequential(nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, 1))
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Returns: (B, 17, 3) correction, (B, 17) log scale, both in the network's units."""
+        channels = [inputs.poses / TYPICAL_REACH_M, inputs.visibility[..., None]]
+        if self.config.image_points:
+            channels.append(inputs.image_points)
+        x = torch.cat(channels, dim=-1)  # (B, T, 17, C)
+        x = x.transpose(1, 2).flatten(2)  # (B, 17, T·C)
+        x = self.input(x) + self.joint
+        view = self.view(harmonics(inputs.azimuth, self.config.frequencies))  # (B, D)
+        x = self.merge(torch.cat([x, view[:, None].expand_as(x)], dim=-1))
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        return self.correction(x), self.scale(x).squeeze(-1)
+
+
+class WholePose(nn.Module):
+    """Residual layers over the whole pose at once, after Martinez et al., "A simple yet effective baseline for 3d human
+    pose estimation" (2017), with layer norms. No two joints share weights, and a pose costs a fifth of the attention's
+    time on a CPU."""
+
+    def __init__(self, config: RefinerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        features = 2 * config.frequencies + len(config.taps_s) * NUM_JOINTS * (4 + 2 * config.image_points)
+        self.input = self._layer(features)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*self._layer(width), *self._layer(width)) for _ in range(config.layers)
+        )
+        self.correction = nn.Sequential(nn.Linear(width, 3 * NUM_JOINTS))
+        self.scale = nn.Sequential(nn.Linear(width, NUM_JOINTS))
+
+    def _layer(self, features: int) -> nn.Sequential:
+        width = self.config.width
+        return nn.Sequential(
+            nn.Linear(features, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(self.config.dropout)
+        )
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Returns: (B, 17, 3) correction, (B, 17) log scale, both in the network's units."""
+        parts = [
+            harmonics(inputs.azimuth, self.config.frequencies),
+            inputs.poses.flatten(1) / TYPICAL_REACH_M,
+            inputs.visibility.flatten(1),
+        ]
+        if self.config.image_points:
+            parts.append(inputs.image_points.flatten(1))
+        x = self.input(torch.cat(parts, dim=-1))
+        for block in self.blocks:
+            x = x + block(x)
+        return self.correction(x).unflatten(1, (NUM_JOINTS, 3)), self.scale(x)
+
+
+ENCODERS = {"attention": JointAttention, "whole_pose": WholePose}
+
+
+class PoseAwareDepthRefiner(nn.Module):
+    """Corrects the depth of MediaPipe's poses. A single pose is a temporal window that stands still."""
+
+    def __init__(self, config: RefinerConfig = RefinerConfig()) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = ENCODERS[config.encoder](config)
         # An untrained refiner changes nothing (or is its linear term alone).
-        nn.init.zeros_(self.correction[-1].weight)
-        nn.init.zeros_(self.correction[-1].bias)
-        nn.init.zeros_(self.scale[-1].weight)
-        nn.init.zeros_(self.scale[-1].bias)
+        for layer in (self.encoder.correction[-1], self.encoder.scale[-1]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
         # Not parameters: which axes are corrected, the linear term, and what turns an expected error into a probability.
         mask = torch.zeros(3)
         mask[list(AXES[config.axes])] = METRES_PER_OUTPUT
@@ -212,24 +284,13 @@ class PoseAwareDepthRefiner(nn.Module):
 
     def _answer(self, inputs: Inputs) -> Outputs:
         config = self.config
-        batch = inputs.poses.shape[0]
-        channels = [inputs.poses / TYPICAL_REACH_M, inputs.visibility[..., None]]
-        if config.image_points:
-            channels.append(inputs.image_points)
-        x = torch.cat(channels, dim=-1)  # (B, T, 17, C)
-        x = x.transpose(1, 2).reshape(batch, NUM_JOINTS, -1)  # (B, 17, T·C)
-        x = self.input(x) + self.joint
-        view = self.view(harmonics(inputs.azimuth, config.frequencies))  # (B, D)
-        x = self.merge(torch.cat([x, view[:, None].expand_as(x)], dim=-1))
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
+        correction, log_scale = self.encoder(inputs)
         # what follows is in metres and small differences count: fp32, whatever autocast does above
-        correction = self.correction(x).float() * self.axes  # (B, 17, 3)
+        correction = correction.float() * self.axes  # (B, 17, 3)
         if config.linear:
-            with torch.autocast(x.device.type, enabled=False):
-                correction = correction + (linear_features(inputs, config) @ self.linear).view(batch, NUM_JOINTS, 3)
-        log_scale = self.scale(x).squeeze(-1).float() - 3.0  # starts at 5 cm, the error of a middling joint
+            with torch.autocast(correction.device.type, enabled=False):
+                correction = correction + (linear_features(inputs, config) @ self.linear).view_as(correction)
+        log_scale = log_scale.float() - 3.0  # starts at 5 cm, the error of a middling joint
         return Outputs(inputs.poses[:, config.centre] + config.strength * correction, log_scale.clamp(-7.0, 1.0))
 
     def confidence(self, log_scale: Tensor) -> Tensor:

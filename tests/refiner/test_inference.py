@@ -16,8 +16,8 @@ WINDOW = RefinerConfig(taps_s=(-0.2, -0.1, 0.0, 0.1, 0.2), linear=True, symmetri
 def random_model(config: RefinerConfig) -> PoseAwareDepthRefiner:
     torch.manual_seed(0)
     model = PoseAwareDepthRefiner(config).eval()
-    torch.nn.init.normal_(model.correction[-1].weight, std=0.3)
-    torch.nn.init.normal_(model.scale[-1].weight, std=0.3)
+    torch.nn.init.normal_(model.encoder.correction[-1].weight, std=0.3)
+    torch.nn.init.normal_(model.encoder.scale[-1].weight, std=0.3)
     return model
 
 

@@ -1,5 +1,6 @@
 """The network and its checkpoints."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -23,6 +24,9 @@ from refiner.model import (
 WINDOW = RefinerConfig(taps_s=(-0.2, -0.1, 0.0, 0.1, 0.2), linear=True, symmetric=True, image_points=True)
 
 
+WHOLE_POSE = dataclasses.replace(WINDOW, encoder="whole_pose", width=48, layers=2, dropout=0.3)
+
+
 def random_inputs(config: RefinerConfig, batch: int = 5, size: float = 0.4, seed: int = 0) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
     taps = len(config.taps_s)
@@ -38,7 +42,7 @@ def random_model(config: RefinerConfig, seed: int = 0) -> PoseAwareDepthRefiner:
     """All weights drawn, also those that start at zero."""
     torch.manual_seed(seed)
     model = PoseAwareDepthRefiner(config).eval()
-    for tensor in (*model.correction[-1].parameters(), *model.scale[-1].parameters()):
+    for tensor in (*model.encoder.correction[-1].parameters(), *model.encoder.scale[-1].parameters()):
         torch.nn.init.normal_(tensor, std=0.3)
     if config.linear:
         model.linear.normal_(std=0.01)
@@ -49,9 +53,10 @@ def test_the_baseline_has_exactly_the_published_number_of_parameters():
     assert PoseAwareDepthRefiner().num_parameters() == 226_116
 
 
-def test_an_untrained_refiner_changes_nothing():
-    inputs = random_inputs(RefinerConfig())
-    torch.testing.assert_close(PoseAwareDepthRefiner()(inputs).poses, inputs.poses[:, 0])
+@pytest.mark.parametrize("config", [RefinerConfig(), WHOLE_POSE], ids=["attention", "whole pose"])
+def test_an_untrained_refiner_changes_nothing(config):
+    inputs = random_inputs(config)
+    torch.testing.assert_close(PoseAwareDepthRefiner(config)(inputs).poses, inputs.poses[:, config.centre])
 
 
 def test_a_depth_refiner_leaves_the_image_plane_alone_and_an_xyz_refiner_does_not():
@@ -61,9 +66,10 @@ def test_a_depth_refiner_leaves_the_image_plane_alone_and_an_xyz_refiner_does_no
         assert [bool((difference[..., axis] != 0).any()) for axis in range(3)] == moved
 
 
-def test_a_symmetric_refiner_gives_a_mirrored_pose_the_mirrored_answer():
-    inputs = random_inputs(WINDOW)
-    model = random_model(WINDOW)
+@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE], ids=["attention", "whole pose"])
+def test_a_symmetric_refiner_gives_a_mirrored_pose_the_mirrored_answer(config):
+    inputs = random_inputs(config)
+    model = random_model(config)
     straight, turned = model(inputs), model(mirrored(inputs))
     expected = mirrored(
         Inputs(straight.poses[:, None], straight.log_scale[:, None], inputs.azimuth, inputs.image_points)
@@ -77,9 +83,10 @@ def test_the_view_features_are_continuous_where_the_azimuth_jumps():
     torch.testing.assert_close(before, after, atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE], ids=["attention", "whole pose"])
 @pytest.mark.parametrize("size", [0.0, 1e-6, 1.0, 100.0])
-def test_any_finite_input_gives_finite_output(size):
-    out = random_model(WINDOW)(random_inputs(WINDOW, size=size))
+def test_any_finite_input_gives_finite_output(size, config):
+    out = random_model(config)(random_inputs(config, size=size))
     assert out.poses.isfinite().all() and out.log_scale.isfinite().all()
 
 
@@ -88,12 +95,13 @@ def test_a_larger_expected_error_is_never_more_confidence():
     assert (confidence.diff() < 0).all() and confidence.min() > 0 and confidence.max() < 1
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path):
-    model = random_model(WINDOW)
+@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE], ids=["attention", "whole pose"])
+def test_a_checkpoint_comes_back_as_it_was(tmp_path, config):
+    model = random_model(config)
     save_checkpoint(model, tmp_path, {"trained_on": "nothing"})
     again = load_checkpoint(tmp_path)
-    inputs = random_inputs(WINDOW)
-    assert again.config == WINDOW and read_card(tmp_path) == {"trained_on": "nothing"}
+    inputs = random_inputs(config)
+    assert again.config == config and read_card(tmp_path) == {"trained_on": "nothing"}
     for ours, theirs in zip(model(inputs), again(inputs), strict=True):
         assert torch.equal(ours, theirs)
     assert sorted(p.name for p in tmp_path.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
@@ -108,7 +116,7 @@ def _another_width(folder):
 def _nan(folder):
     model = PoseAwareDepthRefiner()
     with torch.no_grad():
-        model.joint[3, 3] = np.nan
+        model.encoder.joint[3, 3] = np.nan
     save_checkpoint(model, folder)
 
 

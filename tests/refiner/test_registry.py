@@ -29,7 +29,7 @@ def example():
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     model = PoseAwareDepthRefiner(RefinerConfig(width=16, layers=1, feedforward=32))
-    torch.nn.init.normal_(model.correction[-1].weight)
+    torch.nn.init.normal_(model.encoder.correction[-1].weight)
     return save_checkpoint(model, tmp_path_factory.mktemp("checkpoint"), {"trained_on": "nothing"})
 
 
