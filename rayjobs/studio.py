@@ -42,9 +42,12 @@ class Options:
     size: tuple[int, int] = (1280, 720)
     """Width and height of the videos in pixels."""
     motions: str | None = None
-    """Folder in AIST++'s layout whose keypoints3d drive dancers (no videos needed)."""
+    """Folder in AIST++'s layout whose keypoints3d drive dancers (no videos needed): AIST++, or from `rayjobs.motions`."""
     real_share: float = 0.5
     """Share of the sequences driven by --motions; the others dance drawn choreographies."""
+    recombine: float = 0.0
+    """Share of the training sequences driven by --motions whose legs dance one motion and whose chest, arms and head dance
+    another one of the same split."""
     settings: str | None = None
     """Folder of AIST++'s camera settings (setting1.json …) to film with; without it settings like theirs are drawn."""
 
@@ -77,6 +80,7 @@ def run(options: Options) -> Summary:
         settings=None if options.settings is None else str(Path(options.settings).absolute()),
         motions=None if options.motions is None else str(Path(options.motions).absolute()),
         real_share=options.real_share if options.motions else 0.0,
+        recombine=options.recombine if options.motions else 0.0,
     )
     takes = prepare(root, spec)
     todo = [take for take in takes if not is_whole(root, take)]

@@ -34,15 +34,15 @@ from refiner.studio.body import Dancer
 from refiner.studio.cameras import FLOOR, draw_cameras, resized
 from refiner.studio.motion import Motion, dance
 from refiner.studio.render import Posed, Renderer
-from refiner.studio.retarget import Source, draw_source, perform, sources
+from refiner.studio.retarget import Source, TooShort, draw_source, perform, recombined, sources
 from refiner.studio.rig import forward_kinematics
 from refiner.studio.room import Room
 from refiner.video import VideoWriter
 
-VERSION = 3  # raise it when the same options render something else than before
+VERSION = 4  # raise it when the same options render something else than before
 MANIFEST = "studio.json"
 # The split of each ten sequences in turn: the smallest datasets have all three, larger ones 70/10/20 %.
-_PATTERN = ("train", "test", "val", "train", "train", "train", "test", "train", "train", "train")
+PATTERN = ("train", "test", "val", "train", "train", "train", "test", "train", "train", "train")
 # Of each ten, these dance what the one before danced: as in AIST++, dancers share choreographies (within a split).
 _SHARED = (4, 8)
 # SMPL's pelvis in its template, metres: its `trans` is counted from the template's origin, not from the pelvis.
@@ -62,6 +62,7 @@ class Spec:
     settings: str | None = None  # folder of real camera settings
     motions: str | None = None  # folder in AIST++'s layout whose keypoints3d drive dancers
     real_share: float = 0.0  # share of the sequences that they drive
+    recombine: float = 0.0  # share of these, for training, whose legs dance one motion and whose arms another
     cameras: int = len(CAMERAS)  # that film each sequence, drawn from the nine
 
     def __post_init__(self) -> None:
@@ -75,6 +76,8 @@ class Spec:
             raise UserError(f"a picture of {self.size[0]} × {self.size[1]}: give even numbers of pixels, 64 to 4096")
         if not 0 <= self.real_share <= 1:
             raise UserError(f"a share of {self.real_share} real motion: give 0 to 1")
+        if not 0 <= self.recombine <= 1:
+            raise UserError(f"a share of {self.recombine} recombined motion: give 0 to 1")
         if self.real_share > 0 and self.motions is None:
             raise UserError(
                 "real motion was asked for without saying where it is: name an AIST++ folder with --motions"
@@ -97,7 +100,7 @@ class Spec:
 
 def _seed(spec: Spec, what: str, number: int) -> int:
     """A seed of its own for each thing that is drawn."""
-    kind = ("dancer", "choreography", "performance", "room", "cameras", "source", "filming").index(what)
+    kind = ("dancer", "choreography", "performance", "room", "cameras", "source", "filming", "upper").index(what)
     return int(np.random.SeedSequence([spec.seed, kind, number]).generate_state(1)[0])
 
 
@@ -112,13 +115,13 @@ class Take:
 
     @property
     def split(self) -> str:
-        return _PATTERN[self.turn % len(_PATTERN)]
+        return PATTERN[self.turn % len(PATTERN)]
 
     @property
     def choreography(self) -> int:
         if self.source is not None:
             return self.source.index
-        return self.turn - 1 if self.turn % len(_PATTERN) in _SHARED else self.turn
+        return self.turn - 1 if self.turn % len(PATTERN) in _SHARED else self.turn
 
     @property
     def genre(self) -> str:
@@ -128,8 +131,9 @@ class Take:
 
     @property
     def name(self) -> Name:
-        """Valid in AIST++; the situation tells the motion: sBM drawn, sRM real (which the real dataset does not have)."""
-        situation = "sBM" if self.source is None else "sRM"
+        """Valid in AIST++; the situation tells the motion: sBM drawn, and two that the real dataset does not have, sRM real
+        and sRC recombined from two real ones."""
+        situation = "sBM" if self.source is None else "sRM" if self.source.upper is None else "sRC"
         music = f"m{self.genre[1:]}{self.choreography % 6}"
         return Name(self.genre, situation, "cAll", f"d{self.number + 1:02d}", music, f"ch{self.choreography + 1:02d}")
 
@@ -297,21 +301,38 @@ def plan(spec: Spec) -> list[Take]:
     Raises:
         UserError: the real motions asked for are not there.
     """
-    by_split = sources(spec.motions, _PATTERN) if spec.real_share > 0 else {}
-    order = sorted(name for names in by_split.values() for name in names)
-    takes, real = [], 0
+    by_split = sources(spec.motions, PATTERN) if spec.real_share > 0 else {}
+    order = sorted({name for names in by_split.values() for name in names})
+    takes: list[Take] = []
+    real = training = 0  # how many there are with real motion, and of these for training
     for number in range(spec.sequences):
         if int((number + 1) * spec.real_share + 1e-9) <= real:
             takes.append(Take(spec, number, number - real))
             continue
         # the splits take turns, and within each its sources
-        names = by_split[_PATTERN[real % len(_PATTERN)]]
-        before = sum(_PATTERN[i % len(_PATTERN)] == _PATTERN[real % len(_PATTERN)] for i in range(real))
-        name = names[before % len(names)]
-        source = draw_source(spec.motions, name, order.index(name), spec.seconds, _seed(spec, "source", number))
+        split = PATTERN[real % len(PATTERN)]
+        names = by_split[split]
+        before = sum(PATTERN[i % len(PATTERN)] == split for i in range(real))
+        source = _source(spec, names[before % len(names) :] + names[: before % len(names)], order, number)
+        if split == "train":
+            if int((training + 1) * spec.recombine + 1e-9) > int(training * spec.recombine + 1e-9):
+                others = [(name, order.index(name)) for name in names]
+                source = recombined(spec.motions, source, others, spec.seconds, _seed(spec, "upper", number))
+            training += 1
         takes.append(Take(spec, number, real, source))
         real += 1
     return takes
+
+
+def _source(spec: Spec, names: list[str], order: list[str], number: int) -> Source:
+    """A window of the first of these sequences that is long enough."""
+    too_short: TooShort | None = None
+    for name in names:
+        try:
+            return draw_source(spec.motions, name, order.index(name), spec.seconds, _seed(spec, "source", number))
+        except TooShort as error:
+            too_short = too_short or error
+    raise too_short
 
 
 def prepare(root: Path, spec: Spec) -> list[Take]:

@@ -2,10 +2,11 @@
 
 What carries over are directions and contacts: the trunk's and the head's orientation, where each arm's bones point, and,
 scaled to the dancer's legs, where hips and ankles are. What is rendered is the dancer, and the truth is the dancer's own
-joints: an error of this fit makes another motion, never a wrong annotation.
+joints: an error of this fit makes another motion, never a wrong annotation. That is also why motions may be varied: danced
+in the mirror, faster or slower, facing elsewhere, and the legs of one with the arms of another.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,18 @@ from refiner.errors import UserError
 from refiner.geometry import mirror, rotation_matrix
 from refiner.skeleton import INDEX
 from refiner.studio.body import Dancer
-from refiner.studio.motion import Motion, arm_rotations, collar_and_shoulder, leg_rotations, unit
+from refiner.studio.motion import Motion, arm_rotations, collar_and_shoulder, leg_rotations, soles, unit
 from refiner.studio.rig import (
     HEAD,
     L_ANKLE,
+    L_COLLAR,
     L_ELBOW,
     L_FOOT,
+    L_HAND,
     L_HIP,
     L_KNEE,
+    L_SHOULDER,
+    L_WRIST,
     NECK,
     NUM_BONES,
     PELVIS,
@@ -32,38 +37,65 @@ from refiner.studio.rig import (
     forward_kinematics,
 )
 
+_TRIES = 8  # windows that are drawn to find one danced on two feet
 PAD = 30  # frames before and after a window, so that filters and splines have no ends inside it
 # Triangulated joints tremble by 1–3 cm. Standard deviations of the filter, in frames of 1/60 s: of the joints, and of
 # directions between joints that lie close together (hips, ears).
 _CALM, _CALM_SHORT = 1.6, 4.0
+# How high a joint is, metres, when what it belongs to stands, kneels, leans or lies on the floor.
+_IN_CONTACT = {"ankle": 0.08, "knee": 0.06, "hip": 0.10, "wrist": 0.02, "elbow": 0.03, "shoulder": 0.08}
+# The dancer's flesh around bones that may touch the floor: radii in metres at 1.75 m.
+_FLESH = {HEAD: 0.09, NECK: 0.06, SPINE2: 0.10, PELVIS: 0.10} | {
+    bone + side: radius
+    for bone, radius in ((L_HIP, 0.08), (L_KNEE, 0.05), (L_SHOULDER, 0.06), (L_ELBOW, 0.04), (L_WRIST, 0.03), (L_HAND, 0.02))
+    for side in (0, 1)
+}  # fmt: skip
+# How far a foot in the air is pointed, radians, and what else is tried where it would be in the floor.
+_POINTED = (0.35, 0.7, 1.05, 1.3, 0.0, -0.35)
+_LIFT = 2  # frames: standard deviation of the filter of how far a dancer is lifted out of the floor
+TEMPO = (0.8, 1.25)  # how much slower and faster than it was captured
+# What nine cameras see: how far from the stage's centre a window may have its own, and how far it may travel, metres.
+_OFF_CENTRE, _TRAVEL = 0.5, 2.4
+# Bones of a dancer that move with the chest where two windows are danced at once.
+_UPPER = [SPINE1, SPINE2, SPINE3, NECK, HEAD] + [
+    bone + side for bone in (L_COLLAR, L_SHOULDER, L_ELBOW, L_WRIST, L_HAND) for side in (0, 1)
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A window of a real sequence."""
+    """A window of a real sequence, and how it is danced."""
 
     sequence: str
     index: int  # of the sequence among all sources
     start: int  # frame
-    mirrored: bool
+    mirrored: bool = False
+    tempo: float = 1.0  # frames of the sequence in 1/60 s
+    heading: float = 0.0  # how far it is turned about the vertical, radians
+    upper: "Source | None" = None  # the window that chest, arms and head dance; None: this one
+
+
+class TooShort(UserError):
+    """A sequence has no window of the length asked for."""
 
 
 def sources(root: str, pattern: tuple[str, ...]) -> dict[str, list[str]]:
-    """Sequences of an AIST++ folder that can drive dancers, by split.
+    """Sequences of an AIST++ folder that can drive dancers, by split, in the order in which they take turns.
 
     The official split where it is there, else one in which the longest sequences train (`pattern`: the splits by turns). A
-    sequence is in one split only, so that no dancer of another split moves like it.
+    sequence is in one split only, so that no dancer of another split moves like it. A long one has more turns than a
+    short one: as the square root of its length.
 
     Raises:
         UserError: there are fewer than three, or a split would have none.
     """
     data = Dataset(Path(root))
     names = [name for name in data.sequences if name not in data.ignored]
+    sizes = {n: (data.annotations / "keypoints3d" / f"{n}.pkl").stat().st_size for n in names}
     if (data.annotations / "splits").is_dir():
         known = set(names)
         by_split = {split: [n for n in data.split(split) if n in known] for split in SPLITS}
     else:
-        sizes = {n: (data.annotations / "keypoints3d" / f"{n}.pkl").stat().st_size for n in names}
         ordered = sorted(names, key=lambda n: (-sizes[n], n))
         by_split = {split: [n for i, n in enumerate(ordered) if pattern[i % len(pattern)] == split] for split in SPLITS}
     empty = [split for split, members in by_split.items() if not members]
@@ -72,22 +104,60 @@ def sources(root: str, pattern: tuple[str, ...]) -> dict[str, list[str]]:
             f"{root} has {len(names)} motions in annotations/keypoints3d, none of them for the split {empty[0]}: "
             "give at least three, so that each split has its own"
         )
-    return by_split
+    return {split: _turns({name: sizes[name] for name in members}) for split, members in by_split.items()}
+
+
+def _turns(sizes: dict[str, int]) -> list[str]:
+    """Names, each as often as the square root of its size says against the smallest, evenly mixed."""
+    smallest = min(sizes.values())
+    turns = []
+    for place, (name, size) in enumerate(sizes.items()):
+        count = max(1, round((size / smallest) ** 0.5))
+        turns += [((turn + 0.5) / count, place, name) for turn in range(count)]
+    return [name for *_, name in sorted(turns)]
 
 
 def draw_source(root: str, sequence: str, index: int, seconds: float, seed: int) -> Source:
-    """A window of a sequence, somewhere in it, as it is or in the mirror.
+    """A window of a sequence, somewhere in it, as it is or in the mirror, at a tempo and with a heading of its own.
 
     Raises:
-        UserError: the sequence is shorter than that.
+        TooShort: the sequence is, even danced slowly.
     """
-    frames, wanted = len(Dataset(Path(root)).keypoints3d(sequence)), int(np.ceil(seconds * FPS)) + 1
-    if frames < wanted:
-        raise UserError(
-            f"{sequence} in {root} lasts {frames / FPS:.1f} s: render sequences of at most that with --seconds"
-        )
     rng = np.random.default_rng(seed)
-    return Source(sequence, index, int(rng.integers(frames - wanted + 1)), bool(rng.random() < 0.5))
+    last, wanted = len(Dataset(Path(root)).keypoints3d(sequence)) - 1, seconds * FPS
+    if last < np.ceil(wanted * TEMPO[0]):
+        raise TooShort(
+            f"{sequence} in {root} lasts {last / FPS:.1f} s: render sequences of at most "
+            f"{np.floor(last / FPS / TEMPO[0] * 10) / 10:.1f} s with --seconds"
+        )
+    tempo = min(float(np.exp(rng.uniform(*np.log(TEMPO)))), last / wanted)
+    start = int(rng.integers(last - int(wanted * tempo) + 1))
+    return Source(sequence, index, start, bool(rng.random() < 0.5), tempo, float(rng.uniform(-np.pi, np.pi)))
+
+
+def recombined(root: str, source: Source, others: list[tuple[str, int]], seconds: float, seed: int) -> Source:
+    """The window with a chest, arms and a head that dance another one, if both are danced on two feet.
+
+    Args:
+        root: AIST++ folder.
+        source: what the legs dance.
+        others: sequences of the same split with their indices, from which the other window is drawn.
+        seconds: length of the clip.
+        seed: what is drawn from.
+    """
+    if not _on_its_feet(_window(root, source, seconds)):
+        return source
+    rng = np.random.default_rng(seed)
+    others = [other for other in others if other[1] != source.index] or others
+    for _ in range(_TRIES):
+        sequence, index = others[rng.integers(len(others))]
+        try:
+            upper = draw_source(root, sequence, index, seconds, int(rng.integers(2**32)))
+        except TooShort:
+            continue
+        if _on_its_feet(_window(root, upper, seconds)):
+            return replace(source, upper=upper)
+    return source
 
 
 def perform(root: str, source: Source, dancer: Dancer, seconds: float, floor: float) -> Motion:
@@ -100,14 +170,69 @@ def perform(root: str, source: Source, dancer: Dancer, seconds: float, floor: fl
         seconds: length of the clip.
         floor: height of the floor in the world, metres.
     """
+    times = _times(seconds)
+    motion = retarget(_window(root, source, seconds), times, dancer, floor)
+    if source.upper is not None:
+        motion.rotations[:, _UPPER] = retarget(_window(root, source.upper, seconds), times, dancer, floor).rotations[
+            :, _UPPER
+        ]
+    return _above(motion, dancer, floor)
+
+
+def _times(seconds: float) -> np.ndarray:
+    """(T,) seconds: a clip's moments and some before and after it."""
+    return np.arange(-PAD, int(np.ceil(seconds * FPS)) + 1 + PAD) / FPS
+
+
+def _window(root: str, source: Source, seconds: float) -> np.ndarray:
+    """(T, 17, 3) the poses of a window at `_times`, metres, on the stage, the floor at zero."""
+    from scipy.interpolate import CubicSpline
+
     poses = Dataset(Path(root)).keypoints3d(source.sequence)
-    lowest = float(np.nanpercentile(poses[:, [INDEX["left_ankle"], INDEX["right_ankle"]], 1], 2))
-    first, last = source.start - PAD, source.start + int(np.ceil(seconds * FPS)) + 1 + PAD
-    poses = _filled(poses)[np.clip(np.arange(first, last), 0, len(poses) - 1)]
+    poses[..., 1] -= ground(poses)
+    at = source.start + _times(seconds) * FPS * source.tempo
+    first, last = max(int(at[0]) - PAD, 0), int(at[-1]) + PAD
+    poses = _filled(poses)[first:last]
+    poses = CubicSpline(np.arange(len(poses)), poses)(np.clip(at - first, 0, len(poses) - 1))
     if source.mirrored:
         poses = mirror(poses)
-    times = np.arange(-PAD, len(poses) - PAD) / FPS
-    return retarget(poses, times, dancer, floor, lowest)
+    return _on_stage(turned_about_y(poses, source.heading))
+
+
+def turned_about_y(points: np.ndarray, angle: float) -> np.ndarray:
+    """(..., 3) turned about the vertical; a positive angle turns z towards x."""
+    return points @ rotation_matrix(np.array([0.0, angle, 0.0])).T
+
+
+def _on_stage(poses: np.ndarray) -> np.ndarray:
+    """Moved to where the cameras look. Who travels further than they see dances as on a treadmill."""
+    path = poses[:, [INDEX["left_hip"], INDEX["right_hip"]]].mean(1) * (1, 0, 1)  # (T, 3)
+    way = path[-PAD] - path[PAD]
+    too_far = max(0.0, 1 - _TRAVEL / max(float(np.linalg.norm(way)), 1e-9))
+    drift = (
+        way * too_far * np.linspace(-PAD / (len(path) - 2 * PAD), 1 + PAD / (len(path) - 2 * PAD), len(path))[:, None]
+    )
+    path = (path - drift)[PAD:-PAD]
+    centre = (path.min(0) + path.max(0)) / 2
+    off = float(np.linalg.norm(centre))
+    return poses - (drift + centre * max(0.0, 1 - _OFF_CENTRE / max(off, 1e-9)))[:, None]
+
+
+def ground(poses: np.ndarray) -> float:
+    """Height of the floor under a sequence, from the joints that come nearest to it: (T, 17, 3) metres, y up; NaN are gaps."""
+    return min(
+        float(np.nanpercentile(poses[:, INDEX[f"{side}_{joint}"], 1], 2)) - height
+        for joint, height in _IN_CONTACT.items()
+        for side in ("left", "right")
+    )
+
+
+def _on_its_feet(poses: np.ndarray) -> bool:
+    """Whether the trunk is upright over both hips, and these well over the lower foot, all the time."""
+    hips = poses[:, [INDEX["left_hip"], INDEX["right_hip"]]].mean(1)
+    trunk = unit(poses[:, [INDEX["left_shoulder"], INDEX["right_shoulder"]]].mean(1) - hips)
+    feet = poses[:, [INDEX["left_ankle"], INDEX["right_ankle"]], 1].min(1)
+    return bool((trunk[:, 1] > 0.7).all() and (hips[:, 1] - feet > 0.45).all())
 
 
 def _filled(poses: np.ndarray) -> np.ndarray:
@@ -143,15 +268,14 @@ def _share(rotations: np.ndarray, parts: tuple[float, ...], limit: float) -> lis
     return [rotation_matrix(vectors * part) for part in parts]
 
 
-def retarget(poses: np.ndarray, times: np.ndarray, dancer: Dancer, floor: float, lowest: float) -> Motion:
+def retarget(poses: np.ndarray, times: np.ndarray, dancer: Dancer, floor: float) -> Motion:
     """Drives a dancer with triangulated joints.
 
     Args:
-        poses: (T, 17, 3) world (y up), metres, at 60 Hz, without gaps.
+        poses: (T, 17, 3) world (y up), metres, at 60 Hz, without gaps, the floor at zero.
         times: (T,) seconds.
         dancer: who performs.
         floor: height of the floor that the dancer stands on, metres.
-        lowest: height of an ankle that stands on the floor in `poses`, metres.
     """
     poses = _calm(poses, _CALM)
 
@@ -198,7 +322,7 @@ def retarget(poses: np.ndarray, times: np.ndarray, dancer: Dancer, floor: float,
     scale = float(ours / theirs)
 
     def place(points: np.ndarray) -> np.ndarray:
-        return points * scale + (0, floor + dancer.build.sole - lowest * scale, 0)
+        return points * scale + (0, floor + dancer.build.sole - _IN_CONTACT["ankle"] * scale, 0)
 
     ankles = [place(joint("left_ankle")), place(joint("right_ankle"))]
     for ankle in ankles:  # no foot goes through the floor
@@ -248,18 +372,42 @@ def _foot(dancer: Dancer, side: int, shank: np.ndarray, ankle: np.ndarray, floor
     level = unit(_calm(ahead * (1, 0, 1), _CALM_SHORT) + 1e-6)
     zero = np.zeros(len(level))
     flat = _frame(np.stack([level[:, 2], zero, -level[:, 0]], axis=1), np.broadcast_to([0.0, 1.0, 0.0], level.shape))
-    hanging = shank @ rotation_matrix(np.array([0.35, 0, 0]))
-    height = ankle[:, 1] - floor - dancer.build.sole
-    free = np.clip((height - 0.02) / 0.14, 0, 1)
-    free = _calm(free * free * (3 - 2 * free), _CALM)
-    turn = np.swapaxes(flat, -1, -2) @ hanging
     tip = dancer.offsets[L_FOOT + side] + (0, -dancer.build.sole - dancer.offsets[L_FOOT + side][1], 0.085)
     heel = np.array([0, -dancer.build.sole, -0.07])
+
+    def below(foot: np.ndarray) -> np.ndarray:
+        return np.minimum((foot @ tip)[:, 1], (foot @ heel)[:, 1]) + ankle[:, 1] < floor
+
+    # off the floor toes point; a shank that lies (kneeling, rolling) has the foot as pointed or bent as there is room for
+    bent = np.full(len(shank), _POINTED[0])
+    for angle in _POINTED[1:]:
+        stuck = below(shank @ rotation_matrix(bent[:, None] * (1.0, 0, 0)))
+        bent = np.where(stuck & (shank[:, 1, 1] < 0.7), angle, bent)
+    hanging = shank @ rotation_matrix(_calm(bent, _CALM_SHORT)[:, None] * (1.0, 0, 0))
+    height = ankle[:, 1] - floor - dancer.build.sole
+    # only under a shank that stands is there a flat foot
+    standing = np.clip((shank[:, 1, 1] - 0.2) / 0.4, 0, 1)
+    free = np.clip((height - 0.02) / 0.14, 0, 1)
+    free = _calm(1 - (1 - free * free * (3 - 2 * free)) * standing, _CALM)
+    turn = np.swapaxes(flat, -1, -2) @ hanging
     for _ in range(12):  # what would reach through the floor is turned back towards flat
-        foot = flat @ _partial(turn, free)
-        below = np.minimum((foot @ tip)[:, 1], (foot @ heel)[:, 1]) + ankle[:, 1] < floor
-        free = np.where(below, free * 0.75, free)
-    return flat @ _partial(turn, np.where(below, 0, free))
+        through = below(flat @ _partial(turn, free)) & (standing > 0.5)
+        free = np.where(through, free * 0.75, free)
+    return flat @ _partial(turn, np.where(through, 0, free))
+
+
+def _above(motion: Motion, dancer: Dancer, floor: float) -> Motion:
+    """The same motion lifted smoothly wherever anything of the dancer would be in the floor: hands, knees, head, back."""
+    from scipy.ndimage import maximum_filter1d
+
+    turned, placed = forward_kinematics(motion.rotations, motion.root, dancer.offsets)
+    size = dancer.build.height / 1.75
+    deep = floor - soles(dancer, turned, placed)[..., 1].min(-1)
+    for bone, radius in _FLESH.items():
+        deep = np.maximum(deep, floor + radius * size - placed[:, bone, 1])
+    # a filter no wider than the maximum's never falls below what is needed
+    lift = _calm(maximum_filter1d(np.maximum(deep, 0), 8 * _LIFT + 1, mode="nearest"), _LIFT)
+    return Motion(motion.times, motion.rotations, motion.root + lift[:, None] * (0, 1.0, 0))
 
 
 def _partial(rotations: np.ndarray, share: np.ndarray) -> np.ndarray:
