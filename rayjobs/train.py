@@ -36,13 +36,24 @@ class Options:
     """Of the run; a name that was used before goes on from its last checkpoint. A new one by default."""
     workers: int = 0
     """DDP workers; 0: one for each GPU of the cluster, and two where there is none."""
+    min_workers: int = 0
+    """Fewest workers to go on with while the cluster has no room for all of them (a node was lost); 0: all or none."""
+    memory_gb: float = 0.0
+    """Pairs that would take more than this on a worker's device are streamed from disk in every epoch instead of being kept
+    there; 0: a fifth of a machine's memory, half of a GPU's. For the same order of streamed pairs everywhere, name a number."""
     storage: str = "runs/train"
     """Folder or s3:// prefix of the checkpoints; on several machines one that all of them reach."""
     max_failures: int = 3
     """Times that training goes on after a worker's death."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     model: Annotated[RefinerConfig | None, tyro.conf.Suppress] = None
-    """Another network than the preset's, for the ablation and the tuning."""
+    """Another network than the preset's, for the ablation."""
+
+    def __post_init__(self) -> None:
+        if self.memory_gb < 0:
+            raise UserError(f"memory_gb is {self.memory_gb:g}: it must be positive, or 0 for what fits")
+        if self.workers and self.min_workers > self.workers:
+            raise UserError(f"min_workers is {self.min_workers}, more than the {self.workers} workers")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,9 +118,12 @@ def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.
             "training": options.training,
             "run_id": run_id,
             "tracking_uri": registry.tracking_uri(),
+            "memory": options.memory_gb * 1e9,
             "threads": 0 if gpus else max(1, cores() // workers),
         },
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpus > 0),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(options.min_workers, workers) if options.min_workers else workers, use_gpu=gpus > 0
+        ),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=storage,
@@ -120,7 +134,13 @@ def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.
             worker_runtime_env={"env_vars": {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}},
         ),
     )
-    result = trainer.fit()
+    try:
+        result = trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(cause := getattr(failure, "_base_exc", failure), UserError):
+                raise UserError(str(cause)) from None
+        raise
     if result.return_value is not None:
         raise UserError(result.return_value)
     return result.checkpoint

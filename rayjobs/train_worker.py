@@ -10,34 +10,35 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from rayjobs.launch import log
-from refiner import UserError, plausibility, records, registry
+from refiner import UserError, registry
 from refiner.metrics import CM
 from refiner.model import RefinerConfig, save_checkpoint
-from refiner.training import Trainer, TrainingConfig, TrainingData, depth_errors, initialise
+from refiner.training import Trainer, TrainingConfig, depth_errors, initialise
+from refiner.training_data import count_sequences, load
 
 
 def train_worker(config: dict[str, Any]) -> str | None:
-    """What each worker runs. A mistake of the user's is returned, not raised: what is raised is tried again."""
+    """What each worker runs. A mistake of the user's that all of them find at the start is returned, not raised: what is raised
+    is tried again."""
     try:
-        _train(**config)
+        trainer, history = _set_up(**config)
     except UserError as error:
         return str(error)
+    _train(trainer, history, **config)
     return None
 
 
-def _train(
-    *, pairs: str, model: RefinerConfig, training: TrainingConfig, run_id: str, tracking_uri: str, threads: int
-) -> None:
+def _set_up(
+    *, pairs: str, model: RefinerConfig, training: TrainingConfig, memory: float, threads: int, **_: Any
+) -> tuple[Trainer, list[dict[str, float]]]:
+    """The trainer, where the last checkpoint left it, and the figures of the epochs before."""
     logging.getLogger().setLevel(logging.WARNING)  # Ray logs each report of each rank under a name its own level misses
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     if threads:
         torch.set_num_threads(threads)  # more threads than cores make each step wait for the others
     device = ray.train.torch.get_device()
-    splits = [records.read_pairs(pairs, split) for split in ("train", "val")]
-    for split, name in zip(splits, ("train", "val"), strict=True):
-        plausibility.check_pairs(split, name)
-    train, val = (TrainingData(split, model, device) for split in splits)
+    train, val = load(pairs, model, device, memory)
     network = initialise(model, training, train)
     wrapped = network
     if world > 1:
@@ -47,6 +48,13 @@ def _train(
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
             history = trainer.load(folder)["history"]
+    return trainer, history
+
+
+def _train(
+    trainer: Trainer, history: list[dict[str, float]], *, pairs: str, run_id: str, tracking_uri: str, **_: Any
+) -> None:
+    training, val, rank = trainer.training, trainer.val, trainer.rank
     metrics = registry.MetricLog(run_id, tracking_uri) if rank == 0 else None
 
     def report(done: bool = False) -> None:
@@ -62,13 +70,19 @@ def _train(
                     "best_epoch": trainer.best_epoch,
                     "val_depth_cm": trainer.best_error,
                     "val_mediapipe_depth_cm": float(mediapipe) * CM,
-                    "train_pairs": len(train),
-                    "train_sequences": len(set(splits[0].sequence)),
+                    "train_pairs": len(trainer.train),
+                    "train_sequences": count_sequences(pairs, "train"),
                     "training": asdict(training),
                     "history": history,
                 }
                 save_checkpoint(trainer.best_model(), folder, card)
-            ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            try:
+                ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            except OSError as error:
+                raise UserError(
+                    f"the checkpoint of epoch {trainer.epoch} could not be written to the --storage ({error}): make room "
+                    "there; the one before is kept, and the same --name goes on from it"
+                ) from None
 
     for figures in trainer.epochs():
         history.append(figures)

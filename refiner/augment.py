@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from refiner.model import Inputs, mirror_joints, mirrored
-from refiner.skeleton import HIPS
+from refiner.model import Inputs, RefinerConfig, mirror_joints, mirrored
+from refiner.skeleton import HIPS, NUM_JOINTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,38 +33,51 @@ class Draws(NamedTuple):
     blind: Tensor  # (B,) bool
     noise: Tensor  # (B, 17, 3) m
 
+    def take(self, rows: slice) -> "Draws":
+        return Draws(*(d[rows] for d in self))
+
 
 def draw(size: int, options: Augmentation, generator: torch.Generator) -> Draws:
     """Draws for a batch, on the generator's device."""
     device = generator.device
     chance = torch.rand(3, size, generator=generator, device=device)
-    noise = torch.randn(size, 17, 3, generator=generator, device=device) * options.noise_m
+    noise = torch.randn(size, NUM_JOINTS, 3, generator=generator, device=device) * options.noise_m
+    left, right = HIPS
     return Draws(
         chance[0] < options.mirror,
         chance[1] < options.still,
         chance[2] < options.blind,
-        noise - noise[:, HIPS].mean(1, keepdim=True),  # the root stays at the origin
+        noise - (noise[:, left, None] + noise[:, right, None]) / 2,  # the root stays at the origin
     )
 
 
-def apply(draws: Draws, inputs: Inputs, truth: Tensor, centre: int) -> tuple[Inputs, Tensor]:
+def apply(draws: Draws, inputs: Inputs, truth: Tensor, config: RefinerConfig) -> tuple[Inputs, Tensor]:
     """The batch and its truth after these variations.
 
     Args:
         draws: for these B pairs.
         inputs: of the network.
         truth: (B, 17, 3).
-        centre: index of the tap that is the refined pose.
+        config: of the network.
     """
     poses, visibility, azimuth, points = inputs
-    still = draws.still[:, None, None, None]
-    poses = torch.where(still, poses[:, centre : centre + 1], poses) + draws.noise[:, None]
-    points = torch.where(still, points[:, centre : centre + 1], points)
-    visibility = torch.where(draws.still[:, None, None], visibility[:, centre : centre + 1], visibility)
-    visibility = torch.where(draws.blind[:, None, None], torch.ones_like(visibility), visibility)
-    plain = Inputs(poses, visibility, azimuth, points)
-    swapped = mirrored(plain)
-    chosen = (
-        torch.where(draws.mirror.view(-1, *[1] * (a.ndim - 1)), b, a) for a, b in zip(plain, swapped, strict=True)
+    centre = config.centre
+    if len(config.taps_s) > 1:
+        still = draws.still[:, None, None]
+        poses = torch.where(still[..., None], poses[:, centre : centre + 1], poses)
+        visibility = torch.where(still, visibility[:, centre : centre + 1], visibility)
+        if config.image_points:
+            points = torch.where(still[..., None], points[:, centre : centre + 1], points)
+    poses = poses + draws.noise[:, None]
+    visibility = visibility.masked_fill(draws.blind[:, None, None], 1.0)
+    swapped = mirrored(Inputs(poses, visibility, azimuth, points))
+    mirror = draws.mirror[:, None, None]
+    return (
+        Inputs(
+            torch.where(mirror[..., None], swapped.poses, poses),
+            torch.where(mirror, swapped.visibility, visibility),
+            torch.where(draws.mirror, swapped.azimuth, azimuth),
+            torch.where(mirror[..., None], swapped.image_points, points) if config.image_points else points,
+        ),
+        torch.where(mirror, mirror_joints(truth), truth),
     )
-    return Inputs(*chosen), torch.where(draws.mirror[:, None, None], mirror_joints(truth), truth)

@@ -1,8 +1,9 @@
 """What training minimises. All lengths in centimetres, so that the terms and their weights can be compared."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from refiner.model import AXES, Outputs
@@ -23,28 +24,42 @@ class LossWeights:
     """Laplace likelihood of the depth error under the predicted scale: teaches the confidence."""
 
 
-def terms(outputs: Outputs, truth: Tensor, axes: Literal["z", "xyz"]) -> dict[str, Tensor]:
+class Bones(NamedTuple):
+    """Indices on a device. A table on the host would be copied there in every step, which then waits for it."""
+
+    parents: Tensor  # (bones,) joints
+    children: Tensor
+    left: Tensor  # (S,) bones that have a twin
+    right: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device | str) -> "Bones":
+        return cls(*(torch.as_tensor(i.copy(), device=device) for i in (*BONES.T, *SYMMETRIC_BONES.T)))
+
+
+def terms(outputs: Outputs, truth: Tensor, axes: Literal["z", "xyz"], bones: Bones) -> dict[str, Tensor]:
     """The single terms.
 
     Args:
         outputs: of the network.
         truth: (B, 17, 3) m, root-centred.
         axes: what the network corrects; other coordinates are not its fault.
+        bones: on the outputs' device.
 
     Returns:
         Means over the batch: `depth` |Δz| cm, `plane` (|Δx| + |Δy|) cm (only where these are corrected), `bone` and
         `symmetry` cm, `likelihood` nats.
     """
-    poses = outputs.poses - outputs.poses[:, HIPS].mean(1, keepdim=True)
+    left, right = HIPS
+    poses = outputs.poses - (outputs.poses[:, left, None] + outputs.poses[:, right, None]) / 2
     error = (poses - truth).abs() * CM  # (B, 17, 3)
-    lengths, true_lengths = _lengths(poses), _lengths(truth)  # (B, bones)
-    left, right = SYMMETRIC_BONES.T
+    lengths, true_lengths = _lengths(poses, bones), _lengths(truth, bones)  # (B, bones)
     # The error is a given here: the scale follows it, but may not buy itself a better likelihood with worse depth.
     scale = outputs.log_scale.exp() * CM
     found = {
         "depth": error[..., 2].mean(),
         "bone": (lengths - true_lengths).abs().mean() * CM,
-        "symmetry": (lengths[:, left] - lengths[:, right]).abs().mean() * CM,
+        "symmetry": (lengths.index_select(1, bones.left) - lengths.index_select(1, bones.right)).abs().mean() * CM,
         "likelihood": (error[..., 2].detach() / scale + scale.log()).mean(),
     }
     if 0 in AXES[axes]:
@@ -63,6 +78,7 @@ def total(found: dict[str, Tensor], weights: LossWeights) -> Tensor:
     )
 
 
-def _lengths(poses: Tensor) -> Tensor:
+def _lengths(poses: Tensor, bones: Bones) -> Tensor:
+    vectors = poses.index_select(1, bones.children) - poses.index_select(1, bones.parents)
     # the tiny constant keeps the root differentiable where two joints coincide
-    return (poses[:, BONES[:, 0]] - poses[:, BONES[:, 1]]).square().sum(-1).add(1e-12).sqrt()
+    return vectors.square().sum(-1).add(1e-12).sqrt()

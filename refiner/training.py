@@ -1,8 +1,9 @@
 """Training the refiner: plain PyTorch, one process or several (torch.distributed), no Ray.
 
-All pairs live in device memory. What an epoch does is a function of the seed, the epoch's number and nothing else, so a
-run repeats exactly, a run that was killed goes on as if nothing had happened, and the order of the pairs does not depend
-on the number of workers. Used by `rayjobs.train`, which adds Ray Train, MLflow and the registry.
+What an epoch does is a function of the seed, the epoch's number and nothing else, so a run repeats exactly, a run that was
+killed goes on as if nothing had happened, and the order of the pairs does not depend on the number of workers. On a GPU no
+step waits for the host: pairs, their order and all random numbers are on the device. Used by `rayjobs.train`, which adds Ray
+Train, MLflow and the registry.
 """
 
 import json
@@ -10,27 +11,25 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from refiner import augment, baselines, losses, temporal
+from refiner import augment, baselines, losses
 from refiner.errors import UserError
-from refiner.inference import prepare, validate_poses
-from refiner.metrics import CM
+from refiner.losses import CM
 from refiner.model import CONFIDENT_WITHIN_LOG, CONFIDENT_WITHIN_M, Inputs, PoseAwareDepthRefiner, RefinerConfig
-from refiner.records import Pairs
-from refiner.skeleton import HIPS, root_centred
+from refiner.skeleton import HIPS
+from refiner.training_data import Share, Source, TrainingData, generator, state_of
 
 STATE_TENSORS, STATE_FILE = "state.safetensors", "state.json"
-CHUNK = 4096  # pairs at once where nothing is learnt from them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +57,9 @@ class TrainingConfig:
     """Penalty of the linear term, where the model has one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: fp16 with gradient scaling on CUDA, fp32 on the CPU (measured there: bf16 takes three times as long)."""
+    compile: Literal["off", "on", "graph"] = "off"
+    """on: the step is compiled (torch.compile), which takes a minute at first and pays on a GPU; graph: and replayed as a CUDA
+    graph, which pays where batches are small."""
     seed: int = 0
     weights: losses.LossWeights = field(default_factory=losses.LossWeights)
     augmentation: augment.Augmentation = field(default_factory=augment.Augmentation)
@@ -68,75 +70,16 @@ class TrainingConfig:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
-
-
-class TrainingData:
-    """Pairs on a device, as single frames and the rows of each one's temporal window."""
-
-    def __init__(self, pairs: Pairs, config: RefinerConfig, device: torch.device | str = "cpu") -> None:
-        poses, visibility = validate_poses(pairs.corrupted, pairs.visibility)
-        single = np.arange(len(poses))[:, None]
-        parts = [
-            prepare(_single(config), poses, visibility, single, slice(i, i + CHUNK), pairs.image_points)
-            for i in range(0, len(poses), CHUNK)
-        ]
-        self.frames = Inputs(*(torch.cat(t).to(device) for t in zip(*parts, strict=True)))
-        self.truth = torch.from_numpy(root_centred(pairs.ground_truth)).to(device)  # (N, 17, 3)
-        clips = temporal.clip_ids(pairs.clip_starts(), len(pairs))
-        taps = temporal.tap_rows(pairs.timestamp_us * 1e-6, clips, config.taps_s)
-        self.taps = torch.from_numpy(taps).long().to(device)  # (N, T)
-
-    def __len__(self) -> int:
-        return len(self.truth)
-
-    @property
-    def device(self) -> torch.device:
-        return self.truth.device
-
-    def batch(self, rows: Tensor) -> tuple[Inputs, Tensor]:
-        """Row indices (B,) -> what the network sees and the truth (B, 17, 3)."""
-        taps = self.taps[rows]
-        frames = self.frames
-        return (
-            Inputs(
-                frames.poses[taps, 0], frames.visibility[taps, 0], frames.azimuth[rows], frames.image_points[taps, 0]
-            ),
-            self.truth[rows],
-        )
-
-    def chunks(self, rows: Tensor | None = None) -> Iterator[tuple[Inputs, Tensor]]:
-        """All pairs (or these rows), in order."""
-        rows = torch.arange(len(self), device=self.device) if rows is None else rows
-        return (self.batch(part) for part in rows.split(CHUNK))
-
-
-def _single(config: RefinerConfig) -> RefinerConfig:
-    return RefinerConfig(image_points=config.image_points)
-
-
-def step_rows(pairs: int, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    """Shuffles all pairs and yields the row indices of each step's whole batch; the remainder waits for another epoch."""
-    order = torch.randperm(pairs, generator=_generator(seed, epoch))
-    size = min(batch_size, pairs)
-    return (order[i : i + size] for i in range(0, pairs - size + 1, size))
-
-
-def _generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that is a function of these numbers."""
-    state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
-    return torch.Generator(device).manual_seed(state)
-
-
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def initialise(config: RefinerConfig, training: TrainingConfig, data: TrainingData) -> PoseAwareDepthRefiner:
+def initialise(config: RefinerConfig, training: TrainingConfig, data: Source) -> PoseAwareDepthRefiner:
     """An untrained refiner on the data's device: weights from the seed, the linear term solved."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = PoseAwareDepthRefiner(config)
     model.to(data.device)
+    model.standardise(inputs for inputs, _ in data.chunks())
     if config.linear:
         model.linear.copy_(baselines.solve_ridge(data.chunks(), config, training.ridge))
     return model
@@ -145,25 +88,24 @@ def initialise(config: RefinerConfig, training: TrainingConfig, data: TrainingDa
 class Trainer:
     """Trains one model, an epoch at a time.
 
-    In several processes each has the whole data and takes its part of every batch; `wrapped` is then the model in
-    DistributedDataParallel.
+    In several processes each takes its part of every batch; `wrapped` is then the model in DistributedDataParallel.
     """
 
     def __init__(
         self,
         model: PoseAwareDepthRefiner,
         training: TrainingConfig,
-        train: TrainingData,
+        train: Source,
         val: TrainingData,
         *,
         wrapped: nn.Module | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if training.batch_size % (world * training.accumulate):
+        if training.batch_size < world * training.accumulate:
             raise UserError(
-                f"a batch of {training.batch_size} cannot be shared evenly by {world} workers in {training.accumulate} "
-                "parts: choose a multiple"
+                f"a batch of {training.batch_size} is too small for {world} workers in {training.accumulate} parts each: "
+                "choose a larger one"
             )
         if len(train) < training.batch_size:
             raise UserError(
@@ -174,10 +116,12 @@ class Trainer:
         self.training, self.train, self.val = training, train, val
         self.rank, self.world = rank, world
         self.device = train.device
-        decayed = [p for p in model.parameters() if p.ndim > 1]
-        plain = [p for p in model.parameters() if p.ndim <= 1]
+        self.parameters = list(model.parameters())
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            [
+                {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": training.weight_decay},
+                {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ],
             lr=training.learning_rate,
             fused=True,
         )
@@ -188,11 +132,19 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.averaged = PoseAwareDepthRefiner(model.config).to(self.device).eval()
         self.averaged.load_state_dict(model.state_dict())
+        self.averages = list(self.averaged.parameters())
         self.best = {k: v.clone() for k, v in self.averaged.state_dict().items()}
         self.best_error, self.best_epoch = math.inf, -1
         self.epoch = self.steps = 0
-        self.steps_per_epoch = len(train) // min(training.batch_size, len(train))
+        self.steps_per_epoch = len(train) // training.batch_size
         self.seconds = 0.0
+        self._bones = losses.Bones.on(self.device)
+        self._draws = generator(training.seed, device=self.device)
+        self._names: list[str] = []  # of the loss's terms
+        if training.compile != "off":
+            mode = "reduce-overhead" if training.compile == "graph" else "default"
+            self._vary: Callable = torch.compile(self._vary, mode=mode)
+            self._judge: Callable = torch.compile(self._judge, mode=mode)
 
     def epochs(self) -> Iterator[dict[str, float]]:
         """Trains until it is done, and yields each epoch's figures. May be left after any of them.
@@ -217,17 +169,18 @@ class Trainer:
         # dropout is the one thing that differs between workers
         torch.manual_seed(options.seed * 1_000_003 + self.epoch * 1_009 + self.rank)
         self.model.train()
-        sums: dict[str, Tensor] = {}
-        for step, rows in enumerate(step_rows(len(self.train), options.batch_size, options.seed, self.epoch)):
-            for name, value in self._step(rows, step).items():
-                sums[name] = sums.get(name, 0.0) + value
-        trained = time.perf_counter()
-        names = sorted(sums)
-        shared = torch.stack([sums[n] for n in names]) / (self.steps_per_epoch * self.world)
-        # the clock of the slowest counts, so that all workers stop after the same epoch
-        clock = torch.tensor(time.perf_counter() - started, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(1, device=self.device)
+        for step, share in enumerate(
+            self.train.steps(options.batch_size, options.seed, self.epoch, self.rank, self.world)
+        ):
+            sums = sums + self.step(share, step)
         if self.world > 1:
-            dist.all_reduce(shared)
+            dist.all_reduce(sums)
+        means = (sums / self.steps_per_epoch).tolist()  # the first moment at which the host waits for the device
+        trained = time.perf_counter()
+        # the clock of the slowest counts, so that all workers stop after the same epoch
+        clock = torch.tensor(trained - started, dtype=torch.float64, device=self.device)
+        if self.world > 1:
             dist.all_reduce(clock, dist.ReduceOp.MAX)
         error = self._validate()
         if error < self.best_error:
@@ -235,7 +188,7 @@ class Trainer:
             self.best = {k: v.clone() for k, v in self.averaged.state_dict().items()}
         figures = {
             "epoch": self.epoch,
-            **{f"train/{n}": v for n, v in zip(names, shared.tolist(), strict=True)},
+            **{f"train/{n}": v for n, v in zip(self._names, means, strict=True)},
             "val/depth_cm": error,
             "learning_rate": self._learning_rate(self.steps),
             "samples_per_s": self.steps_per_epoch * options.batch_size / (trained - started),
@@ -245,43 +198,68 @@ class Trainer:
         self.seconds += float(clock)
         return figures
 
-    def _step(self, rows: Tensor, step: int) -> dict[str, Tensor]:
+    def step(self, share: Share, step: int) -> Tensor:
+        """Learns from one batch.
+
+        Args:
+            share: this worker's part of it.
+            step: its number within the epoch.
+
+        Returns:
+            (terms,) on the device: each term of the loss, so that the sum over all workers is the batch's mean.
+        """
+        draws = self._draw(len(share.rows), share.first, step)
+        parts, terms = self.training.accumulate, 0.0
+        for part in range(parts):
+            rows = slice(part * len(share.rows) // parts, (part + 1) * len(share.rows) // parts)
+            inputs, truth = self._vary(draws.take(rows), *self._assemble(share, rows))
+            if self.wrapped is not self.model:
+                self.wrapped.require_backward_grad_sync = part == parts - 1  # gradients travel once per step
+            loss, found = self._judge(inputs, truth)
+            weight = (rows.stop - rows.start) / self.training.batch_size
+            self._backward(loss * (weight * self.world))  # DDP takes the mean over workers
+            terms = terms + found * weight
+        self._update()
+        return terms
+
+    def _draw(self, count: int, first: int, step: int) -> augment.Draws:
+        """The random numbers of this worker's part: drawn for the whole batch, and cut."""
         options = self.training
+        self._draws.manual_seed(state_of(options.seed, self.epoch, step))
+        draws = augment.draw(options.batch_size, options.augmentation, self._draws)
+        return draws if count == options.batch_size else draws.take(slice(first, first + count))
+
+    def _assemble(self, share: Share, rows: slice) -> tuple[Inputs, Tensor]:
+        return share.data.batch(share.rows[rows])
+
+    def _vary(self, draws: augment.Draws, inputs: Inputs, truth: Tensor) -> tuple[Inputs, Tensor]:
+        return augment.apply(draws, inputs, truth, self.model.config)
+
+    def _judge(self, inputs: Inputs, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and (terms,) what it is made of."""
+        with torch.autocast(self.device.type, self.autocast_type, enabled=self.autocast_type is not None):
+            outputs = self.wrapped(inputs)
+        found = losses.terms(outputs, truth, self.model.config.axes, self._bones)
+        found["loss"] = losses.total(found, self.training.weights)
+        self._names = list(found)
+        return found["loss"], torch.stack([t.detach() for t in found.values()])
+
+    def _backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def _update(self) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(self.steps)
-        draws = augment.draw(
-            len(rows), options.augmentation, _generator(options.seed, self.epoch, step, device=self.device)
-        )
-        mine = slice(self.rank * len(rows) // self.world, (self.rank + 1) * len(rows) // self.world)
-        rows, draws = rows[mine].to(self.device), augment.Draws(*(d[mine] for d in draws))
-        sums: dict[str, Tensor] = {}
-        parts = options.accumulate
-        for part in range(parts):
-            chosen = slice(part * len(rows) // parts, (part + 1) * len(rows) // parts)
-            inputs, truth = augment.apply(
-                augment.Draws(*(d[chosen] for d in draws)), *self.train.batch(rows[chosen]), self.model.config.centre
-            )
-            last = part == parts - 1
-            if self.wrapped is not self.model:
-                self.wrapped.require_backward_grad_sync = last  # gradients travel once per step
-            with torch.autocast(self.device.type, self.autocast_type, enabled=self.autocast_type is not None):
-                outputs = self.wrapped(inputs)
-            found = losses.terms(outputs, truth, self.model.config.axes)
-            found["loss"] = losses.total(found, options.weights)
-            self.scaler.scale(found["loss"] / parts).backward()
-            for name, value in found.items():
-                sums[name] = sums.get(name, 0.0) + value.detach() / parts
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
+        nn.utils.clip_grad_norm_(self.parameters, self.training.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
         # short at first, so that the average forgets the start
-        decay = min(options.ema, (1 + self.steps) / (10 + self.steps))
+        decay = min(self.training.ema, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
-        return sums
+            torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
 
     def _learning_rate(self, step: int) -> float:
         options = self.training
@@ -318,6 +296,9 @@ class Trainer:
         Args:
             folder: must exist.
             facts: further numbers and strings to keep, such as the id of the run.
+
+        Raises:
+            UserError: the disk is full, or the like; what was there before is still there.
         """
         tensors: dict[str, Tensor] = {}
         for prefix, state in (
@@ -338,21 +319,32 @@ class Trainer:
             "facts": facts or {},
         }
         folder = Path(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as part:
-            # clones: safetensors refuses tensors that share memory
-            save_file({k: v.detach().cpu().clone() for k, v in tensors.items()}, Path(part, STATE_TENSORS))
-            Path(part, STATE_FILE).write_text(json.dumps(numbers))
-            for name in (STATE_TENSORS, STATE_FILE):
-                os.replace(Path(part, name), folder / name)
+        try:
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".") as part:
+                # clones: safetensors refuses tensors that share memory
+                save_file({k: v.detach().cpu().clone() for k, v in tensors.items()}, Path(part, STATE_TENSORS))
+                Path(part, STATE_FILE).write_text(json.dumps(numbers))
+                for name in (STATE_TENSORS, STATE_FILE):
+                    os.replace(Path(part, name), folder / name)
+        except (OSError, SafetensorError) as error:  # a full disk, as a rule
+            raise UserError(
+                f"the checkpoint of epoch {self.epoch} could not be written to {folder} ({error}): make room there; the one "
+                "before is kept, and the same --name goes on from it"
+            ) from None
 
     def load(self, folder: str | Path) -> dict[str, object]:
         """Takes over a state that `save` wrote, and returns its facts.
 
         Raises:
-            UserError: it belongs to a model of another shape.
+            UserError: it is damaged, or belongs to a model of another shape.
         """
-        tensors = load_file(Path(folder, STATE_TENSORS), device=str(self.device))
-        numbers = json.loads(Path(folder, STATE_FILE).read_text())
+        try:
+            tensors = load_file(Path(folder, STATE_TENSORS), device=str(self.device))
+            numbers = json.loads(Path(folder, STATE_FILE).read_text())
+        except (OSError, SafetensorError, ValueError) as error:
+            raise UserError(
+                f"{folder} is no whole checkpoint of a training ({error}): give the run another --name, or delete it there"
+            ) from None
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -377,8 +369,8 @@ class Trainer:
 
 def depth_errors(poses: Tensor, truth: Tensor) -> Tensor:
     """(B, 17, 3), (B, 17, 3) -> (B, 17) root-centred |Δz|, metres; `metrics.depth_error` on the device."""
-    difference = poses[..., 2] - truth[..., 2]
-    return (difference - difference[:, HIPS].mean(1, keepdim=True)).abs()
+    difference, (left, right) = poses[..., 2] - truth[..., 2], HIPS
+    return (difference - (difference[:, left, None] + difference[:, right, None]) / 2).abs()
 
 
 @torch.no_grad()

@@ -2,15 +2,17 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from refiner import UserError, augment, baselines, metrics
+from refiner import UserError, augment, baselines, metrics, records
 from refiner.inference import DepthRefiner
-from refiner.model import RefinerConfig, load_checkpoint, save_checkpoint
 from refiner.losses import Bones
+from refiner.model import RefinerConfig, load_checkpoint, save_checkpoint
 from refiner.training import Trainer, TrainingConfig, TrainingData, initialise
 
 SMALL = RefinerConfig(
@@ -64,6 +66,27 @@ def test_a_seeded_run_repeats_exactly(data):
     assert first == second
 
 
+def test_a_seeded_run_has_the_losses_it_always_had(data):
+    """Golden: a change that is meant to be none must leave them as they are."""
+    losses = [figures["train/loss"] for figures in new_trainer(data).epochs()]
+    np.testing.assert_allclose(losses, (2.012129, 1.984907, 1.981419), rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_the_same_and_its_scale_is_kept(data, tmp_path, precision):
+    training = dataclasses.replace(SHORT, precision=precision)
+    trainer, exact = new_trainer(data, training), new_trainer(data)
+    for ours, theirs in zip(trainer.epochs(), exact.epochs(), strict=True):
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-3)
+        assert ours["train/loss"] != theirs["train/loss"]
+    if precision == "fp16":
+        trainer.scaler.update(1234.0)
+        trainer.save(tmp_path)
+        resumed = new_trainer(data, training)
+        resumed.load(tmp_path)
+        assert resumed.scaler.get_scale() == 1234.0
+
+
 def test_another_seed_is_another_run(data):
     losses = [next(new_trainer(data, dataclasses.replace(SHORT, seed=seed)).epochs())["train/loss"] for seed in (0, 1)]
     assert losses[0] != losses[1]
@@ -89,6 +112,52 @@ def test_the_state_of_another_model_is_refused(data, tmp_path):
     other = dataclasses.replace(SMALL, layers=2)
     with pytest.raises(UserError, match="another model"):
         new_trainer(data, model=other).load(tmp_path)
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from refiner import UserError, records
+from refiner.model import RefinerConfig
+from refiner.training import *
+config = RefinerConfig(width=16, layers=1, heads=2, feedforward=32)
+training = TrainingConfig(batch_size=16)
+data = TrainingData.read(sys.argv[1], "train", config, "cpu")
+trainer = Trainer(initialise(config, training, data), training, data, data)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+trainer.save(sys.argv[2])
+trainer.run_epoch()
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may become longer, as on a full disk
+try:
+    trainer.save(sys.argv[2])
+except UserError as error:
+    print(error)
+again = Trainer(initialise(config, training, data), training, data, data)
+again.load(sys.argv[2])
+print(again.epoch)
+"""
+
+
+def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_survives(make_pairs, tmp_path):
+    records.write_atomically(make_pairs(2).to_table(), tmp_path / "split=train" / "all.parquet", {})
+    state = tmp_path / "state"
+    state.mkdir()
+    command = [sys.executable, "-c", FULL, str(tmp_path), str(state)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    sentence, epoch = done.stdout.splitlines()
+    assert "could not be written" in sentence and str(state) in sentence and "the one before is kept" in sentence
+    assert epoch == "0"
+    assert sorted(p.name for p in state.iterdir()) == ["state.json", "state.safetensors"]
+
+
+def test_a_damaged_checkpoint_is_refused(data, tmp_path):
+    new_trainer(data).save(tmp_path)
+    whole = (tmp_path / "state.safetensors").read_bytes()
+    (tmp_path / "state.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        new_trainer(data).load(tmp_path)
 
 
 def test_every_epoch_sees_every_pair_once_in_an_order_of_its_own(data):
