@@ -52,7 +52,7 @@ _FLESH = {HEAD: 0.09, NECK: 0.06, SPINE2: 0.10, PELVIS: 0.10} | {
 }  # fmt: skip
 # How far a foot in the air is pointed, radians, and what else is tried where it would be in the floor.
 _POINTED = (0.35, 0.7, 1.05, 1.3, 0.0, -0.35)
-_LIFT = 2  # frames: standard deviation of the filter of how far a dancer is lifted out of the floor
+_COVER = 2  # frames: standard deviation of the filter of how far a dancer is pulled down or lifted up
 TEMPO = (0.8, 1.25)  # how much slower and faster than it was captured
 # What nine cameras see: how far from the stage's centre a window may have its own, and how far it may travel, metres.
 _OFF_CENTRE, _TRAVEL = 0.5, 2.4
@@ -251,6 +251,13 @@ def _calm(track: np.ndarray, frames: float) -> np.ndarray:
     return gaussian_filter1d(track, frames, axis=0, mode="nearest")
 
 
+def _covered(track: np.ndarray) -> np.ndarray:
+    """A smooth track that is nowhere below this one: the filter is no wider than the maximum that it smooths."""
+    from scipy.ndimage import maximum_filter1d
+
+    return _calm(maximum_filter1d(track, 8 * _COVER + 1, mode="nearest"), _COVER)
+
+
 def _frame(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(..., 3, 3) axes with x as given and y as near to the given one as it can be."""
     x = unit(x)
@@ -330,13 +337,13 @@ def retarget(poses: np.ndarray, times: np.ndarray, dancer: Dancer, floor: float)
     hips = [np.einsum("tij,j->ti", pelvis, offsets[L_HIP + side]) for side in (0, 1)]
     root = place(middle("hip")) - (hips[0] + hips[1]) / 2
     # legs that would have to be longer than they are pull the body down
-    reach = 0.995 * ours
-    for _ in range(2):
-        for side in (0, 1):
-            gap = root + hips[side] - ankles[side]
-            level = np.linalg.norm(gap[:, [0, 2]], axis=1)
-            top = np.sqrt(np.maximum(reach**2 - level**2, (0.2 * ours) ** 2))
-            root[:, 1] = np.minimum(root[:, 1], ankles[side][:, 1] + top - hips[side][:, 1])
+    reach, pull = 0.99 * ours, np.zeros(len(root))
+    for side in (0, 1):
+        gap = root + hips[side] - ankles[side]
+        level = np.linalg.norm(gap[:, [0, 2]], axis=1)
+        top = np.sqrt(np.maximum(reach**2 - level**2, (0.2 * ours) ** 2))
+        pull = np.maximum(pull, gap[:, 1] - top)
+    root[:, 1] -= _covered(pull)
 
     ahead = pelvis[:, :, 2]
     for side, (name, sign) in enumerate((("left", 1), ("right", -1))):
@@ -350,7 +357,10 @@ def retarget(poses: np.ndarray, times: np.ndarray, dancer: Dancer, floor: float)
         rotations[:, 13 + side], rotations[:, 16 + side] = collar_and_shoulder(shoulder, sign)
         rotations[:, L_ELBOW + side] = elbow
 
-        hip, ankle = root + hips[side], ankles[side]
+        # where even that does not do, the foot comes nearer
+        hip = root + hips[side]
+        gap = ankles[side] - hip
+        ankle = ankles[side] - unit(gap) * _covered(np.maximum(np.linalg.norm(gap, axis=-1) - reach, 0))[:, None]
         theirs_hip, theirs_knee, theirs_ankle = (joint(f"{name}_{j}") for j in ("hip", "knee", "ankle"))
         along = unit(theirs_ankle - theirs_hip)
         out = theirs_knee - theirs_hip
@@ -398,16 +408,12 @@ def _foot(dancer: Dancer, side: int, shank: np.ndarray, ankle: np.ndarray, floor
 
 def _above(motion: Motion, dancer: Dancer, floor: float) -> Motion:
     """The same motion lifted smoothly wherever anything of the dancer would be in the floor: hands, knees, head, back."""
-    from scipy.ndimage import maximum_filter1d
-
     turned, placed = forward_kinematics(motion.rotations, motion.root, dancer.offsets)
     size = dancer.build.height / 1.75
     deep = floor - soles(dancer, turned, placed)[..., 1].min(-1)
     for bone, radius in _FLESH.items():
         deep = np.maximum(deep, floor + radius * size - placed[:, bone, 1])
-    # a filter no wider than the maximum's never falls below what is needed
-    lift = _calm(maximum_filter1d(np.maximum(deep, 0), 8 * _LIFT + 1, mode="nearest"), _LIFT)
-    return Motion(motion.times, motion.rotations, motion.root + lift[:, None] * (0, 1.0, 0))
+    return Motion(motion.times, motion.rotations, motion.root + _covered(np.maximum(deep, 0))[:, None] * (0, 1.0, 0))
 
 
 def _partial(rotations: np.ndarray, share: np.ndarray) -> np.ndarray:
