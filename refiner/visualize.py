@@ -175,6 +175,32 @@ def depth_by_label(dimensions: Mapping[str, Bars], path: str | Path) -> Path:
     return Path(path)
 
 
+def learning_curve(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]], path: str | Path
+) -> Path:
+    """Held-out mean |Δz| against the number of training sequences, a panel for each kind of motion.
+
+    Args:
+        panels: title -> method -> points of (sequences, mean, low, high), cm; the ends are those of its interval.
+        path: of the PNG.
+    """
+    with _figure(path, (5.6 * len(panels) + 0.4, 4.2), columns=len(panels)) as (figure, grid):
+        for axes, (title, methods) in zip(np.atleast_1d(grid), panels.items(), strict=True):
+            for name, points in methods.items():
+                sequences, mean, low, high = np.array(points, dtype=float).T
+                known = np.isfinite(low)
+                axes.fill_between(sequences, low, high, where=known, color=COLOURS[name], alpha=0.1, linewidth=0)
+                label = f"{LABELS[name]}  {mean[-1]:.2f} cm"
+                axes.plot(sequences, mean, "o-", ms=4.5, color=COLOURS[name], label=label)
+            axes.set_xscale("log")
+            axes.set_xticks(sequences, [f"{s:,.0f}" for s in sequences])
+            axes.minorticks_off()
+            axes.set(title=f"Depth error, {title}", xlabel="training sequences", ylabel="mean |Δz|, cm")
+            axes.legend(loc="upper right")
+        figure.tight_layout()
+    return Path(path)
+
+
 def _sides_together() -> dict[str, list[int]]:
     """Indices of the joints by name, left and right under one."""
     groups: dict[str, list[int]] = {}

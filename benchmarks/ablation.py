@@ -1,0 +1,190 @@
+"""Which of the refiner's choices pay: variants trained on the same pairs, compared on held-out dancers and choreographies.
+
+    python -m benchmarks.ablation --pairs data/pairs --max-seconds 120
+
+Each variant is trained on the training split (early stop on the validation split), without Ray. What is chosen is what is
+best on the validation split (on its real motion, where there is any); the tables are of the test split. Differences are
+paired by sequence, with 95 % intervals. Prints Markdown; the last line is one JSON object.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from benchmarks import trials
+from rayjobs.launch import launch, log
+from refiner import DepthRefiner, UserError, baselines, plausibility
+from refiner.augment import Augmentation
+from refiner.evaluation import MEDIAPIPE, RIDGE
+from refiner.losses import LossWeights
+from refiner.model import RefinerConfig
+from refiner.presets import PRESETS
+from refiner.records import Pairs
+from refiner.training import TrainingConfig
+from refiner.visualize import LABELS
+
+SMOOTHING = "smoothing"
+TAPS, WINDOW = (-0.13, 0.0, 0.13), (-0.4, -0.27, -0.13, 0.0, 0.13, 0.27, 0.4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    model: RefinerConfig
+    training: Callable[[TrainingConfig], TrainingConfig] = lambda training: training
+    network: bool = True
+    """False: the linear term alone."""
+    true_angle: bool = False
+    """Learns with the azimuth of the truth."""
+
+
+def _best(**changes: object) -> RefinerConfig:
+    return dataclasses.replace(PRESETS["best"], **changes)
+
+
+VARIANTS: dict[str, Variant] = {
+    # the published single-frame transformer, and one change at a time
+    "published": Variant(model=RefinerConfig()),
+    "published, no mirroring": Variant(
+        model=RefinerConfig(),
+        training=lambda t: dataclasses.replace(t, augmentation=dataclasses.replace(t.augmentation, mirror=0.0)),
+    ),
+    "published, no augmentation": Variant(
+        model=RefinerConfig(),
+        training=lambda t: dataclasses.replace(t, augmentation=Augmentation(mirror=0, noise_m=0, still=0, blind=0)),
+    ),
+    "published, learns truth's angle": Variant(model=RefinerConfig(), true_angle=True),
+    "published, depth loss only": Variant(
+        model=RefinerConfig(), training=lambda t: dataclasses.replace(t, weights=LossWeights(bone=0, symmetry=0))
+    ),
+    "published + image points": Variant(model=RefinerConfig(image_points=True)),
+    "published + xyz": Variant(model=RefinerConfig(axes="xyz")),
+    "published + 3 taps": Variant(model=RefinerConfig(taps_s=TAPS)),
+    "published + 7 taps": Variant(model=RefinerConfig(taps_s=WINDOW)),
+    "published + smoothing": Variant(model=RefinerConfig(smoothing_s=0.07)),
+    "published + linear": Variant(model=RefinerConfig(linear=True)),
+    "whole pose": Variant(model=RefinerConfig(encoder="whole_pose")),
+    # no network
+    "linear alone": Variant(model=RefinerConfig(linear=True), network=False),
+    "linear alone, 3 taps": Variant(model=RefinerConfig(linear=True, taps_s=TAPS), network=False),
+    # what ships, and without one thing at a time
+    "best": Variant(model=_best()),
+    "best, no network": Variant(model=_best(linear=True), network=False),
+    "best, no linear": Variant(model=_best(linear=False)),
+    "best, single frame": Variant(model=_best(taps_s=(0.0,))),
+    "best, no smoothing": Variant(model=_best(smoothing_s=0.0)),
+    "best, symmetric": Variant(model=_best(symmetric=True)),
+    "best, attention": Variant(model=_best(encoder="attention")),
+    "best, whole pose": Variant(model=_best(encoder="whole_pose")),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    pairs: str
+    """Folder of the pairs that 'rayjobs.pair' wrote."""
+    variants: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A name, or how it begins, of the variants to try; may be repeated. All by default."""
+    seeds: int = 1
+    """Times that each is trained; of their errors the mean counts."""
+    epochs: int = 10
+    max_seconds: float = 120.0
+    """Of training, for each variant and seed; then no further epoch starts, and the table says so."""
+    batch_size: int = TrainingConfig().batch_size
+    learning_rate: float = TrainingConfig().learning_rate
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise UserError(f"--seeds is {self.seeds}: it must be at least 1")
+
+
+def run(options: Options) -> dict:
+    plausibility.check_splits(options.pairs)
+    chosen = {n: v for n, v in VARIANTS.items() if not options.variants or n.startswith(options.variants)}
+    if not chosen:
+        raise UserError(f"--variants {', '.join(options.variants)}: there are {', '.join(VARIANTS)}")
+    train, val, test = (trials.read(options.pairs, split) for split in ("train", "val", "test"))
+    models, facts = trained(chosen, options, train, val)
+    methods = {n: m for n, m in baselines.fit_all(train).items() if n in (MEDIAPIPE, SMOOTHING, RIDGE)}
+    on_val, on_test = (trials.tally(pairs, methods, models) for pairs in (val, test))
+    val_cm = dict(zip(on_val.methods, trials.headline(on_val).tolist(), strict=True))
+    winner = min(models, key=val_cm.__getitem__)
+    found = {
+        "train_pairs": len(train),
+        "train_sequences": len(set(train.sequence)),
+        "seeds": options.seeds,
+        "chosen_on_val": winner,
+        "val_cm": val_cm,
+        "variants": facts,
+        "test": {
+            kind: {"pairs": int(part.pairs.sum()), "sequences": len(part.sequences)}
+            | {"methods": trials.figures(part, (MEDIAPIPE, RIDGE))}
+            for kind, part in trials.kinds(on_test).items()
+        },
+    }
+    print(markdown(found))
+    return found
+
+
+def trained(
+    variants: dict[str, Variant], options: Options, train: Pairs, val: Pairs
+) -> tuple[dict[str, list[DepthRefiner]], dict[str, dict]]:
+    """Models of all seeds by variant, and facts about their training. What differs only in use is trained once."""
+    models: dict[str, list[DepthRefiner]] = {}
+    facts: dict[str, dict] = {}
+    known: dict[tuple, tuple[DepthRefiner, dict]] = {}
+    for number, (name, variant) in enumerate(variants.items(), 1):
+        models[name], began = [], time.monotonic()
+        for seed in range(options.seeds):
+            training = variant.training(
+                TrainingConfig(
+                    epochs=options.epochs, max_seconds=options.max_seconds, seed=seed,
+                    batch_size=options.batch_size, learning_rate=options.learning_rate,
+                )
+            )  # fmt: skip
+            learnt = dataclasses.replace(variant.model, smoothing_s=0.0, strength=1.0, symmetric=False)
+            key = (learnt, training, variant.network, variant.true_angle)
+            if key not in known:
+                known[key] = trials.fit(
+                    learnt, training, train, val, network=variant.network, true_angle=variant.true_angle
+                )
+            model, facts[name] = known[key]
+            models[name].append(trials.as_used(model, variant.model))
+        log(f"{number}/{len(variants)} {name}: {time.monotonic() - began:.0f} s")
+    return models, facts
+
+
+def markdown(found: dict) -> str:
+    """Tables of at most 120 columns: facts, then the figures of each kind of motion."""
+    lines = [
+        f"{found['train_pairs']:,} training pairs of {found['train_sequences']} sequences, {found['seeds']} seed(s). "
+        f"Chosen on the validation split: **{found['chosen_on_val']}**.",
+    ]
+    for kind, part in found["test"].items():
+        lines += ["", f"{kind}: {part['pairs']:,} held-out pairs of {part['sequences']} sequences; cm, m/s²", ""]
+        head = (
+            f"| {'':<31} | {'val':>5} | {'|Δz|':>5} | {'− MediaPipe':>19} | {'− ridge':>19} | MPJPE | accel | bone% |"
+        )
+        lines += [head.replace("|Δz|", "Δz"), "| --- |" + " ---: |" * 7]
+        for name, row in part["methods"].items():
+            minus = [_signed(row["minus"][o]) if o != name else "" for o in (MEDIAPIPE, RIDGE)]
+            cut = " †" if found["variants"].get(name, {}).get("cut") else ""
+            lines.append(
+                f"| {LABELS.get(name, name) + cut:<31} | {found['val_cm'][name]:5.2f} | {row['depth_cm']:5.2f} "
+                f"| {minus[0]:>19} | {minus[1]:>19} | {row['mpjpe_cm']:5.2f} | {row['acceleration_error']:5.1f} "
+                f"| {100 * row['bone_cv']:5.1f} |"
+            )
+    if any(v["cut"] for v in found["variants"].values()):
+        lines += ["", "† stopped by --max-seconds"]
+    return "\n".join(lines)
+
+
+def _signed(difference: tuple[float, float, float]) -> str:
+    return "{:+.2f} ({:+.2f}…{:+.2f})".format(*difference)
+
+
+if __name__ == "__main__":
+    launch(run, Options)

@@ -1,0 +1,122 @@
+"""What the ablation and the learning curve share: training without Ray, and measuring several models on held-out pairs.
+
+Used by `benchmarks.ablation` and `benchmarks.learning_curve`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rayjobs.launch import log
+from refiner import DepthRefiner, metrics, plausibility, records
+from refiner.baselines import Method
+from refiner.metrics import FIGURES
+from refiner.model import RefinerConfig
+from refiner.records import Pairs
+from refiner.tally import FIGURE, Tally, interval
+from refiner.training import Trainer, TrainingConfig, calibrate, initialise
+from refiner.training_data import TrainingData
+
+ALL = "all"
+REAL_MOTION = "sRM"
+
+
+def read(root: str | Path, split: str) -> Pairs:
+    """A split, checked."""
+    pairs = records.read_pairs(root, split)
+    plausibility.check_pairs(pairs, split)
+    return pairs
+
+
+def fit(
+    config: RefinerConfig,
+    training: TrainingConfig,
+    train: Pairs,
+    val: Pairs,
+    *,
+    network: bool = True,
+    true_angle: bool = False,
+) -> tuple[DepthRefiner, dict[str, float]]:
+    """Trains one model in this process.
+
+    Args:
+        config: of the network.
+        training: how.
+        train: pairs to learn from.
+        val: pairs to stop early and to calibrate on.
+        network: False: its linear term alone.
+        true_angle: learn with the truth's azimuth, which in use nobody knows.
+
+    Returns:
+        The model; its `epochs`, whether training was `cut` short by the clock, `seconds` and `parameters`.
+    """
+    data, check = TrainingData(train, config), TrainingData(val, config)
+    if true_angle:
+        azimuth = torch.from_numpy(metrics.geometry.azimuth(train.ground_truth).astype(np.float32))
+        data.frames = data.frames._replace(azimuth=azimuth)
+    model = initialise(config, training, data)
+    if not network:
+        calibrate(model.eval(), check)
+        return DepthRefiner.of(model), {"epochs": 0, "cut": False, "seconds": 0.0, "parameters": 0}
+    trainer = Trainer(model, training, data, check)
+    for _ in trainer.epochs():
+        pass
+    facts = {
+        "epochs": trainer.epoch,
+        "cut": trainer.epoch < training.epochs and trainer.seconds >= training.max_seconds,
+        "seconds": trainer.seconds,
+        "parameters": model.num_parameters(),
+    }
+    return DepthRefiner.of(trainer.best_model()), facts
+
+
+def as_used(model: DepthRefiner, config: RefinerConfig) -> DepthRefiner:
+    """The same weights with what only matters in use (smoothing, strength, symmetry) as in `config`."""
+    network = type(model.model)(config)
+    network.load_state_dict(model.model.state_dict())
+    return DepthRefiner.of(network)
+
+
+def tally(pairs: Pairs, methods: Mapping[str, Method], models: Mapping[str, list[DepthRefiner]]) -> Tally:
+    """Methods, and models of several seeds each, on held-out pairs; of a model's seeds the mean error counts."""
+    rows = Tally.of(pairs, {name: method(pairs) for name, method in methods.items()}, {})
+    sums = [rows.sums]
+    for name, seeds in models.items():
+        log(f"measuring {name}")
+        found = [Tally.of(pairs, {name: model.predict_pairs(pairs).poses}, {}).sums for model in seeds]
+        sums.append(np.mean(found, axis=0))
+    return dataclasses.replace(rows, methods=(*methods, *models), sums=np.concatenate(sums, axis=1))
+
+
+def kinds(found: Tally) -> dict[str, Tally]:
+    """The whole, and each kind of motion where there are several."""
+    situations = np.array([metrics.situation(s) for s in found.sequences])
+    names = np.unique(situations).tolist()
+    return {ALL: found} | ({str(k): found.where(situations == k) for k in names} if len(names) > 1 else {})
+
+
+def figures(found: Tally, against: tuple[str, ...] = (), seed: int = 0) -> dict[str, dict]:
+    """By method: `metrics.FIGURES`, `interval_cm` of mean |Δz|, and `minus` each method of `against` with its interval."""
+    means, samples = found.means(), found.resampled(seed)
+    depth = found.cells.index((FIGURE, FIGURES[0]))
+    few = found.few[depth]
+    result = {}
+    for m, name in enumerate(found.methods):
+        low, high = interval(samples[:, m, depth], few)
+        row = {figure: float(means[m, found.cells.index((FIGURE, figure))]) for figure in FIGURES}
+        row |= {"interval_cm": (float(low), float(high)), "minus": {}}
+        for other in against:
+            o = found.methods.index(other)
+            low, high = interval(samples[:, m, depth] - samples[:, o, depth], few)
+            row["minus"][other] = (float(means[m, depth] - means[o, depth]), float(low), float(high))
+        result[name] = row
+    return result
+
+
+def headline(found: Tally) -> np.ndarray:
+    """(M,) mean |Δz| in cm, of real motion where there is any: that is what choices are made on."""
+    parts = kinds(found)
+    return parts.get(REAL_MOTION, found).means()[:, found.cells.index((FIGURE, FIGURES[0]))]
