@@ -9,6 +9,7 @@ confidence per joint. Its default configuration is the published baseline, in wh
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -27,8 +28,11 @@ WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 AXES = {"z": (2,), "xyz": (0, 1, 2)}
 # The network speaks in units of 10 cm, the size of a typical depth error, so that its outputs are of order one.
 METRES_PER_OUTPUT = 0.1
-# Brings coordinates to order one.
-TYPICAL_REACH_M = 0.3
+# Least spread that a feature is divided by, metres and shares of a crop: what varies less is noise. Visibility has one of
+# its own, for it hardly varies until a joint is hidden.
+LEAST_SPREAD, LEAST_SPREAD_VISIBILITY = 0.01, 0.2
+# Standard deviations at which the network's inputs are cut off, so that what was never seen is not extrapolated.
+FARTHEST_OUT = 6.0
 # Angle harmonics that the linear term multiplies the pose with: cos θ, sin θ, cos 2θ, sin 2θ.
 LINEAR_HARMONICS = 2
 
@@ -83,6 +87,11 @@ class RefinerConfig:
     def centre(self) -> int:
         """Index of the tap that is the refined pose itself."""
         return self.taps_s.index(0.0)
+
+    @property
+    def channels(self) -> int:
+        """Numbers for each joint at each tap: position, visibility, and the image point where it is an input."""
+        return 4 + 2 * self.image_points
 
     @property
     def linear_features(self) -> int:
@@ -184,8 +193,7 @@ class JointAttention(nn.Module):
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
         width = config.width
-        channels = len(config.taps_s) * (4 + 2 * config.image_points)
-        self.config = config
+        channels = len(config.taps_s) * config.channels
         self.input = nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
         # as strong as the rest: with the usual 0.02 it took a thousand steps until joints were told apart
         self.joint = nn.Parameter(torch.randn(NUM_JOINTS, width))
@@ -196,15 +204,10 @@ class JointAttention(nn.Module):
         self.correction = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 3))
         self.scale = nn.Sequential(nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, 1))
 
-    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Returns: (B, 17, 3) correction, (B, 17) log scale, both in the network's units."""
-        channels = [inputs.poses / TYPICAL_REACH_M, inputs.visibility[..., None]]
-        if self.config.image_points:
-            channels.append(inputs.image_points)
-        x = torch.cat(channels, dim=-1)  # (B, T, 17, C)
-        x = x.transpose(1, 2).flatten(2)  # (B, 17, T·C)
-        x = self.input(x) + self.joint
-        view = self.view(harmonics(inputs.azimuth, self.config.frequencies))  # (B, D)
+    def forward(self, features: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, 17, C) and (B, 2·frequencies) -> (B, 17, 3) correction, (B, 17) log scale, in the network's units."""
+        x = self.input(features.transpose(1, 2).flatten(2)) + self.joint
+        view = self.view(angle)  # (B, D)
         x = self.merge(torch.cat([x, view[:, None].expand_as(x)], dim=-1))
         for block in self.blocks:
             x = block(x)
@@ -221,7 +224,7 @@ class WholePose(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        features = 2 * config.frequencies + len(config.taps_s) * NUM_JOINTS * (4 + 2 * config.image_points)
+        features = 2 * config.frequencies + len(config.taps_s) * NUM_JOINTS * config.channels
         self.input = self._layer(features)
         self.blocks = nn.ModuleList(
             nn.Sequential(*self._layer(width), *self._layer(width)) for _ in range(config.layers)
@@ -235,16 +238,9 @@ class WholePose(nn.Module):
             nn.Linear(features, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(self.config.dropout)
         )
 
-    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Returns: (B, 17, 3) correction, (B, 17) log scale, both in the network's units."""
-        parts = [
-            harmonics(inputs.azimuth, self.config.frequencies),
-            inputs.poses.flatten(1) / TYPICAL_REACH_M,
-            inputs.visibility.flatten(1),
-        ]
-        if self.config.image_points:
-            parts.append(inputs.image_points.flatten(1))
-        x = self.input(torch.cat(parts, dim=-1))
+    def forward(self, features: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, 17, C) and (B, 2·frequencies) -> (B, 17, 3) correction, (B, 17) log scale, in the network's units."""
+        x = self.input(torch.cat([angle, features.flatten(1)], dim=-1))
         for block in self.blocks:
             x = x + block(x)
         return self.correction(x).unflatten(1, (NUM_JOINTS, 3)), self.scale(x)
@@ -264,7 +260,13 @@ class PoseAwareDepthRefiner(nn.Module):
         for layer in (self.encoder.correction[-1], self.encoder.scale[-1]):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        # Not parameters: which axes are corrected, the linear term, and what turns an expected error into a probability.
+        # Not parameters: what standardises the inputs, which axes are corrected, the linear term, and what turns an expected
+        # error into a probability.
+        shape = (len(config.taps_s), NUM_JOINTS, config.channels)
+        self.register_buffer("offset", torch.zeros(shape))
+        self.register_buffer(
+            "spread", torch.tensor([0.3, 0.3, 0.3, 1.0, 0.5, 0.5])[: config.channels].repeat(*shape[:2], 1)
+        )
         mask = torch.zeros(3)
         mask[list(AXES[config.axes])] = METRES_PER_OUTPUT
         self.register_buffer("axes", mask, persistent=False)
@@ -282,9 +284,43 @@ class PoseAwareDepthRefiner(nn.Module):
             (log_scale[0] + log_scale[1][:, MIRROR]) / 2,
         )
 
+    def features(self, inputs: Inputs) -> Tensor:
+        """(B, T, 17, channels) what the encoder is given, before it is standardised: the pose that is refined, and how far
+        each joint is from there at the other taps; these are small, and would be lost in absolute positions."""
+        parts = [inputs.poses, inputs.visibility[..., None]]
+        if self.config.image_points:
+            parts.append(inputs.image_points)
+        x = torch.cat(parts, dim=-1)
+        centre = self.config.centre
+        here = x[:, centre : centre + 1]
+        return torch.cat([x[:, :centre] - here, here, x[:, centre + 1 :] - here], dim=1)
+
+    @torch.no_grad()
+    def standardise(self, batches: Iterable[Inputs]) -> None:
+        """Learns every input's mean and spread, over these batches and their mirror images.
+
+        It matters more than the choice of network: depth errors hang on differences of centimetres between joints, in
+        coordinates of half a metre.
+        """
+        count = torch.zeros((), dtype=torch.float64, device=self.offset.device)
+        total, squares = torch.zeros_like(self.offset).double(), torch.zeros_like(self.offset).double()
+        for inputs in batches:
+            for side in (inputs, mirrored(inputs)):
+                x = self.features(side).double()
+                count += len(x)
+                total += x.sum(0)
+                squares += x.square().sum(0)
+        mean = total / count
+        spread = (squares / count - mean.square()).clamp(min=0).sqrt()
+        least = torch.full((self.config.channels,), LEAST_SPREAD, dtype=torch.float64, device=spread.device)
+        least[3] = LEAST_SPREAD_VISIBILITY
+        self.offset.copy_(mean)
+        self.spread.copy_(torch.maximum(spread, least))
+
     def _answer(self, inputs: Inputs) -> Outputs:
         config = self.config
-        correction, log_scale = self.encoder(inputs)
+        features = ((self.features(inputs) - self.offset) / self.spread).clamp(-FARTHEST_OUT, FARTHEST_OUT)
+        correction, log_scale = self.encoder(features, harmonics(inputs.azimuth, config.frequencies))
         # what follows is in metres and small differences count: fp32, whatever autocast does above
         correction = correction.float() * self.axes  # (B, 17, 3)
         if config.linear:
