@@ -1,0 +1,106 @@
+"""Evaluation as a job: few pairs in its own process, many on Ray Data, by the same code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rayjobs import evaluate, evaluate_worker
+from refiner import UserError, records, registry
+from refiner.model import PoseAwareDepthRefiner, RefinerConfig, save_checkpoint
+from refiner.records import Pairs
+
+
+def write(root: Path, split: str, pairs: Pairs) -> None:
+    """A file for each sequence, as rayjobs.pair writes them."""
+    for sequence in np.unique(pairs.sequence):
+        part = pairs.take(pairs.sequence == sequence)
+        records.write_atomically(part.to_table(), root / f"split={split}" / f"{sequence}.parquet", {})
+
+
+@pytest.fixture
+def pairs(tmp_path, make_pairs) -> Path:
+    """Eight held-out sequences, of which three are real motion."""
+    root = tmp_path / "pairs"
+    for number, (split, sequences) in enumerate({"train": 10, "val": 2, "test": 8}.items()):
+        made = make_pairs(sequences, seed=number, first=100 * number)
+        if split == "test":
+            kinds = {s: s.replace("sBM", "sRM") for s in np.unique(made.sequence)[:3]}
+            made.sequence[:] = [kinds.get(s, s) for s in made.sequence]
+        write(root, split, made)
+    return root
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    torch.manual_seed(0)
+    model = PoseAwareDepthRefiner(RefinerConfig(taps_s=(-0.1, 0.0, 0.1), smoothing_s=0.05))
+    with torch.no_grad():
+        for weights in model.parameters():  # an untrained refiner changes nothing
+            weights += 0.02 * torch.randn_like(weights)
+    return save_checkpoint(model, tmp_path / "checkpoint")
+
+
+def test_a_checkpoint_is_measured_without_ray_or_mlflow(pairs, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    found = evaluate.run(evaluate.Options(pairs=str(pairs), model=str(checkpoint), out=str(out)))
+    assert (found.pairs, found.sequences, found.promoted) == (8 * 48, 8, False)
+    assert set(found.by_situation) == {"sBM", "sRM"} and set(found.by_situation["sRM"]) >= {"refined", "ridge", "zero"}
+    written = json.loads((out / "evaluation.json").read_text())
+    assert written["by_situation"]["sRM"]["sequences"] == 3 and "left_wrist" in written["slices"]["joint"]
+    assert {"evaluation.md", "depth_by_slice.png"} <= {p.name for p in out.iterdir()}
+
+
+def test_a_leaking_split_is_refused_by_name(pairs, checkpoint, make_pairs):
+    leaked = make_pairs(1, seed=2, first=3)
+    write(pairs, "test", leaked)
+    with pytest.raises(UserError, match=rf"'train' and 'test' .* share 1 sequences \({leaked.sequence[0]}\)"):
+        evaluate.run(evaluate.Options(pairs=str(pairs), model=str(checkpoint)))
+
+
+@pytest.mark.cluster
+def test_the_cluster_finds_what_one_process_finds(cluster, pairs, checkpoint, monkeypatch):
+    monkeypatch.setattr(evaluate_worker, "PART_PAIRS", 100)  # several files in a part, several parts
+    here, there = (_found(pairs, checkpoint, workers) for workers in (0, 2))
+    assert here.sequences == there.sequences and here.cells == there.cells and here.methods == there.methods
+    np.testing.assert_array_equal(here.weights, there.weights)
+    # processes with other numbers of threads add up in another order
+    np.testing.assert_allclose(here.sums, there.sums, rtol=1e-4, atol=1e-5)
+    ours, theirs = (t.confidence["refined"].by_confidence for t in (here, there))
+    assert np.abs(ours - theirs)[..., 0].sum() <= 1e-3 * ours[..., 0].sum()  # a joint on a bin's edge
+
+
+def _found(pairs: Path, checkpoint: Path, workers: int) -> evaluate_worker.Tally:
+    methods = evaluate_worker.fit_baselines(pairs, workers)
+    return evaluate_worker.measure_all(pairs, "test", methods, {"refined": str(checkpoint)}, workers)
+
+
+@pytest.mark.cluster
+def test_a_damaged_file_on_the_cluster_is_the_users_error(cluster, pairs):
+    path = sorted((pairs / "split=train").iterdir())[3]
+    broken = Pairs.from_table(records.read_table(path, records.PAIRS))
+    truth = broken.ground_truth.copy()
+    truth[5, 2] = np.nan
+    columns = {name: getattr(broken, name) for name in records.PAIRS.names} | {"ground_truth": truth}
+    records.write_atomically(records.table(records.PAIRS, columns), path, {})
+    with pytest.raises(UserError, match=f"not finite, the first one is frame 5 of {broken.sequence[0]}"):
+        evaluate_worker.fit_baselines(pairs, workers=1)
+
+
+@pytest.mark.cluster
+def test_every_figure_is_in_mlflow(cluster, pairs, register_model):
+    from mlflow import MlflowClient
+
+    version = register_model(seed=9, scale=0.05)
+    evaluate.run(evaluate.Options(pairs=str(pairs), model=f"models:/{registry.NAME}/{version}", promote=False))
+    client = MlflowClient(registry.tracking_uri())
+    run = client.get_run(client.get_model_version(registry.NAME, version).run_id)
+    assert {
+        "test/depth_cm", "test/ece", "test/ridge/depth_cm", "test/sRM/depth_cm", "test/sRM/ridge/depth_cm",
+        "test/by/joint/left_wrist/refined", "test/by/camera/c01/mediapipe", "test/by/view angle/0 to 15/refined",
+    } <= set(run.data.metrics)  # fmt: skip
+    assert {"evaluation/test/evaluation.md", "evaluation/test/depth_by_slice.png"} <= {
+        f.path for f in client.list_artifacts(run.info.run_id, "evaluation/test")
+    }
