@@ -37,7 +37,6 @@ from refiner.studio.rig import (
     forward_kinematics,
 )
 
-_TRIES = 8  # windows that are drawn to find one danced on two feet
 PAD = 30  # frames before and after a window, so that filters and splines have no ends inside it
 # Triangulated joints tremble by 1–3 cm. Standard deviations of the filter, in frames of 1/60 s: of the joints, and of
 # directions between joints that lie close together (hips, ears).
@@ -136,7 +135,7 @@ def draw_source(root: str, sequence: str, index: int, seconds: float, seed: int)
 
 
 def recombined(root: str, source: Source, others: list[tuple[str, int]], seconds: float, seed: int) -> Source:
-    """The window with a chest, arms and a head that dance another one, if both are danced on two feet.
+    """The window with a chest, arms and a head that dance another one, if its legs stand: hands that carry stay with them.
 
     Args:
         root: AIST++ folder.
@@ -149,14 +148,11 @@ def recombined(root: str, source: Source, others: list[tuple[str, int]], seconds
         return source
     rng = np.random.default_rng(seed)
     others = [other for other in others if other[1] != source.index] or others
-    for _ in range(_TRIES):
-        sequence, index = others[rng.integers(len(others))]
+    for i in rng.permutation(len(others)):
         try:
-            upper = draw_source(root, sequence, index, seconds, int(rng.integers(2**32)))
+            return replace(source, upper=draw_source(root, *others[i], seconds, int(rng.integers(2**32))))
         except TooShort:
             continue
-        if _on_its_feet(_window(root, upper, seconds)):
-            return replace(source, upper=upper)
     return source
 
 
