@@ -62,10 +62,8 @@ def test_what_is_written_comes_back_in_place_colour_and_time(tmp_path):
         video.read_frame(path, 30)
 
 
-def test_the_same_pictures_are_read_back_alike(tmp_path):
-    first, second = (list(video.frames(written(tmp_path / f"{name}.mp4"))) for name in "ab")
-    assert len(first) == len(second) == 30
-    assert all(close(a.rgb, b.rgb) and a.timestamp_us == b.timestamp_us for a, b in zip(first, second, strict=True))
+def test_the_same_pictures_give_the_same_file(tmp_path):
+    assert written(tmp_path / "a.mp4").read_bytes() == written(tmp_path / "b.mp4").read_bytes()
 
 
 def test_a_writer_that_fails_leaves_no_file(tmp_path):
