@@ -17,12 +17,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from refiner import UserError, onnx, registry
-from refiner.inference import DepthRefiner, Refinement
+from refiner import UserError, drift, onnx, registry
+from refiner.inference import DepthRefiner, Refinement, validate_poses
+from refiner.model import read_card
 from refiner.onnx import OnnxNetwork
 from refiner.skeleton import INDEX, NUM_JOINTS
 
@@ -45,6 +46,7 @@ class Served:
     run_id: str | None
     tags: Mapping[str, str]
     loaded_at: str
+    trained_on: Mapping[str, Any] | None = None  # `refiner.drift.statistics` of its training poses, if it carries them
 
     @property
     def runtime(self) -> Literal["onnxruntime", "pytorch"]:
@@ -125,6 +127,9 @@ class LiveModel:
 
     def _proved(self, refiner: DepthRefiner, folder: Path, *, run_id: str | None, tags: Mapping[str, str]) -> Served:
         try_out(refiner)
+        trained_on = read_card(folder).get(drift.CARD_KEY)
+        if trained_on is not None:  # damaged statistics are met here, and not in the health check
+            drift.drift(trained_on, *validate_poses(standing_poses(1)))
         if refiner.device.type == "cpu":
             # not waited for: exporting takes seconds, in which PyTorch gives the same answers
             threading.Thread(target=_quicken, args=(refiner, folder, self._threads), daemon=True).start()
@@ -134,6 +139,7 @@ class LiveModel:
             run_id=run_id,
             tags=tags,
             loaded_at=self._now().isoformat(timespec="seconds"),
+            trained_on=trained_on,
         )
 
     def _last_good(self, error: Exception) -> Served:

@@ -1,48 +1,97 @@
 """What the endpoint tells Prometheus, through Ray's metrics: every replica's numbers reach its node's agent, and `/metrics`
 hands out what this node's agent has, Serve's own (queues, replicas, requests) among it."""
 
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
 import httpx
 import numpy as np
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from refiner import drift
 from refiner.inference import Refinement
+from refiner.skeleton import NUM_JOINTS, root_centred, to_coco
 
 # From a fifth of a millisecond (decoding one pose) to the request timeout.
 SECONDS = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60]
 POSES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384]
-# Hips to farthest joint: an upright person's is 0.8-0.9 m. Another distribution than in training is drift.
-METRES = [0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0]
 LOW_CONFIDENCE = 0.5
+# Counters are told once in this time: Ray's metrics take longer than decoding a pose.
+TELL_S = 1.0
+# Of one request at most so many poses, evenly spaced, enter the window that drift is judged by, or one clip would fill it.
+WINDOW_POSES, WINDOW_SHARE = 2048, 64
+
+
+class Window:
+    """The last poses that came in, as they came. One thread writes."""
+
+    def __init__(self) -> None:
+        self._poses = np.zeros((WINDOW_POSES, NUM_JOINTS, 3), np.float32)
+        self._visibility = np.ones((WINDOW_POSES, NUM_JOINTS), np.float32)
+        self._count = 0
+
+    def add(self, poses: np.ndarray, visibility: np.ndarray | None) -> None:
+        """(N, 17 or 33, 3), (N, 17 or 33): poses that could be refined."""
+        step = -(-len(poses) // WINDOW_SHARE)
+        poses = to_coco(poses)[::step]
+        rows = np.arange(self._count, self._count + len(poses)) % WINDOW_POSES
+        self._poses[rows] = poses
+        # not given is fully visible, as the model takes it
+        self._visibility[rows] = 1.0 if visibility is None else to_coco(visibility[..., None])[::step, :, 0]
+        self._count += len(poses)
+
+    def drift(self, trained_on: Mapping[str, Any] | None) -> dict[str, float] | None:
+        """PSI by group of features; None where the model carries no statistics, or too few poses came in."""
+        count = min(self._count, WINDOW_POSES)
+        if trained_on is None or count < drift.LEAST_POSES:
+            return None
+        return drift.drift(trained_on, root_centred(self._poses[:count].copy()), self._visibility[:count].copy())
 
 
 class Metrics:
     def __init__(self) -> None:
+        self.window = Window()
         self._poses = Counter("pose_poses", "Poses refined.", ("route",))
         self._seconds = Histogram("pose_stage_seconds", "Time by stage.", SECONDS, ("stage",))
         self._batch = Histogram("pose_poses_per_request", "Poses of one request.", POSES)
         self._joints = Counter("pose_joints", "Joints refined, by whether their depth is trusted.", ("confidence",))
-        self._reach = Histogram("pose_input_reach_metres", "Mean distance from the hips to the farthest joint.", METRES)
-        self._angle = Histogram(
-            "pose_input_view_angle_degrees", "Mean view angle.", [float(a) for a in range(10, 91, 10)]
+        self._drift = Gauge(
+            "pose_input_drift", "Population stability index of the inputs against the training set's.", ("inputs",)
         )
         self._swaps = Counter("pose_model_swaps", "Changes of the model, by what came of them.", ("result",))
         self._version = Gauge("pose_model_version", "1 for the version that serves.", ("version",))
         self._shown = ""
+        self._untold: dict[tuple[Counter, str, str], int] = {}
+        self._told = 0.0
 
     def refined(self, route: str, found: Refinement, stages: dict[str, float]) -> None:
         count = len(found.poses)
-        self._poses.inc(count, {"route": route})
         self._batch.observe(count)
         for stage, seconds in stages.items():
             self._seconds.observe(seconds, {"stage": stage})
-        low = int((found.confidence < LOW_CONFIDENCE).sum())
-        if low:
-            self._joints.inc(low, {"confidence": "low"})
-        if low < found.confidence.size:
-            self._joints.inc(found.confidence.size - low, {"confidence": "high"})
-        self._reach.observe(float(np.sqrt((found.poses**2).sum(-1)).max(-1).mean()))
-        self._angle.observe(float(found.view_angle.mean()))
+        low = int(np.count_nonzero(found.confidence < LOW_CONFIDENCE))
+        for key, more in (
+            ((self._poses, "route", route), count),
+            ((self._joints, "confidence", "low"), low),
+            ((self._joints, "confidence", "high"), found.confidence.size - low),
+        ):
+            self._untold[key] = self._untold.get(key, 0) + more
+        if perf_counter() - self._told > TELL_S:
+            self.tell()
+
+    def tell(self) -> None:
+        """Hands on what was counted."""
+        for (counter, tag, value), more in self._untold.items():
+            if more:
+                counter.inc(more, {tag: value})
+        self._untold.clear()
+        self._told = perf_counter()
+
+    def drifted(self, found: Mapping[str, float]) -> None:
+        for name, index in found.items():
+            self._drift.set(index, {"inputs": name})
 
     def swapped(self, result: str) -> None:
         self._swaps.inc(1, {"result": result})

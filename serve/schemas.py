@@ -107,6 +107,11 @@ class Info(BaseModel):
     loaded_at: str = Field(description="ISO 8601, UTC")
     registry: Literal["reachable", "unreachable", "not used"]
     refused: list[Refused] = Field(description="versions that the alias named and that were not taken, and why")
+    input_drift: dict[str, float] | None = Field(
+        description="population stability index of the last 2,048 poses against the training set's, by group of features: "
+        "below 0.1 they are alike, above 0.25 they are not; null where the model does not say what it was trained on, or "
+        "fewer than 500 poses came in"
+    )
 
 
 class Health(BaseModel):
