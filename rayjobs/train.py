@@ -19,7 +19,7 @@ from ray.train.torch import TorchTrainer
 
 from rayjobs.launch import cores, launch, log, ray_session
 from rayjobs.train_worker import train_worker
-from refiner import UserError, plausibility, presets, records, registry, visualize
+from refiner import UserError, drift, plausibility, presets, records, registry, visualize
 from refiner.model import RefinerConfig, load_checkpoint, read_card, save_checkpoint
 from refiner.training import TrainingConfig
 
@@ -154,6 +154,7 @@ def _register(options: Options, folder: str, run_id: str, name: str, clock: list
         # the checkpoint that is registered: without the state of the training, with where it comes from
         model = load_checkpoint(folder)
         card |= {"run_id": run_id, "git_commit": registry.git_commit(), "dataset_fingerprint": fingerprint}
+        card[drift.CARD_KEY] = drift.of_pairs(options.pairs)
         clean = save_checkpoint(model, Path(scratch, "checkpoint"), card)
         plots = Path(scratch, "plots")
         visualize.loss_curve(history, plots / "loss.png")
