@@ -32,6 +32,8 @@ class Options:
     """Folder of the pairs that 'rayjobs.pair' wrote."""
     preset: presets.PresetName = "best"
     """best: what did best on held-out dancers. baseline: the published single-frame network."""
+    network: str = ""
+    """Folder of a checkpoint (rayjobs.tune's best) whose network, not its weights, is trained in place of the preset's."""
     name: str = ""
     """Of the run; a name that was used before goes on from its last checkpoint. A new one by default."""
     workers: int = 0
@@ -79,7 +81,9 @@ class Summary:
 
 def run(options: Options) -> Summary:
     clock = [time.time()]
-    config = options.model or presets.PRESETS[options.preset]
+    config = options.model or (
+        load_checkpoint(options.network).config if options.network else presets.PRESETS[options.preset]
+    )
     plausibility.check_splits(options.pairs)
     name = options.name or time.strftime("train-%Y%m%d-%H%M%S")
     run_id = registry.find_run(RESUME_TAG, name) if options.name else None

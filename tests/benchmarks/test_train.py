@@ -1,0 +1,80 @@
+"""The benchmark of training: that what is compared is the same, and that it runs where there is only PyTorch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks.train import NpzPairs, Plain, invented_pairs, new_trainer, step_table
+from refiner import losses, plausibility
+from refiner.model import RefinerConfig
+from refiner.training import TrainingConfig, TrainingData, initialise
+
+CONFIG = RefinerConfig(width=16, layers=1, heads=2, feedforward=32, taps_s=(-0.1, 0.0, 0.1))
+TRAINING = TrainingConfig(batch_size=64)
+
+# what a bare machine with a GPU has not
+BARE = """
+import sys
+for name in ("ray", "mlflow", "tyro", "fsspec", "pandas", "matplotlib", "mediapipe", "cv2", "av", "pytest", "rich", "numba"):
+    sys.modules[name] = None
+from benchmarks import train
+train.main(["--preset", "baseline", "--batch-size", "16", "--rounds", "1", "--seconds", "0.1", "--device", "cpu"])
+"""
+
+
+@pytest.fixture(scope="module")
+def data() -> TrainingData:
+    return TrainingData(invented_pairs(6), CONFIG)
+
+
+def test_the_invented_pairs_are_pairs():
+    plausibility.check_pairs(invented_pairs(6), "invented")
+
+
+def test_the_loop_by_hand_has_the_same_loss(data):
+    inputs, truth = data.batch(torch.arange(32))
+    model = initialise(CONFIG, TRAINING, data)
+    torch.nn.init.normal_(model.correction[-1].weight, std=0.3)
+    outputs = model(inputs)
+    found = losses.terms(outputs, truth, "z", losses.Bones.on("cpu"))
+    plain = Plain(model, TRAINING).loss(outputs, truth)
+    torch.testing.assert_close(plain, losses.total(found, TRAINING.weights))
+
+
+def test_the_files_hold_the_same_pairs(data, tmp_path):
+    NpzPairs.write(data, tmp_path, 5)
+    inputs, truth = data.batch(torch.arange(5))
+    dataset = NpzPairs(tmp_path)
+    assert len(dataset) == 5
+    for row in range(5):
+        expected = (inputs.poses[row], inputs.visibility[row], inputs.azimuth[row], truth[row])
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(dataset[row], expected, strict=True))
+
+
+def test_it_runs_without_ray_and_ends_with_json():
+    done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["ratio_to_plain_torch"] > 0 and last["ratio_to_npz_loader"] > 0 and last["samples_per_s"] > 0
+    assert last["two_workers_to_one"] > 0
+    assert "validation (a pair)" in done.stdout and "forward and loss" in done.stdout
+
+
+def test_the_table_of_steps_gives_a_rate_or_the_reason_why_not(data):
+    rows = step_table(CONFIG, data, (16, 100_000), ("fp32", "bf16"), ("off",), seconds=0.05)
+    assert len(rows) == 4
+    assert all(row["samples_per_s"] > 0 for row in rows if row["batch"] == 16)
+    assert all("fewer than a batch" in row["why_not"] for row in rows if row["batch"] == 100_000)
+
+
+def test_a_compiled_step_learns_what_the_plain_one_learns():
+    """torch.compile with the backend that traces everything and generates no code: no compiler is needed."""
+    data = TrainingData(invented_pairs(6), CONFIG)
+    plain, traced = (new_trainer(CONFIG, TRAINING, data) for _ in range(2))
+    traced._vary = torch.compile(traced._vary, backend="aot_eager")
+    traced._judge = torch.compile(traced._judge, backend="aot_eager")
+    for ours, theirs in zip(traced.train.steps(64, 0, 0), plain.train.steps(64, 0, 0), strict=True):
+        torch.testing.assert_close(traced.step(ours, 0), plain.step(theirs, 0), rtol=1e-3, atol=1e-3)
