@@ -278,6 +278,8 @@ class DepthRefiner:
         refined = root_centred(refined)
         if moments is not None:
             refined = temporal.smooth(refined, *moments, config.smoothing_s)
+            if config.constant_bones:
+                refined = root_centred(temporal.keep_bone_lengths(refined, moments[1]))
         return Refinement(
             poses=refined, confidence=confidence, view_angle=geometry.view_angle(azimuth), azimuth=azimuth
         )

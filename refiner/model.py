@@ -71,6 +71,8 @@ class RefinerConfig:
     mirrored answer exactly, at twice the cost."""
     smoothing_s: float = 0.0
     """Sigma of the Gaussian over time that refined clips pass through at the end, seconds; 0 leaves it out."""
+    constant_bones: bool = False
+    """In refined clips every bone keeps one length. Moves joints in all three axes, by a centimetre or so."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "taps_s", tuple(float(t) for t in self.taps_s))
