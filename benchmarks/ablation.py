@@ -87,7 +87,7 @@ class Options:
     pairs: str
     """Folder of the pairs that 'rayjobs.pair' wrote."""
     variants: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """A name, or how it begins, of the variants to try; may be repeated. All by default."""
+    """Name of a variant to try, or how several names begin; may be repeated. All by default."""
     seeds: int = 1
     """Times that each is trained; of their errors the mean counts."""
     epochs: int = 10
@@ -103,7 +103,10 @@ class Options:
 
 def run(options: Options) -> dict:
     plausibility.check_splits(options.pairs)
-    chosen = {n: v for n, v in VARIANTS.items() if not options.variants or n.startswith(options.variants)}
+    begins = tuple(o for o in options.variants if o not in VARIANTS)
+    chosen = {
+        n: v for n, v in VARIANTS.items() if not options.variants or n in options.variants or n.startswith(begins)
+    }
     if not chosen:
         raise UserError(f"--variants {', '.join(options.variants)}: there are {', '.join(VARIANTS)}")
     train, val, test = (trials.read(options.pairs, split) for split in ("train", "val", "test"))

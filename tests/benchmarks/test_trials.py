@@ -1,0 +1,108 @@
+"""The ablation and the learning curve, on invented people: what they compare is what they say."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import ablation, learning_curve, trials
+from rayjobs.launch import to_json
+from refiner import UserError, baselines, records
+from refiner.model import RefinerConfig
+from refiner.training import TrainingConfig
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory, make_pairs) -> Path:
+    root = tmp_path_factory.mktemp("pairs")
+    for number, (split, sequences) in enumerate({"train": 24, "val": 4, "test": 8}.items()):
+        made = make_pairs(sequences, frames=12, seed=number, first=100 * number)
+        if split == "test":
+            kinds = {s: s.replace("sBM", "sRM") for s in np.unique(made.sequence)[:3]}
+            made.sequence[:] = [kinds.get(s, s) for s in made.sequence]
+        records.write_atomically(made.to_table(), root / f"split={split}" / "all.parquet", {})
+    return root
+
+
+@pytest.fixture(scope="module")
+def ablated(pairs) -> dict:
+    return ablation.run(
+        ablation.Options(
+            pairs=str(pairs), epochs=1, batch_size=64,
+            variants=("linear alone", "best", "best, no smoothing", "published, learns truth's angle"),
+        )
+    )  # fmt: skip
+
+
+def test_the_linear_term_alone_is_ridge_regression(ablated):
+    rows = ablated["test"]["all"]["methods"]
+    # both within the same penalty and rounding; in use the network's own pre-processing stands between
+    assert rows["linear alone"]["depth_cm"] == pytest.approx(rows["ridge"]["depth_cm"], abs=0.01)
+    difference, low, high = rows["linear alone"]["minus"]["ridge"]
+    assert low <= difference <= high and abs(difference) < 0.01
+
+
+def test_every_kind_of_motion_has_every_variant(ablated):
+    assert set(ablated["test"]) == {"all", "sBM", "sRM"}
+    for part in ablated["test"].values():
+        assert set(part["methods"]) == {"mediapipe", "ridge", "smoothing", *ablated["variants"]}
+    whole, drawn, real = (ablated["test"][k] for k in ("all", "sBM", "sRM"))
+    mean = sum(k["methods"]["best"]["depth_cm"] * k["pairs"] for k in (drawn, real)) / whole["pairs"]
+    assert whole["methods"]["best"]["depth_cm"] == pytest.approx(mean)
+
+
+def test_smoothing_belongs_to_use_so_that_it_is_trained_once_and_calms(ablated):
+    rows = ablated["test"]["all"]["methods"]
+    assert ablated["variants"]["best"] == ablated["variants"]["best, no smoothing"]
+    assert rows["best"]["acceleration_error"] < 0.8 * rows["best, no smoothing"]["acceleration_error"]
+
+
+def test_the_choice_is_made_on_the_validation_split(ablated):
+    variants = {name: ablated["val_cm"][name] for name in ablated["variants"]}
+    assert ablated["chosen_on_val"] == min(variants, key=variants.get)
+
+
+def test_the_table_fits_120_columns_and_the_result_is_json(ablated):
+    assert max(map(len, ablation.markdown(ablated).splitlines())) <= 120
+    json.dumps(to_json(ablated), allow_nan=False)
+
+
+def test_an_unknown_variant_is_refused_with_those_there_are(pairs):
+    with pytest.raises(UserError, match="there are published, "):
+        ablation.run(ablation.Options(pairs=str(pairs), variants=("nonsense",)))
+
+
+def test_several_seeds_count_with_their_mean_error(make_pairs):
+    train, val, test = (make_pairs(n, seed=n, frames=8, first=100 * n) for n in (6, 2, 3))
+    training = TrainingConfig(epochs=1, batch_size=32)
+    models = [
+        trials.fit(RefinerConfig(width=16, heads=2, layers=1), training, train, val)[0],
+        trials.fit(RefinerConfig(linear=True), training, train, val, network=False)[0],
+    ]
+    methods = {"mediapipe": baselines.fit_all(train)["mediapipe"]}
+    single = [trials.figures(trials.tally(test, methods, {"m": [model]}))["m"]["depth_cm"] for model in models]
+    both = trials.figures(trials.tally(test, methods, {"m": models}))["m"]["depth_cm"]
+    assert abs(single[0] - single[1]) > 0.1 and both == pytest.approx(np.mean(single))
+
+
+def test_the_learning_curve_falls_and_is_drawn(pairs, tmp_path):
+    options = learning_curve.Options(
+        pairs=str(pairs), out=str(tmp_path), shares=(0.15, 1.0), epochs=1, batch_size=64, seeds=2, max_seconds=5
+    )
+    found = learning_curve.run(options)
+    few, many = (p["test"]["all"] for p in found["points"])
+    assert few["ridge"]["depth_cm"] > 1.02 * many["ridge"]["depth_cm"]
+    assert few["mediapipe"] == many["mediapipe"]
+    assert [p["sequences"] for p in found["points"]] == [4, 24]
+    assert json.loads((tmp_path / "learning_curve.json").read_text())["seeds"] == 2
+    assert "| 24 |" in (tmp_path / "learning_curve.md").read_text()
+    assert cv2.imread(str(tmp_path / "learning_curve.png")).std() > 5
+
+
+def test_a_larger_share_holds_the_smaller_ones(make_pairs):
+    train = make_pairs(10, frames=4)
+    shares = [set(learning_curve.subset(train, share, seed=3).sequence) for share in (0.1, 0.5, 1.0)]
+    assert shares[0] < shares[1] < shares[2] == set(train.sequence)
+    assert set(learning_curve.subset(train, 0.5, seed=4).sequence) != shares[1]
