@@ -30,6 +30,9 @@ from refiner.visualize import LABELS
 SMOOTHING = "smoothing"
 TAPS, WINDOW = (-0.13, 0.0, 0.13), (-0.4, -0.27, -0.13, 0.0, 0.13, 0.27, 0.4)
 
+# Of a model's options those that no training sees, at values that leave them out.
+IN_USE = {"smoothing_s": 0.0, "constant_bones": False, "strength": 1.0, "symmetric": False}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
@@ -76,6 +79,9 @@ VARIANTS: dict[str, Variant] = {
     "best, no linear": Variant(model=_best(linear=False)),
     "best, single frame": Variant(model=_best(taps_s=(0.0,))),
     "best, no smoothing": Variant(model=_best(smoothing_s=0.0)),
+    "best, half strength": Variant(model=_best(strength=0.5)),
+    "best, constant bones": Variant(model=_best(constant_bones=True)),
+    "best, free bones": Variant(model=_best(constant_bones=False)),
     "best, symmetric": Variant(model=_best(symmetric=True)),
     "best, attention": Variant(model=_best(encoder="attention")),
     "best, whole pose": Variant(model=_best(encoder="whole_pose")),
@@ -148,7 +154,7 @@ def trained(
                     batch_size=options.batch_size, learning_rate=options.learning_rate,
                 )
             )  # fmt: skip
-            learnt = dataclasses.replace(variant.model, smoothing_s=0.0, strength=1.0, symmetric=False)
+            learnt = dataclasses.replace(variant.model, **IN_USE)
             key = (learnt, training, variant.network, variant.true_angle)
             if key not in known:
                 known[key] = trials.fit(

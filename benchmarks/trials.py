@@ -74,7 +74,7 @@ def fit(
 
 
 def as_used(model: DepthRefiner, config: RefinerConfig) -> DepthRefiner:
-    """The same weights with what only matters in use (smoothing, strength, symmetry) as in `config`."""
+    """The same weights with what only matters in use (smoothing, bones, strength, symmetry) as in `config`."""
     network = type(model.model)(config)
     network.load_state_dict(model.model.state_dict())
     return DepthRefiner.of(network)
