@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 import pyarrow as pa
+from flatbuffers.table import Table
 
 from refiner import UserError
 
@@ -27,6 +28,8 @@ class RefineRequest:
     fps: float | None = None  # of that clip; None is the refiner's default
 
 
+# Decompressed Arrow streams: twice what the largest body may have, and more than 16,384 poses of anything take.
+EXPANDED_BYTES = 64_000_000
 # Numbers that a joint has in each array.
 COORDINATES = {"poses": 3, "visibility": 1, "image_points": 2}
 KEYS = tuple(field.name for field in dataclasses.fields(RefineRequest))
@@ -166,12 +169,44 @@ def _points(name: str, rows: np.ndarray) -> np.ndarray:
 
 def _read_stream(body: bytes) -> pa.Table:
     try:
+        expanded = sum(_expanded_bytes(message) for message in pa.ipc.MessageReader.open_stream(body))
+        if expanded > EXPANDED_BYTES:
+            raise UserError(
+                f"the Arrow stream would decompress to {expanded:,} bytes, more than the {EXPANDED_BYTES:,} that are taken: "
+                "send the clip in parts"
+            )
         with pa.ipc.open_stream(body) as reader:
             data = reader.read_all()
         data.validate(full=True)  # offsets and lengths are a stranger's
-    except (pa.ArrowException, OSError, MemoryError) as error:
+        str(data.schema)  # and so are the names, which need not be UTF-8
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         raise UserError(f"the body is no Arrow IPC stream: {str(error).splitlines()[0]}") from None
     return data
+
+
+def _expanded_bytes(message: pa.ipc.Message) -> int:
+    """Bytes that reading a message would take beyond its body: those of its compressed buffers, as they claim.
+
+    pyarrow has no limit for it, so the message's flatbuffer is looked into; pyarrow has verified it. Field 2 of a Message
+    is its header; fields 2 and 3 of a RecordBatch are its buffers (offset and length, int64 each) and their compression.
+    https://github.com/apache/arrow/blob/main/format/Message.fbs
+    """
+    if message.type == "schema":
+        return 0
+    if message.type != "record batch":
+        raise UserError(f"the Arrow stream has a {message.type}: plain columns of floats are taken")
+    content = bytes(message.metadata)
+    root = Table(content, int.from_bytes(content[:4], "little"))
+    batch = Table(content, 0)
+    root.Union(batch, root.Offset(4 + 2 * 2))
+    buffers, compression = batch.Offset(4 + 2 * 2), batch.Offset(4 + 2 * 3)
+    if not compression or not buffers:
+        return 0
+    where = np.frombuffer(content, "<i8", 2 * batch.VectorLen(buffers), batch.Vector(buffers)).reshape(-1, 2)
+    body = message.body or b""
+    # a compressed buffer starts with the length that it is to have; −1 says that it is not compressed after all
+    lengths = (int.from_bytes(body[at : at + 8], "little", signed=True) for at, length in where.tolist() if length >= 8)
+    return sum(length for length in lengths if length > 0)
 
 
 def _column(data: pa.Table, name: str) -> np.ndarray:
