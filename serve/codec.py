@@ -164,7 +164,7 @@ def _points(name: str, rows: np.ndarray) -> np.ndarray:
     coordinates = COORDINATES[name]
     if rows.shape[1] % coordinates:
         raise UserError(f'the lists of "{name}" have {rows.shape[1]} numbers: {coordinates} for each joint are wanted')
-    return rows.reshape(len(rows), -1, coordinates) if coordinates > 1 else rows
+    return rows.reshape(len(rows), rows.shape[1] // coordinates, coordinates) if coordinates > 1 else rows
 
 
 def _read_stream(body: bytes) -> pa.Table:
