@@ -101,6 +101,8 @@ def _reduced(
     parts: list[Files] = [[]]
     held = 0
     for path, number in rows.items():
+        if not number:
+            continue
         if held >= PART_PAIRS:
             parts.append([])
             held = 0

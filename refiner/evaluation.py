@@ -212,7 +212,8 @@ def goals(
             return
         gain = 1 - figures[REFINED][key] / figures[other][key]
         met = bool(gain >= share and (not sure or differences[other][2] < 0))
-        wanted = f"≥ {share:.0%} below {LABELS[other]}" + (", surely" if sure else "")
+        rival = LABELS[other].removesuffix(" regression")
+        wanted = f"≥ {share:.0%} below {rival}" + (", significantly" if sure else "")
         found.append(Goal(name=name, wanted=wanted, found=f"{gain:.1%} below", met=met))
 
     lower("mean |Δz|", "depth_cm", MEDIAPIPE, DEPTH_GAIN, sure=True)
