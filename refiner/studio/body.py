@@ -69,11 +69,14 @@ class Mesh:
 
     vertices: np.ndarray  # (V, 3) f32 m
     normals: np.ndarray  # (V, 3) f32
-    triangles: np.ndarray  # (T, 3) i32, counter-clockwise from outside
+    triangles: np.ndarray  # (T, 3) i32, clockwise from outside
     bones: np.ndarray  # (V, 4) i32
     weights: np.ndarray  # (V, 4) f32, sum 1
     materials: np.ndarray  # (V, 5) f32: distance to each material's surface; the least one is what is seen
     occlusion: np.ndarray  # (V,) f32: 1 open … 0 in a fold
+    tints: np.ndarray | None = (
+        None  # (V, 4) f32 linear rgb, and how much of it instead of the look's paint; None: painted
+    )
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,11 @@ class Dancer:
     @cached_property
     def mesh(self) -> Mesh:
         return _mesh(self)
+
+    @property
+    def head(self) -> tuple[np.ndarray, float]:
+        """Where the paint's average head has its origin in the bind pose (metres), and how much larger than it this one is."""
+        return self.bind[1][HEAD], head_scale(self.build)
 
     @cached_property
     def face(self) -> dict[str, np.ndarray]:
@@ -466,7 +474,7 @@ def _mesh(dancer: Dancer) -> Mesh:
     occlusion = openness(rows, vertices, normals)
     weights, indices = _weights(flesh, vertices, triangles)
     worn = np.isin(fields.argmin(1), (TOP, BOTTOM))
-    normals[worn] += _FOLDS * _creases(vertices[worn])
+    normals[worn] += FOLDS * creases(vertices[worn])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     return Mesh(
         vertices.astype(np.float32),
@@ -479,10 +487,10 @@ def _mesh(dancer: Dancer) -> Mesh:
     )
 
 
-_FOLDS = 0.16  # how far cloth's normals lean
+FOLDS = 0.16  # how far cloth's normals lean
 
 
-def _creases(p: np.ndarray) -> np.ndarray:
+def creases(p: np.ndarray) -> np.ndarray:
     """(V, 3) m -> (V, 3) the gradient of a wavy field without a visible period, about unit length: folds in cloth."""
     x, y, z = p.T
     a = 31 * x + 13 * y + 2.3 * np.sin(17 * z + 5 * y)

@@ -33,6 +33,7 @@ from refiner.geometry import Camera
 from refiner.studio.body import Dancer
 from refiner.studio.cameras import FLOOR, draw_cameras, resized
 from refiner.studio.motion import Motion, dance
+from refiner.studio.person import Person
 from refiner.studio.render import Posed, Renderer
 from refiner.studio.retarget import Source, TooShort, draw_source, perform, recombined, sources
 from refiner.studio.rig import forward_kinematics
@@ -48,6 +49,7 @@ _SHARED = (4, 8)
 # SMPL's pelvis in its template, metres: its `trans` is counted from the template's origin, not from the pelvis.
 _SMPL_PELVIS = np.array([-0.0018, -0.2233, 0.0282])
 _SMPL_HEIGHT = 1.72  # metres, of the template
+BODIES: dict[str, type[Dancer]] = {"drawn": Dancer, "makehuman": Person}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +65,7 @@ class Spec:
     motions: str | None = None  # folder in AIST++'s layout whose keypoints3d drive dancers
     real_share: float = 0.0  # share of the sequences that they drive
     recombine: float = 0.0  # share of these, for training, whose legs dance one motion and whose arms another
+    bodies: str = "drawn"  # or "makehuman": who dances
     cameras: int = len(CAMERAS)  # that film each sequence, drawn from the nine
 
     def __post_init__(self) -> None:
@@ -82,6 +85,8 @@ class Spec:
             raise UserError(
                 "real motion was asked for without saying where it is: name an AIST++ folder with --motions"
             )
+        if self.bodies not in BODIES:
+            raise UserError(f"bodies '{self.bodies}': give {' or '.join(BODIES)}")
         if not 1 <= self.cameras <= len(CAMERAS):
             raise UserError(f"{self.cameras} cameras: AIST++ has nine, give 1 to 9")
         if self.seed < 0:
@@ -139,7 +144,7 @@ class Take:
 
     @cached_property
     def dancer(self) -> Dancer:
-        return Dancer.draw(_seed(self.spec, "dancer", self.number))
+        return BODIES[self.spec.bodies].draw(_seed(self.spec, "dancer", self.number))
 
     @cached_property
     def motion(self) -> Motion:

@@ -12,9 +12,9 @@ import numpy as np
 from numba import njit
 
 from refiner.geometry import Camera
-from refiner.studio.body import BROW_Y, EYE, MOUTH, Dancer, head_scale
+from refiner.studio.body import BROW_Y, EYE, MOUTH, Dancer
 from refiner.studio.looks import BOTTOM, CHECKS, HAIR, LOGO, RAGLAN, SHOES, SKIN, STRIPES, TOP
-from refiner.studio.rig import HEAD, SPINE3
+from refiner.studio.rig import SPINE3
 
 SAMPLES = 2  # per pixel and axis: coverage is told in quarters
 EDGE = 0.03  # metres between two depths in a pixel from which both are shaded
@@ -183,7 +183,7 @@ def _blur(image, rounds):
 # --- materials --------------------------------------------------------------------------------------------------------
 # `paint` holds a look's numbers: 12 colours (linear), then what is below.
 _SKIN, _TOP, _SECOND, _BOTTOM, _SEAM, _SHOE, _SOLE, _HAIR, _LIPS, _IRIS, _BROWS, _HAT = range(12)
-_PATTERN, _HEAD, _SCALE, _CHEST, _SOLE_Y, _BEARD, _STYLE = 36, 37, 40, 41, 44, 45, 46
+_PATTERN, _HEAD, _SCALE, _CHEST, _SOLE_Y, _BEARD, _STYLE, _PAINTED = 36, 37, 40, 41, 44, 45, 46, 47
 _SHAVED, _CAPPED = 1, 2
 
 
@@ -193,11 +193,11 @@ def _paint(dancer: Dancer) -> np.ndarray:
     paint = np.zeros(48)
     paint[:36] = look.colours.ravel()
     paint[_PATTERN] = look.pattern
-    paint[_HEAD : _HEAD + 3] = placed[HEAD]
-    paint[_SCALE] = head_scale(dancer.build)
+    paint[_HEAD : _HEAD + 3], paint[_SCALE] = dancer.head
     paint[_CHEST : _CHEST + 3] = placed[SPINE3]
     paint[_SOLE_Y] = placed[7][1] - dancer.build.sole
     paint[_BEARD] = look.beard
+    paint[_PAINTED] = dancer.mesh.tints is None
     paint[_STYLE] = _SHAVED if look.hair == "shaved" else _CAPPED if look.head_covered else 0
     return paint
 
@@ -233,7 +233,7 @@ def _albedo(material, x, y, z, paint, soft, rgb):
             rgb[c] = paint[3 * _SKIN + c]
         s = paint[_SCALE]
         hx, hy, hz = (x - paint[_HEAD]) / s, (y - paint[_HEAD + 1]) / s, (z - paint[_HEAD + 2]) / s
-        if hz > 0.02 and -0.02 < hy < 0.2 and abs(hx) < 0.1:
+        if paint[_PAINTED] > 0 and hz > 0.02 and -0.02 < hy < 0.2 and abs(hx) < 0.1:
             ax = abs(hx)
             # cheeks and nose are redder, the eyes' surroundings darker
             blush = np.exp(-((ax - 0.042) ** 2 + (hy - 0.070) ** 2) / 0.0004) * 0.28
@@ -372,7 +372,24 @@ def _lit(shadow, px, py, pz, light):
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _shade(
-    t, x, y, points, triangles, world, normals, rest, materials, occlusion, paint, shadow, light, lights, eye, soft, out
+    t,
+    x,
+    y,
+    points,
+    triangles,
+    world,
+    normals,
+    rest,
+    materials,
+    tints,
+    occlusion,
+    paint,
+    shadow,
+    light,
+    lights,
+    eye,
+    soft,
+    out,
 ):
     """Colour (linear) of triangle t at the sample (x, y)."""
     a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -401,6 +418,12 @@ def _shade(
             material, least = m, d
     open_ = w * occlusion[a] + u * occlusion[b] + v * occlusion[c]
     shine = _albedo(material, rx, ry, rz, paint, soft, out)
+    if tints.shape[0] > 0:
+        amount = w * tints[a, 3] + u * tints[b, 3] + v * tints[c, 3]
+        if amount > 0:
+            for i in range(3):
+                tint = w * tints[a, i] + u * tints[b, i] + v * tints[c, i]
+                out[i] += (tint - out[i]) * amount
     if material in (TOP, BOTTOM):  # hems: a seam runs along wherever cloth ends on skin
         seam = 1 - 0.22 * (1 - _step(0.006, skin - least, 0.0015))
         for i in range(3):
@@ -439,7 +462,7 @@ def _shade(
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _resolve(
-    image, x0, y0, depth, number, points, triangles, world, normals, rest, materials, occlusion, paint,
+    image, x0, y0, depth, number, points, triangles, world, normals, rest, materials, tints, occlusion, paint,
     shadow, light, lights, eye, soft, tone,
 ):  # fmt: skip
     """Shades what the z-buffer holds into the picture; a pixel's colour is weighted by the share of it that is covered."""
@@ -469,14 +492,14 @@ def _resolve(
                         behind_x, behind_y = SAMPLES * px + i, SAMPLES * py + j
             ox, oy = SAMPLES * x0, SAMPLES * y0
             _shade(
-                best, bx + ox, by + oy, points, triangles, world, normals, rest, materials, occlusion, paint, shadow,
+                best, bx + ox, by + oy, points, triangles, world, normals, rest, materials, tints, occlusion, paint, shadow,
                 light, lights, eye, soft, near,
             )  # fmt: skip
             share = np.float64(count - behind) / (SAMPLES * SAMPLES)
             back = np.float64(behind) / (SAMPLES * SAMPLES)
             if behind > 0:
                 _shade(
-                    second, behind_x + ox, behind_y + oy, points, triangles, world, normals, rest, materials, occlusion,
+                    second, behind_x + ox, behind_y + oy, points, triangles, world, normals, rest, materials, tints, occlusion,
                     paint, shadow, light, lights, eye, soft, far,
                 )  # fmt: skip
             for c in range(3):
@@ -551,6 +574,7 @@ class Renderer:
         """
         self.dancer, self.mesh, self.floor = dancer, dancer.mesh, floor
         self._paint = _paint(dancer)
+        self._tints = np.empty((0, 4), np.float32) if dancer.mesh.tints is None else dancer.mesh.tints
         self._key = light.key_direction
         self._lights = np.stack(
             [light.key_direction, light.fill_direction, light.sky, light.ground, light.key, light.fill]
@@ -634,7 +658,7 @@ class Renderer:
         scale = camera.matrix[0, 0] / float(np.median(points[:, 2]))  # pixels per metre on the dancer
         _resolve(
             image, x0, y0, depth, number, points, mesh.triangles, posed.vertices, posed.normals, mesh.vertices,
-            mesh.materials, mesh.occlusion, self._paint, posed.shadow, posed.to_light, self._lights,
+            mesh.materials, self._tints, mesh.occlusion, self._paint, posed.shadow, posed.to_light, self._lights,
             camera.position, 0.5 / scale, tone,
         )  # fmt: skip
         return min(dirty[0], x0), min(dirty[1], y0), max(dirty[2], x1), max(dirty[3], y1)
