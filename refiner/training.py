@@ -208,6 +208,8 @@ class Trainer:
         Returns:
             (terms,) on the device: each term of the loss, so that the sum over all workers is the batch's mean.
         """
+        if self.training.compile == "graph":
+            torch.compiler.cudagraph_mark_step_begin()  # nothing of the last step is needed any more
         draws = self._draw(len(share.rows), share.first, step)
         parts, terms = self.training.accumulate, 0.0
         for part in range(parts):

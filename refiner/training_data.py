@@ -6,12 +6,15 @@ Used by `refiner.training.Trainer`, which does not know which of the two it has.
 
 import math
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
@@ -31,8 +34,9 @@ CHUNK = {"cpu": 4096, "cuda": 65536}
 LANES = 16
 # Share of a device's memory that pairs may fill; the rest is for activations, and on a machine for its other workers.
 AUTO_SHARE = {"cpu": 0.2, "cuda": 0.5}
-# Files of a split that are looked at beforehand for a truth in another frame, a mistake that all of them share.
+# Files of a split that are looked at beforehand for wrong units and frames, mistakes that all of them share.
 SAMPLE = 64
+READERS = min(8, os.cpu_count() or 1)  # threads
 
 
 class Share(NamedTuple):
@@ -87,9 +91,10 @@ class TrainingData:
         counts = row_counts(paths)
         self = cls.__new__(cls)
         self._allocate(sum(counts), config, device)
-        for start, count, path in zip(np.cumsum([0, *counts]), counts, paths, strict=False):
-            if count:
-                self._fill(int(start), read_clips(path))
+        starts = np.cumsum([0, *counts])
+        for start, pairs in zip(starts, read_all(paths, config), strict=False):
+            if len(pairs):
+                self._fill(int(start), pairs)
         return self
 
     def _allocate(self, count: int, config: RefinerConfig, device: torch.device | str) -> None:
@@ -182,8 +187,8 @@ class StreamedData:
         return sum(self.counts)
 
     def chunks(self) -> Iterator[tuple[Inputs, Tensor]]:
-        for path in self.paths:
-            yield from TrainingData(read_clips(path), self.config, self.device).chunks()
+        for pairs in read_all(self.paths, self.config):
+            yield from TrainingData(pairs, self.config, self.device).chunks()
 
     def steps(self, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Share]:
         lanes = math.gcd(batch_size, LANES)
@@ -226,8 +231,8 @@ class StreamedData:
         data._allocate(int(counts[used].sum()), self.config, self.device)
         offsets = np.zeros(len(order), dtype=np.int64)
         offsets[used] = np.cumsum(counts[used]) - counts[used]
-        for i in used:
-            data._fill(int(offsets[i]), read_clips(self.paths[order[i]]))
+        for i, pairs in zip(used, read_all([self.paths[order[i]] for i in used], self.config), strict=True):
+            data._fill(int(offsets[i]), pairs)
         return data, offsets[place] + positions - starts[place]
 
 
@@ -254,8 +259,8 @@ def load(
     size = bytes_per_pair(config)
     train, val = (records.pair_files(root, split) for split in ("train", "val"))
     for split, paths in (("train", train), ("val", val)):
-        some = [read_clips(path) for path in paths[:: max(1, len(paths) // SAMPLE)]]
-        plausibility.check_pairs(Pairs.concatenate(some), split)
+        some = [records.read_table(path, PAIRS) for path in paths[:: max(1, len(paths) // SAMPLE)]]
+        plausibility.check_pairs(Pairs.from_table(pa.concat_tables(some)), split)
     here = sum(row_counts(val)) * size
     if here > budget / 2:
         raise UserError(
@@ -298,18 +303,31 @@ def _footer(path: Path) -> pq.FileMetaData:
         raise UserError(f"{path} is no whole Parquet file ({error}): run 'python -m rayjobs.pair' again") from None
 
 
-def read_clips(path: Path) -> Pairs:
-    """The pairs of one file by clip.
+def read_all(paths: Sequence[Path], config: RefinerConfig) -> Iterator[Pairs]:
+    """The pairs of each file, in order; some threads read ahead."""
+    with ThreadPoolExecutor(READERS, "pairs") as pool:
+        ahead: deque[Future[Pairs]] = deque()
+        for path in paths:
+            ahead.append(pool.submit(read_clips, path, config))
+            if len(ahead) > READERS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def read_clips(path: Path, config: RefinerConfig) -> Pairs:
+    """The pairs of one file by clip. What training needs not (view angle, azimuth, unless wanted the image points) is empty.
 
     Raises:
-        UserError: it is damaged, or holds NaN or wrong units.
+        UserError: it is damaged, or its truth holds NaN; of the observations `validate_poses` takes care.
     """
-    table = records.read_table(path, PAIRS)
-    pairs = Pairs.from_table(
-        table.sort_by([("sequence", "ascending"), ("camera", "ascending"), ("frame", "ascending")])
-    )
-    if len(pairs):
-        plausibility.Gist.of(pairs, path.name)
+    needed = ["sequence", "camera", "frame", "timestamp_us", "corrupted", "ground_truth", "visibility"]
+    table = records.read_table(path, PAIRS, needed + ["image_points"] * config.image_points)
+    table = table.sort_by([("sequence", "ascending"), ("camera", "ascending"), ("frame", "ascending")])
+    columns = {f.name: np.zeros(0, np.float32) for f in fields(Pairs)}
+    pairs = Pairs(**columns | {name: records.column(table, name) for name in table.column_names})
+    if not np.isfinite(pairs.ground_truth).all():
+        raise UserError(f"the 'ground_truth' of {path} holds NaN or infinity: run 'python -m rayjobs.pair' again")
     return pairs
 
 

@@ -2,8 +2,12 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +150,49 @@ def test_observations_are_refined_video_by_video_and_once_only(trained, tmp_path
     np.testing.assert_allclose(records.column(table, "pose"), expected.poses, atol=1e-5)
     (tmp_path / "seen/broken.parquet").unlink()
     assert refine.run(options).done_before == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_name_goes_on_once_there_is_room(cluster, pairs, small_disk):
+    def fill() -> None:
+        while not list(small_disk.glob("*/checkpoint_*/state.json")):
+            time.sleep(0.02)
+        with (small_disk / "junk").open("wb", buffering=0) as junk, suppress(OSError):
+            while True:
+                junk.write(bytes(4096))
+
+    training = replace(TRAINING, epochs=40, patience=40)
+    options = train.Options(
+        pairs=str(pairs),
+        model=MODEL,
+        training=training,
+        storage=str(small_disk),
+        name="full",
+        workers=2,
+        max_failures=0,
+    )
+    filler = threading.Thread(target=fill, daemon=True)
+    filler.start()
+    with pytest.raises(UserError, match=r"could not be written.*No space left") as refused:
+        train.run(options)
+    assert "\n" not in str(refused.value)
+    filler.join(timeout=5)
+    (small_disk / "junk").unlink()
+    # and with one worker or two, as there is room for
+    summary = train.run(replace(options, min_workers=1))
+    assert [h["epoch"] for h in summary.history] == list(range(training.epochs))
+    assert registry.find_run(train.RESUME_TAG, "full") == summary.run_id
 
 
 def test_what_cannot_be_trained_on_is_refused_before_a_worker_starts(tmp_path):
