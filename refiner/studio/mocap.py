@@ -13,9 +13,10 @@ import numpy as np
 
 from refiner.aistpp import FPS
 from refiner.errors import UserError
+from refiner.geometry import rotation_matrix
 from refiner.skeleton import INDEX, NUM_JOINTS
 from refiner.studio.cameras import FLOOR
-from refiner.studio.retarget import ground, turned_about_y
+from refiner.studio.retarget import ground
 from refiner.wheels import Unavailable, cache_folder, keep, read_wheel
 
 # Hips to ankles over knees, as a share of the stature (Winter, Biomechanics and Motor Control of Human Movement).
@@ -287,40 +288,51 @@ def deepmimic_keypoints(text: str, where: str) -> np.ndarray:
         UserError: see `read_deepmimic`.
     """
     capture, cyclic = read_deepmimic(text, where)
-    turned, placed = capture.resampled().world()
+    capture = capture.resampled()
+    turned, placed = (_repeated(capture) if cyclic else capture).world()
     placed = placed @ _HUMANOID_AXES.T
     # its neck is the joint that the head turns in; the head's axes are the humanoid's
     head = _HUMANOID_AXES @ turned[:, capture.names.index("neck")] @ _HUMANOID_AXES.T
     of_joint = {name: placed[:, i] for i, name in enumerate(capture.names)}
     # the joint is at the neck's foot: the face's begins where the skull does
     of_joint["head"] = of_joint["neck"] + head[:, :, 1] * 0.085
-    poses = _coco(of_joint, head, _USUAL_STATURE)
-    return _grounded(_repeated(poses) if cyclic else poses)
+    return _grounded(_coco(of_joint, head, _USUAL_STATURE))
 
 
-def _repeated(poses: np.ndarray) -> np.ndarray:
-    """A cycle again and again, each going on where, and facing as, the one before ended; as it is if its ends do not meet."""
-    first, last = poses[0], poses[-1]
-    centre_first, centre_last = first.mean(0) * (1, 0, 1), last.mean(0) * (1, 0, 1)
-    a, b = (first - centre_first)[:, [0, 2]], (last - centre_last)[:, [0, 2]]
+def _repeated(cycle: Capture) -> Capture:
+    """A cycle at 60 Hz again and again, each going on where, and facing as, the one before ended; y is up.
+
+    What is left between its ends fades out over the cycle, joint by joint. As it is if its ends do not meet.
+    """
+    from scipy.spatial.transform import Rotation
+
+    placed = cycle.world()[1]
+    start, end = placed[0].mean(0) * (1, 0, 1), placed[-1].mean(0) * (1, 0, 1)
     # the turn about the vertical that brings the first pose onto the last one (Procrustes in the plane)
-    turn = np.arctan2((a[:, 1] * b[:, 0] - a[:, 0] * b[:, 1]).sum(), (a * b).sum())
+    (ax, _, az), (bx, _, bz) = (placed[0] - start).T, (placed[-1] - end).T
+    turn = rotation_matrix(np.array([0, np.arctan2((az * bx - ax * bz).sum(), (ax * bx + az * bz).sum()), 0]))
 
-    def gone_on(cycle: np.ndarray) -> np.ndarray:
-        return turned_about_y(cycle - centre_first, turn) + centre_last
+    def gone_on(points: np.ndarray) -> np.ndarray:
+        return (points - start) @ turn.T + end
 
-    seam = last - gone_on(first)
-    if np.linalg.norm(seam, axis=-1).mean() > _SEAM:
-        return poses
-    # what is left of the seam fades out over the cycle
-    fading = np.linspace(0, 1, len(poses))[:, None, None]
-    cycle = poses - seam * (fading**2 * (3 - 2 * fading))
-    whole, piece = [cycle[:-1]], cycle
-    for _ in range(max(1, int(np.ceil(_CYCLE_SECONDS * FPS / (len(poses) - 1)))) - 1):
-        piece = gone_on(piece)
-        # rigid steps would add up: each piece is moved on from the one before
-        whole.append(piece[:-1])
-    return np.concatenate([*whole, piece[-1:]])
+    if np.linalg.norm(gone_on(placed[0]) - placed[-1], axis=-1).mean() > _SEAM:
+        return cycle
+    fading = np.linspace(0, 1, len(cycle.times))
+    fading = fading**2 * (3 - 2 * fading)
+    goal = cycle.rotations[0].copy()
+    goal[0] = turn @ goal[0]
+    seam = Rotation.from_matrix(np.swapaxes(cycle.rotations[-1], -1, -2) @ goal).as_rotvec()  # (J, 3)
+    rotations = cycle.rotations @ rotation_matrix(fading[:, None, None] * seam)
+    positions = cycle.positions.copy()
+    positions[:, 0] += fading[:, None] * (gone_on(placed[0, 0]) - placed[-1, 0])
+    pieces = [(rotations[:-1], positions[:-1])]
+    for _ in range(int(np.ceil(_CYCLE_SECONDS * FPS / (len(rotations) - 1))) - 1):
+        rotations, positions = rotations.copy(), positions.copy()
+        rotations[:, 0], positions[:, 0] = turn @ rotations[:, 0], gone_on(positions[:, 0])
+        pieces.append((rotations[:-1], positions[:-1]))
+    pieces.append((rotations[-1:], positions[-1:]))
+    rotations, positions = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    return Capture(cycle.names, cycle.parents, np.arange(len(rotations)) / FPS, rotations, positions)
 
 
 # --- to keypoints -----------------------------------------------------------------------------------------------------
