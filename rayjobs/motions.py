@@ -88,6 +88,9 @@ def run(options: Options) -> Summary:
         )
     splits = split([(r.name, r.actor, len(poses)) for r, poses in read], options.val, options.test)
     names = _names([recording for recording, _ in read])
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"two of the motions are called {twice}: leave one of the folders that have it out of --source")
     if manifest.exists():
         for entry in json.loads(manifest.read_text()):
             (out / "annotations/keypoints3d" / f"{entry['sequence']}.pkl").unlink(missing_ok=True)
