@@ -51,6 +51,8 @@ class Connection(asyncio.Protocol):
         whole = body.endswith(b"0\r\n\r\n") if length is None else len(body) >= length
         if whole and self.answer and not self.answer.done():
             self.buffer.clear()
+            if b"\r\nconnection: close" in headers:  # a proxy that is being replaced says so with its last answer
+                self.transport.close()
             self.answer.set_result((int(headers[9:12]), bytes(body)))
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -158,9 +158,10 @@ def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, tmp_path)
         result = pool.submit(asyncio.run, load)
         wait_for(lambda: len(replicas(cluster.token_path)) == 2, 60)
     statuses = result.result().statuses
-    # HAProxy is reloaded when it learns of the replica, and closes each kept-alive connection at most once then; a client
-    # that retries does not notice
-    assert set(statuses) <= {200, 0} and statuses[0] <= connections < 1000 < statuses[200]
+    # HAProxy is replaced when it learns of the replica. The old one answers each kept-alive connection's next request with
+    # "Connection: close" (idle-close-on-response), so a client that reads it loses nothing but what was under way when the
+    # replica left; one that retries does not notice that either
+    assert set(statuses) <= {200, 0} and statuses[0] <= 3 < 1000 < statuses[200]
     wait_for(lambda: len(replicas(cluster.token_path)) == 1, 90)
     cluster.deploy(CHECKOUT / "serve/config.yaml")
 
