@@ -130,6 +130,15 @@ def test_folders_of_observations_are_refined(shell, commands, checkout):
 
 
 @pytest.mark.cluster
+def test_captured_motion_drives_dancers(shell, commands):
+    motions, studio = (
+        last_json(shell(command)) for command in of(commands, "python -m rayjobs.motions", "python -m rayjobs.studio")
+    )
+    assert sum(motions["sequences"].values()) == 20 and not motions["refused"]
+    assert studio["videos"] == studio["rendered"] == 36
+
+
+@pytest.mark.cluster
 def test_aistpp_is_fetched_and_planned(shell, commands, checkout, tmp_path):
     studio = checkout / "data/studio/dataset"
     names = sorted(path.stem for path in (studio / "videos").glob("*.mp4"))
