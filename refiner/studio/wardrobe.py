@@ -447,7 +447,7 @@ def _shell(skin: Layer, head: Head, length: float, placed: np.ndarray) -> Layer:
     centre = np.array([0.0, head.eyes[0, 1] + 0.02 * s, (head.canals[0, 2] + 0.012 * s)])
     # ears would bulge the shell: hair lies behind or under them
     bare = bare[np.abs(bare[:, 0]) < abs(head.canals[0, 0]) + 0.004 * s] - centre
-    polar = np.linspace(0.03, np.pi / 2, dome)
+    polar = np.linspace(0.0, np.pi / 2, dome)
     angle = np.arange(columns) * 2 * np.pi / columns
     directions = np.stack([np.sin(polar)[:, None] * np.sin(angle), np.cos(polar)[:, None] + 0 * angle,
                            np.sin(polar)[:, None] * np.cos(angle)], -1)  # fmt: skip
@@ -599,7 +599,7 @@ def dress(
         look=look,
         hem=hips + s * rng.choice([-0.035, 0.0, 0.04, 0.10], p=[0.4, 0.35, 0.15, 0.10]),
         waist=hips + s * rng.uniform(0.075, 0.13),
-        collar=s * (rng.uniform(-0.012, 0.004) if look.hood else rng.uniform(-0.008, 0.028)),
+        collar=s * (rng.uniform(-0.012, 0.004) if look.hood else rng.uniform(-0.012, 0.012)),
     )
     wide = float(rng.choice([0.006, 0.014, 0.026, 0.045], p=[0.3, 0.35, 0.22, 0.13]))
     skirt = figure.male < 0.5 and rng.random() < 0.22
