@@ -47,7 +47,7 @@ class Summary:
     baselines: dict[str, float]
     """Mean |Δz|, cm, of the cheap alternatives."""
     by_situation: dict[str, dict[str, float]]
-    """Mean |Δz|, cm, of every method for each kind of motion: sBM, sFM, sRM."""
+    """Mean |Δz|, cm, of every method for each kind of motion: sBM, sFM, sRM …"""
     model: dict[str, str]
     """Name and version of the champion as it is now, or of the candidate where nothing was to be promoted."""
     promoted: bool

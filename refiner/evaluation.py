@@ -31,11 +31,12 @@ COLUMNS = (
     ("bone_cv", "bone%", 1, 100.0),
     ("limb_sign_accuracy", "sign%", 0, 100.0),
 )
-# Kinds of motion by the situation in a sequence's name. AIST++ has the first two; the studio calls drawn dances sBM, too.
+# Kinds of motion by the situation in a sequence's name. AIST++ has the first two; in a studio set sBM are drawn dances.
 SITUATIONS = {
     "sBM": "basic dances (in a studio set: drawn)",
     "sFM": "advanced dances",
     "sRM": "real motion, rendered",
+    "sRC": "recombined from two real motions, rendered",
 }
 # Where refined should never be worse than MediaPipe.
 NEVER_WORSE = ("joint", "view angle", "azimuth")
@@ -88,7 +89,7 @@ class Evaluation:
     """Slices of joint, view angle and azimuth in which refined is worse than MediaPipe."""
     goals: list[Goal]
     by_situation: dict[str, "Evaluation"]
-    """The same for each kind of motion alone, by the situation in the sequences' names (sBM, sFM, sRM)."""
+    """The same for each kind of motion alone, by the situation in the sequences' names (sBM, sFM, sRM …)."""
 
 
 def evaluate(refinement: Refinement, baselines: Mapping[str, np.ndarray], pairs: Pairs, seed: int = 0) -> Evaluation:

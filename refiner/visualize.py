@@ -184,7 +184,7 @@ def learning_curve(
         panels: title -> method -> points of (sequences, mean, low, high), cm; the ends are those of its interval.
         path: of the PNG.
     """
-    with _figure(path, (5.6 * len(panels) + 0.4, 4.2), columns=len(panels)) as (figure, grid):
+    with _figure(path, (6.2 * len(panels) + 0.4, 4.6), columns=len(panels)) as (figure, grid):
         for axes, (title, methods) in zip(np.atleast_1d(grid), panels.items(), strict=True):
             for name, points in methods.items():
                 sequences, mean, low, high = np.array(points, dtype=float).T
@@ -195,8 +195,8 @@ def learning_curve(
             axes.set_xscale("log")
             axes.set_xticks(sequences, [f"{s:,.0f}" for s in sequences])
             axes.minorticks_off()
-            axes.set(title=f"Depth error, {title}", xlabel="training sequences", ylabel="mean |Δz|, cm")
-            axes.legend(loc="upper right")
+            axes.set(title=f"Held-out depth error, {title}", xlabel="training sequences", ylabel="mean |Δz|, cm")
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(methods), fontsize=9)
         figure.tight_layout()
     return Path(path)
 
