@@ -2,6 +2,7 @@
 
     python -m rayjobs.download --out data/aistpp --annotations --i-accept-the-aist-terms
     python -m rayjobs.download --out data/aistpp --videos --cameras c01 --limit 100
+    python -m rayjobs.download --out s3://bucket/aistpp --videos --i-accept-the-aist-terms
 
 The annotations are CC BY 4.0. The videos come under the database's own terms, which you accept by a flag, once, having
 read them: https://aistdancedb.ongaaccel.jp/terms_of_use/. Nothing is fetched before that. What is there already is left
@@ -17,10 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from rayjobs.fetch import Fetcher, FetchError, check_archive, unpack
+from pyarrow.fs import FileType
+
+from rayjobs.fetch import Fetcher, FetchError, check_archive, check_video, unpack
 from rayjobs.launch import launch, log
 from rayjobs.progress import Progress
-from refiner import UserError, aistpp, files, video
+from refiner import UserError, aistpp, files
 
 TERMS = "https://aistdancedb.ongaaccel.jp/terms_of_use/"
 VIDEOS = "https://aistdancedb.ongaaccel.jp/v1.0.0/video/10M"
@@ -33,7 +36,9 @@ NEEDED = PARTS[:3]  # for pairs; keypoints2d (1.2 GB) and motions (0.3 GB) are f
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     out: str
-    """Root of the dataset: annotations/ and videos/ are made in it."""
+    """Root of the dataset: annotations/ and videos/ are made in it. Videos may go into an object store: s3://bucket/folder."""
+    parts_folder: str = "data/download"
+    """For an --out in a store: folder of this machine where downloads grow, and go on when they were interrupted."""
     annotations: bool = False
     """Fetch the annotations that pairs need: cameras, splits, keypoints3d and the ignore list (0.8 GB)."""
     parts: tuple[Literal[PARTS], ...] = NEEDED
@@ -67,6 +72,11 @@ class Options:
         unknown = set(self.cameras) - set(aistpp.CAMERAS)
         if unknown:
             raise UserError(f"--cameras: there is no {', '.join(sorted(unknown))}; AIST has c01 … c09")
+        if files.is_uri(self.out) and (self.annotations or self.split):
+            raise UserError(
+                f"annotations are read from a folder of this machine, not from {self.out}: fetch them to a local --out, "
+                "and take a part of the videos by --cameras and --sequences"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,16 +93,16 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
-    root = files.local_folder(options.out, "--out")
+    root = files.absolute(options.out)
     accept_terms(root, options.i_accept_the_aist_terms)
-    fetcher = Fetcher(attempts=options.attempts)
-    summaries = []
+    fetcher, summaries = Fetcher(attempts=options.attempts), []
     if options.annotations:
-        summaries.append(fetch_annotations(options, root / "annotations", fetcher))
+        summaries.append(fetch_annotations(options, Path(root, "annotations"), fetcher))
     if options.videos:
         names = wanted(options, root, fetcher)
-        targets = [(f"{options.video_url}/{name}.mp4", root / "videos" / f"{name}.mp4") for name in names]
-        summaries.append(fetched(targets, options.connections, fetcher, check_video))
+        targets = [(f"{options.video_url}/{name}.mp4", files.join(root, "videos", f"{name}.mp4")) for name in names]
+        there = {file.where for file in files.find(files.join(root, "videos"), {".mp4"})}
+        summaries.append(fetched(targets, there, options, fetcher, check_video))
     missing = {file: reason for s in summaries for file, reason in s.missing.items()}
     for file, reason in itertools.islice(missing.items(), 20):
         log(f"missing: {file}: {reason}")
@@ -106,21 +116,21 @@ def run(options: Options) -> Summary:
     )
 
 
-def accept_terms(root: Path, accepted: bool) -> None:
-    """Raises UserError where nobody has accepted the terms for this folder, now or earlier."""
-    note = root / "terms-accepted.txt"
+def accept_terms(root: str, accepted: bool) -> None:
+    """Raises UserError where nobody has accepted the terms for this folder (path or URI), now or earlier."""
+    note = files.join(root, "terms-accepted.txt")
     if accepted:
         files.write_text(note, f"The terms of the AIST Dance Video Database were read and accepted: {TERMS}\n")
-    elif not note.exists():
+    elif files.info(note).type != FileType.File:
         raise UserError(
             f"the videos come under the terms of the AIST Dance Video Database: read {TERMS}, "
             "and if you accept them, add --i-accept-the-aist-terms; nothing is fetched before"
         )
 
 
-def wanted(options: Options, root: Path, fetcher: Fetcher) -> list[str]:
+def wanted(options: Options, root: str, fetcher: Fetcher) -> list[str]:
     """Names of the videos that the options ask for."""
-    listing = root / "video_list.txt"
+    listing = Path(options.parts_folder if files.is_uri(root) else root, "video_list.txt")
     if not listing.exists():
         try:
             fetcher.fetch(options.video_list_url, listing)
@@ -140,25 +150,26 @@ def wanted(options: Options, root: Path, fetcher: Fetcher) -> list[str]:
 
 
 def fetched(
-    targets: list[tuple[str, Path]], connections: int, fetcher: Fetcher, check: Callable[[Path], None]
+    targets: list[tuple[str, str]], there: set[str], options: Options, fetcher: Fetcher, check: Callable[[Path], None]
 ) -> Summary:
-    """Fetches files, some at once; one that cannot be had is reported and costs nobody else."""
-    todo = [(url, path) for url, path in targets if not path.exists()]
-    missing, size, lock = {}, 0, threading.Lock()
-    with ThreadPoolExecutor(connections) as pool, Progress("files", len(todo), len(todo)) as progress:
+    """Fetches (URL, path or URI), some at once; one that cannot be had is reported and costs nobody else."""
+    todo = [(url, where) for url, where in targets if where not in there]
+    missing, size, lock, parts = {}, 0, threading.Lock(), Path(options.parts_folder)
+    with ThreadPoolExecutor(options.connections) as pool, Progress("files", len(todo), len(todo)) as progress:
 
         def count(number: int) -> None:
             with lock:
                 progress.add(0, 0, bytes=number)
 
-        jobs = {pool.submit(fetcher.fetch, url, path, check=check, on_bytes=count): path for url, path in todo}
+        jobs = {pool.submit(fetcher.deliver, *target, parts, check=check, on_bytes=count): target for target in todo}
         for job in as_completed(jobs):
+            name = jobs[job][0].rpartition("/")[2]
             try:
                 size += job.result()
             except FetchError as error:
-                missing[jobs[job].name] = str(error)
+                missing[name] = str(error)
             with lock:
-                progress.add(1, 1, failed=jobs[job].name in missing)
+                progress.add(1, 1, failed=name in missing)
     return Summary(
         wanted=len(targets),
         there_before=len(targets) - len(todo),
@@ -169,26 +180,19 @@ def fetched(
     )
 
 
-def check_video(path: Path) -> None:
-    """Raises FetchError where the container does not open."""
-    try:
-        video.probe(path)
-    except UserError as error:
-        raise FetchError(f"what came is no whole video ({error})") from None
-
-
 def fetch_annotations(options: Options, folder: Path, fetcher: Fetcher) -> Summary:
     """Fetches the archives and unpacks each into a folder of its own, which is there when it is whole."""
     parts = [part for part in options.parts if not (folder / part).is_dir()]
-    targets = [(f"{options.annotations_url}/{part}.zip", folder / f"{part}.zip") for part in parts]
-    targets.append((f"{options.annotations_url}/ignore_list.txt", folder / "ignore_list.txt"))
-    summary = fetched(targets, options.connections, fetcher, check_archive)
+    names = [*(f"{part}.zip" for part in parts), "ignore_list.txt"]
+    targets = [(f"{options.annotations_url}/{name}", str(folder / name)) for name in names]
+    there = {where for _, where in targets if Path(where).exists()}
+    summary = fetched(targets, there, options, fetcher, check_archive)
     for part in parts:
         if (archive := folder / f"{part}.zip").exists():
             unpack(archive, folder / part)
             archive.unlink()
-    there = len(options.parts) - len(parts)
-    return replace(summary, wanted=summary.wanted + there, there_before=summary.there_before + there)
+    before = len(options.parts) - len(parts)
+    return replace(summary, wanted=summary.wanted + before, there_before=summary.there_before + before)
 
 
 if __name__ == "__main__":

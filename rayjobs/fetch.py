@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import httpx
 
+from refiner import UserError, files, video
+
 TIMEOUT = httpx.Timeout(30, connect=15)
 LONGEST_PAUSE_S = 120.0
 
@@ -93,6 +95,24 @@ class Fetcher:
             pause = failure.pause_s or 2.0 ** (failures - 1)
             self._sleep(min(pause, LONGEST_PAUSE_S) * (1 + self._jitter()))
 
+    def deliver(self, url: str, where: str, parts: Path, **given: Callable) -> int:
+        """As `fetch`, to a path or into an object store, which knows no half files: for it the file is fetched to `parts`,
+        where an interrupted download goes on, and uploaded when it is whole.
+
+        Raises:
+            FetchError: it is not to be had, or not to be stored.
+        """
+        if not files.is_uri(where):
+            return self.fetch(url, Path(where), **given)
+        path = parts / PurePosixPath(files.resolve(where)[1]).name
+        received = 0 if path.exists() else self.fetch(url, path, **given)  # there: an upload failed
+        try:
+            files.upload(path, where)
+        except OSError as error:
+            raise FetchError(f"{where} cannot be written ({error}); what was fetched is kept in {parts}") from None
+        path.unlink()
+        return received
+
     def _attempt(self, url: str, part: Path):
         """Numbers of bytes as they are appended to `part`; ends when the file is complete."""
         have = part.stat().st_size if part.exists() else 0
@@ -133,6 +153,14 @@ def _total(response: httpx.Response) -> int | None:
         return int(total) if total.isdigit() else None
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isdigit() else None
+
+
+def check_video(path: Path) -> None:
+    """Raises FetchError where the container does not open."""
+    try:
+        video.probe(path)
+    except UserError as error:
+        raise FetchError(f"what came is no whole video ({error})") from None
 
 
 def check_archive(path: Path) -> None:

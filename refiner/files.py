@@ -164,9 +164,7 @@ def written_whole(where: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "part")
         yield part
-        fs.copy_files(
-            str(part), path, source_filesystem=_LOCAL, destination_filesystem=filesystem
-        )  # there when it is whole
+        upload(part, where)
 
 
 @contextmanager
@@ -187,6 +185,20 @@ def fetched(where: str | Path) -> Iterator[Path]:
         except FileNotFoundError:
             raise UserError(f"{where} is missing") from None
         yield copy
+
+
+def upload(path: Path, where: str) -> None:
+    """Copies a local file to a URI, where it is there when it is whole."""
+    filesystem, place = resolve(where)
+    fs.copy_files(str(path), place, source_filesystem=_LOCAL, destination_filesystem=filesystem)
+
+
+@contextmanager
+def opened(where: str | Path) -> Iterator[pa.NativeFile]:
+    """The file for reading at any place in it; out of a store comes only what is read."""
+    filesystem, path = resolve(where)
+    with filesystem.open_input_file(path) as file:
+        yield file
 
 
 def write_text(where: str | Path, text: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -20,6 +21,9 @@ from refiner.errors import UserError
 # A file whose last picture ends this much before what its header promises has lost its tail (seconds). Less is what
 # muxers round, and edit lists and late frames shift.
 TAIL_TOLERANCE_S = 0.25
+
+# Bytes that FFmpeg asks for at a time: from a store each is a request. A header and a first picture take a few.
+READ_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +47,20 @@ class Frame:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def _opened(
+    path: str | Path, file: BinaryIO | None = None
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The container and its picture stream; FFmpeg's errors become one sentence."""
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"video {path} is missing")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, not a video")
-    if path.stat().st_size == 0:
-        raise UserError(f"video {path} is empty (0 bytes): fetch it anew")
+    if file is None:
+        path = Path(path)
+        if not path.exists():
+            raise UserError(f"video {path} is missing")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, not a video")
+        if path.stat().st_size == 0:
+            raise UserError(f"video {path} is empty (0 bytes): fetch it anew")
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(file or str(path), metadata_errors="replace", buffer_size=READ_AT_ONCE) as container:
             # cover art of a music file is a "video" stream, too
             streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
             if not streams:
@@ -69,13 +76,17 @@ def _opened(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.
         ) from None
 
 
-def probe(path: str | Path) -> VideoInfo:
+def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
     """Reads a video's header and its first picture.
+
+    Args:
+        path: the file.
+        file: its content, where that is not a local file's; `path` then only names it.
 
     Raises:
         UserError: it is no video, with the reason.
     """
-    with _opened(path) as (container, stream):
+    with _opened(path, file) as (container, stream):
         first = next(container.decode(stream), None)
         if first is None:
             raise UserError(f"video {path} holds no picture that can be decoded: fetch it anew")

@@ -12,7 +12,7 @@ import pytest
 
 from rayjobs import download
 from rayjobs.fetch import Fetcher, FetchError
-from refiner import UserError, aistpp, video
+from refiner import UserError, aistpp, files, video
 
 NAMES = [f"gBR_sBM_{camera}_d{dancer:02d}_mBR0_ch0{dancer}" for dancer in (4, 5) for camera in ("c01", "c02", "c03")]
 
@@ -196,7 +196,7 @@ def test_cameras_sequences_splits_and_a_limit_take_a_part(published, tmp_path, w
     root = tmp_path / "data"
 
     def wanted(**changes) -> list[str]:
-        return download.wanted(options(published, root, **changes), root, Fetcher())
+        return download.wanted(options(published, root, **changes), str(root), Fetcher())
 
     assert wanted(cameras=("c02",)) == [n for n in NAMES if "_c02_" in n]
     sequence = aistpp.Name.parse(NAMES[0]).sequence
@@ -239,3 +239,26 @@ def test_annotations_are_unpacked_into_the_layout_whatever_folders_the_archive_h
 def test_asking_for_nothing_says_what_can_be_asked_for(tmp_path):
     with pytest.raises(UserError, match="--annotations, --videos or both"):
         download.Options(out=str(tmp_path))
+
+
+def test_a_store_gets_whole_files_and_what_was_interrupted_goes_on(published, film, tmp_path, waits):
+    parts = tmp_path / "parts"
+
+    def fetch(**changes) -> download.Summary:
+        return download.run(options(published, "memory://archive/aistpp", parts_folder=str(parts), **changes))
+
+    published.faults[f"{NAMES[0]}.mp4"] = ["drop"] * 2
+    first = fetch(attempts=1)
+    assert (first.fetched, set(first.missing)) == (5, {f"{NAMES[0]}.mp4"})
+    assert 0 < (parts / f"{NAMES[0]}.mp4.part").stat().st_size < len(film)
+    second = fetch(i_accept_the_aist_terms=False)  # noted in the store
+    assert (second.there_before, second.fetched, second.missing) == (5, 1, {}) and published.ranges
+    found = files.find("memory://archive/aistpp/videos", {".mp4"})
+    assert {file.name: file.size for file in found} == {name: len(film) + i for i, name in enumerate(NAMES)}
+    with files.opened(found[0].where) as file:
+        assert file.read() == film
+        file.seek(0)
+        assert video.probe(found[0].where, file).frames == 30
+    assert not list(parts.glob("*.mp4*"))
+    with pytest.raises(UserError, match="annotations are read from a folder of this machine"):
+        fetch(annotations=True)

@@ -1,8 +1,12 @@
 """Videos, observations and refined poses in an object store: moto's S3 server, spoken to over HTTP as any other."""
 
+import dataclasses
+import functools
 import re
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -10,9 +14,9 @@ import pytest
 import ray
 
 import refiner
-from rayjobs import extract, pair, refine
+from rayjobs import download, extract, pair, refine
 from rayjobs.storage import list_videos
-from refiner import UserError, files, records
+from refiner import UserError, files, records, video
 
 pytestmark = pytest.mark.cluster
 STORE = "s3://archive"
@@ -103,6 +107,35 @@ def test_from_videos_to_refined_poses_without_a_local_file(
     assert refine.run(refined).done_before == 4
     poses = files.find(refined.out, {".parquet"})
     assert sum(len(records.read_table(p.where, records.REFINED)) for p in poses) == one.poses > 0
+
+
+def test_videos_are_downloaded_into_a_store(store, studio_dataset, tmp_path):
+    """From a web server that lacks one of them at first."""
+    some = sorted(studio_dataset.videos.glob("*_c01_*.mp4"))[:2]
+    published = tmp_path / "published"
+    published.mkdir()
+    (published / "video_list.txt").write_text("\n".join(path.stem for path in some))
+    (published / some[0].name).write_bytes(some[0].read_bytes())
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=published)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{web.server_port}"
+        options = download.Options(
+            out=f"{store}/downloaded", parts_folder=str(tmp_path / "parts"), videos=True, i_accept_the_aist_terms=True,
+            video_url=url, video_list_url=f"{url}/video_list.txt",
+        )  # fmt: skip
+        first = download.run(options)
+        assert (first.fetched, list(first.missing)) == (1, [some[1].name])
+        (published / some[1].name).write_bytes(some[1].read_bytes())
+        second = download.run(dataclasses.replace(options, i_accept_the_aist_terms=False))  # noted in the store
+        assert (second.there_before, second.fetched, second.missing) == (1, 1, {})
+        web.shutdown()
+    found = list_videos(f"{store}/downloaded/videos")
+    assert [(v.name, v.size) for v in found] == [(path.stem, path.stat().st_size) for path in some]
+    with files.fetched(found[1].where) as path:
+        assert path.read_bytes() == some[1].read_bytes()
+    with files.opened(found[1].where) as file:
+        assert video.probe(found[1].where, file) == video.probe(some[1])
 
 
 def test_a_store_is_listed_by_folder_glob_and_name(store, server, tmp_path, monkeypatch):
