@@ -138,6 +138,11 @@ class Isolated:
         self._stderr.seek(0)
         return self._stderr.read().decode(errors="replace")[-TRACE_CHARACTERS:]
 
+    @property
+    def pid(self) -> int | None:
+        """Of the child; None where there is none yet, or none any more."""
+        return self._process.pid if self._process else None
+
     def close(self) -> None:
         """Ends the child; a next call starts another."""
         if self._process is not None:

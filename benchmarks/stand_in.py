@@ -1,0 +1,25 @@
+"""What takes MediaPipe's place in benchmarks/extract_scale.py: it sleeps, and writes an empty file of observations.
+
+A stand-in for a video is a sparse file of as many bytes as it takes microseconds.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from refiner import records
+from refiner.estimator import EstimatorInfo, estimator_info
+
+_info: Callable[[str], EstimatorInfo] = functools.cache(estimator_info)
+
+
+def observe(*, video: str, out: str, model: str, stride: int, on_progress: Callable[[int], None]) -> dict[str, float]:
+    """As `refiner.observe.observe`, without looking; `seconds` are those it slept."""
+    started = time.perf_counter()
+    time.sleep(Path(video).stat().st_size / 1e6)
+    slept = time.perf_counter() - started
+    metadata = {"estimator": dataclasses.asdict(_info(model)), "stride": stride}
+    records.write_atomically(records.OBSERVATIONS.empty_table(), out, metadata)
+    return {"frames": 0, "detected": 0, "seconds": slept}
