@@ -9,7 +9,9 @@ A recording and an actor are in one split only. What cannot be read is named and
 
 import json
 import re
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -19,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from rayjobs.launch import launch, log
+from rayjobs.progress import Progress
 from refiner import UserError, files
 from refiner.aistpp import FPS, METRES_PER_UNIT, SPLITS, Dataset, Name, write_pickle
 from refiner.studio.dataset import PATTERN, write_text
@@ -75,37 +78,36 @@ def run(options: Options) -> Summary:
     if (out / "annotations").exists() and not manifest.exists():
         raise UserError(f"{out} holds a dataset that this job did not make: give another --out")
     recordings = [r for source in options.source for r in recordings_of(source, options.up)]
-    read, refused = [], []
-    for recording in recordings:
-        try:
-            read.append((recording, recording.read()))
-        except UserError as error:
-            refused.append(str(error))
-            log(f"left out: {error}")
+    names = _names(recordings)
+    held_out = hold_out([recording.name for recording in recordings], options.val, options.test)
+    keypoints3d = out / "annotations/keypoints3d"
+    shutil.rmtree(keypoints3d, ignore_errors=True)
+    write_text(manifest, "[]\n")
+    read, refused = [], []  # (recording, its AIST++ name, frames); why not
+    with Progress("recordings", len(recordings), len(recordings)) as progress:
+        for recording, name in zip(recordings, names, strict=True):
+            try:
+                poses = recording.read() / METRES_PER_UNIT
+            except UserError as error:
+                refused.append(str(error))
+                log(f"left out: {error}")
+                progress.add(1, 1, failed=1)
+                continue
+            write_pickle(keypoints3d / f"{name}.pkl", {"keypoints3d": poses, "keypoints3d_optim": poses.copy()})
+            read.append((recording, name, len(poses)))
+            progress.add(1, 1, frames=len(poses))
     if not read:
         raise UserError(
             f"none of {len(recordings)} recordings in {', '.join(options.source)} can be read: {refused[0]}"
         )
-    splits = split([(r.name, r.actor, len(poses)) for r, poses in read], options.val, options.test)
-    names = _names([recording for recording, _ in read])
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise UserError(f"two of the motions are called {twice}: leave one of the folders that have it out of --source")
-    if manifest.exists():
-        for entry in json.loads(manifest.read_text()):
-            (out / "annotations/keypoints3d" / f"{entry['sequence']}.pkl").unlink(missing_ok=True)
-    entries = []
-    for (recording, poses), name, of_split in zip(read, names, splits, strict=True):
-        centimetres = poses / METRES_PER_UNIT
-        write_pickle(
-            out / "annotations/keypoints3d" / f"{name}.pkl",
-            {"keypoints3d": centimetres, "keypoints3d_optim": centimetres.copy()},
-        )
-        seconds = round(len(poses) / FPS, 2)
-        entries.append({"sequence": name, "source": recording.name, "split": of_split, "seconds": seconds})
-    for of_split in SPLITS:
-        lines = (f"{entry['sequence']}\n" for entry in entries if entry["split"] == of_split)
-        write_text(out / "annotations/splits" / f"pose_{of_split}.txt", "".join(lines))
+    splits = held_out or share_out([(recording, frames) for recording, _, frames in read])
+    entries = [
+        {"sequence": name, "source": r.name, "split": splits[r.name], "seconds": round(frames / FPS, 2)}
+        for r, name, frames in read
+    ]
+    for split in SPLITS:
+        lines = (f"{entry['sequence']}\n" for entry in entries if entry["split"] == split)
+        write_text(out / "annotations/splits" / f"pose_{split}.txt", "".join(lines))
     write_text(manifest, "[\n" + ",\n".join(map(json.dumps, entries)) + "\n]\n")
     by_split = {s: [entry["seconds"] for entry in entries if entry["split"] == s] for s in SPLITS}
     return Summary(
@@ -135,10 +137,7 @@ def recordings_of(source: str, up: str) -> Iterator[Recording]:
     else:
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() == ".bvh") if path.is_dir() else [path]
         if not found or not path.exists():
-            raise UserError(
-                f"there is no motion in {source}: give a BVH file, a folder with BVH files, "
-                f"a folder in AIST++'s layout, or '{DEEPMIMIC}'"
-            )
+            raise UserError(f"there is no motion in {source}: give BVH files, AIST++'s layout, or '{DEEPMIMIC}'")
         for file in found:
             name = file.relative_to(path.parent).with_suffix("").as_posix()
             actor = _ACTOR.match(file.stem)
@@ -152,40 +151,50 @@ def _read_bvh(path: Path, up: str) -> np.ndarray:
     return keypoints(read_bvh(path.read_text(encoding="latin-1"), str(path)), str(path), up)
 
 
-def split(recordings: list[tuple[str, str, int]], val: tuple[str, ...], test: tuple[str, ...]) -> list[str]:
-    """The split of each recording, given as name, actor and length.
+def hold_out(names: list[str], val: tuple[str, ...], test: tuple[str, ...]) -> dict[str, str]:
+    """The split of each recording by what is to be held out; empty where nothing is.
 
     Raises:
         UserError: a name to hold out fits no recording, or a recording is to be in two splits.
     """
-    held = {"val": val, "test": test}
-    names = [name for name, _, _ in recordings]
-    for of_split, patterns in held.items():
+    splits: dict[str, str] = {}
+    for split, patterns in (("val", val), ("test", test)):
         for pattern in patterns:
-            if not any(fnmatch(name, pattern) for name in names):
-                raise UserError(f"--{of_split} {pattern} is none of the recordings: they are {', '.join(names[:20])}")
-    if val or test:
-        found = [[s for s, patterns in held.items() if any(fnmatch(n, p) for p in patterns)] for n in names]
-        twice = [name for name, splits in zip(names, found, strict=True) if len(splits) > 1]
-        if twice:
-            raise UserError(f"{twice[0]} is to be held out for both --val and --test: name it in one")
-        return [splits[0] if splits else "train" for splits in found]
-    actors = [actor for _, actor, _ in recordings]
-    if len(set(actors)) < len(SPLITS):  # too few to have each in a split of its own: recordings must do
-        actors = names
-    lengths = {actor: sum(n for (_, _, n), a in zip(recordings, actors, strict=True) if a == actor) for actor in actors}
+            fitting = [name for name in names if fnmatch(name, pattern)]
+            if not fitting:
+                raise UserError(f"--{split} {pattern} is none of the recordings: they are {', '.join(names[:20])}")
+            for name in fitting:
+                if splits.setdefault(name, split) != split:
+                    raise UserError(f"{name} is to be held out for both --val and --test: name it in one")
+    return {name: splits.get(name, "train") for name in names} if splits else {}
+
+
+def share_out(recordings: list[tuple[Recording, int]]) -> dict[str, str]:
+    """The split of each recording, given with its length: actors take turns, the longest first."""
+    actors = {r.name: r.actor for r, _ in recordings}
+    if len(set(actors.values())) < len(SPLITS):  # too few to have each in a split of its own: recordings must do
+        actors = {name: name for name in actors}
+    lengths = Counter()
+    for recording, frames in recordings:
+        lengths[actors[recording.name]] += frames
     ordered = sorted(lengths, key=lambda actor: (-lengths[actor], actor))
     of_actor = {actor: PATTERN[i % len(PATTERN)] for i, actor in enumerate(ordered)}
-    return [of_actor[actor] for actor in actors]
+    return {name: of_actor[actor] for name, actor in actors.items()}
 
 
 def _names(recordings: list[Recording]) -> list[str]:
     """AIST++ names: genre and situation MC say captured motion, the dancer is the actor, the choreography the recording."""
     actors = sorted({recording.actor for recording in recordings if recording.sequence is None})
-    return [
+    names = [
         r.sequence or str(Name("gMC", "sMC", "cAll", f"d{actors.index(r.actor) + 1:02d}", "mMC0", f"ch{i + 1:02d}"))
         for i, r in enumerate(recordings)
     ]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UserError(
+                f"two of the motions are called {name}: leave one of the folders that have it out of --source"
+            )
+    return names
 
 
 if __name__ == "__main__":
