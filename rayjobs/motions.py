@@ -140,11 +140,10 @@ def recordings_of(source: str, up: str) -> Iterator[Recording]:
             raise UserError(f"there is no motion in {source}: give BVH files, AIST++'s layout, or '{DEEPMIMIC}'")
         for file in found:
             name = file.relative_to(path.parent).with_suffix("").as_posix()
-            actor = _ACTOR.match(file.stem)
+            named = _ACTOR.match(file.stem)
             folder = file.parent.as_posix() if len({p.parent for p in found}) > 1 else name
-            yield Recording(
-                name, f"{source} {(actor[1] or actor[2]) if actor else folder}", partial(_read_bvh, file, up)
-            )
+            actor = (named[1] or named[2]) if named else folder
+            yield Recording(name, f"{source} {actor}", partial(_read_bvh, file, up))
 
 
 def _read_bvh(path: Path, up: str) -> np.ndarray:
@@ -191,9 +190,7 @@ def _names(recordings: list[Recording]) -> list[str]:
     ]
     for name, count in Counter(names).items():
         if count > 1:
-            raise UserError(
-                f"two of the motions are called {name}: leave one of the folders that have it out of --source"
-            )
+            raise UserError(f"two of the motions are called {name}: leave one folder that has it out of --source")
     return names
 
 
