@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from refiner.model import Inputs, RefinerConfig, mirror_joints, mirrored
+from refiner.model import Inputs, RefinerConfig, crop_normalise, mirror_joints, mirrored
 from refiner.skeleton import HIPS, NUM_JOINTS
 
 
@@ -23,6 +23,8 @@ class Augmentation:
     """Share of windows that stand still, as a single pose or the first frame of a clip does."""
     blind: float = 0.1
     """Share of pairs whose visibility is unknown (all ones), as when a caller sends none."""
+    pointless: float = 0.15
+    """Share of pairs whose image points are unknown, as when a caller sends none: the pose's own x and y stand in."""
 
 
 class Draws(NamedTuple):
@@ -31,6 +33,7 @@ class Draws(NamedTuple):
     mirror: Tensor  # (B,) bool
     still: Tensor  # (B,) bool
     blind: Tensor  # (B,) bool
+    pointless: Tensor  # (B,) bool
     noise: Tensor  # (B, 17, 3) m
 
     def take(self, rows: slice) -> "Draws":
@@ -47,6 +50,7 @@ def draw(size: int, options: Augmentation, generator: torch.Generator) -> Draws:
         chance[0] < options.mirror,
         chance[1] < options.still,
         chance[2] < options.blind,
+        torch.rand(size, generator=generator, device=device) < options.pointless,
         noise - (noise[:, left, None] + noise[:, right, None]) / 2,  # the root stays at the origin
     )
 
@@ -68,6 +72,9 @@ def apply(draws: Draws, inputs: Inputs, truth: Tensor, config: RefinerConfig) ->
         visibility = torch.where(still, visibility[:, centre : centre + 1], visibility)
         if config.image_points:
             points = torch.where(still[..., None], points[:, centre : centre + 1], points)
+    if config.image_points:
+        unknown = draws.pointless[:, None, None, None]
+        points = torch.where(unknown, crop_normalise(poses[..., :2]), points)
     poses = poses + draws.noise[:, None]
     visibility = visibility.masked_fill(draws.blind[:, None, None], 1.0)
     swapped = mirrored(Inputs(poses, visibility, azimuth, points))

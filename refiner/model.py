@@ -139,6 +139,13 @@ def mirror_joints(points: Tensor) -> Tensor:
     return points[..., MIRROR, :] * flip
 
 
+def crop_normalise(points: Tensor) -> Tensor:
+    """(..., 17, 2) -> the same relative to their bounding box; `refiner.geometry.crop_normalise` for tensors."""
+    low, high = points.amin(-2, keepdim=True), points.amax(-2, keepdim=True)
+    half = (high - low).amax(-1, keepdim=True) / 2
+    return (points - (low + high) / 2) / half.clamp(min=1e-6)
+
+
 def harmonics(azimuth: Tensor, count: int) -> Tensor:
     """(B,) degrees -> (B, 2·count): cos kθ and sin kθ for k = 1 … count; continuous across ±180°."""
     angles = torch.deg2rad(azimuth)[:, None] * torch.arange(1, count + 1, device=azimuth.device, dtype=azimuth.dtype)
