@@ -27,6 +27,7 @@ from typing import Any, TextIO
 from refiner.errors import UserError
 
 START_S = 300  # for a child to import what it needs: slow on a busy machine with a cold disk, and no fault of a call
+TRACE_S = 15  # for a child that is given up to write where it was: it takes long only on a busy machine
 PROGRESS_EVERY_S = 0.5  # a child that works says so this often
 TRACE_CHARACTERS = 8000  # kept of what a child that died had written
 
@@ -120,7 +121,7 @@ class Isolated:
     def _stalled(self, within_s: float) -> ChildError:
         self._process.send_signal(signal.SIGABRT)  # faulthandler writes where every thread was
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(2)
+            self._process.wait(TRACE_S)
         error = ChildError(f"no progress for {within_s:g} s", self._trace())
         self.close()
         return error
