@@ -436,7 +436,7 @@ def _lattice(rows: int, columns: int) -> np.ndarray:
     return np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
 
 
-def _shell(skin: Layer, head: Head, length: float, placed: np.ndarray) -> Layer:
+def _shell(skin: Layer, head: Head, length: float, cling: float, placed: np.ndarray) -> Layer:
     """A shell around the head, close to the skin, down to `length` metres below the eyes; below the head it hangs down."""
     from scipy.ndimage import gaussian_filter
 
@@ -470,7 +470,7 @@ def _shell(skin: Layer, head: Head, length: float, placed: np.ndarray) -> Layer:
         body = gaussian_filter(body, (0.7, 1.5), mode=("nearest", "wrap"))[1:-1]
         ring = radius[-1]
         for i, y in enumerate(heights):
-            ring = np.maximum(ring * 0.985, np.minimum(body[i], ring + 0.02))
+            ring = np.maximum(ring * (1 - cling), np.minimum(body[i], ring + 0.02))
             around = np.stack([np.sin(angle) * ring, 0 * angle, np.cos(angle) * ring], -1)
             rings.append((around + np.array([centre[0], y, centre[2]]))[None])
     points = np.concatenate(rings).reshape(-1, 3)
@@ -507,28 +507,33 @@ def _hair(skin: Layer, head: Head, look: Look, placed: np.ndarray, rng: np.rando
         ahead = (layer.vertices - at(0, line, front + 0.005)) @ normal
         return 0.012 * s * np.cos(60 * layer.vertices[:, 0] / s) * 0.3 - ahead
 
-    def shell(length: float) -> Layer:
-        return _shell(skin, head, length * s, placed)
+    def shell(length: float, cling: float = 0.07) -> Layer:
+        return _shell(skin, head, length * s, cling, placed)
+
+    def cropped(low: float) -> np.ndarray:
+        """Short hair: off the face, around the ears, down to the nape."""
+        ears = np.min([np.linalg.norm((short.vertices - ear) * (0.4, 1, 1), axis=1) for ear in head.canals], axis=0)
+        return np.minimum(np.minimum(face(short), _nape(short, at, low)), ears - 0.030 * s)
 
     def grown(base: Layer, field: np.ndarray, thickness: float, rise: float = 0.018) -> Layer:
         return _grown(base, field, thickness * s, rise * s, rng)
 
     short = shell(0.10)
     if style == "shaved":
-        return [grown(short, np.minimum(face(short), _nape(short, at, 0.02)), 0.003)]
+        return [grown(short, cropped(0.02), 0.003)]
     if style == "afro":
-        return [grown(short, np.minimum(face(short), _nape(short, at, 0.01)), rng.uniform(0.03, 0.065), 0.035)]
+        return [grown(short, cropped(0.01), rng.uniform(0.03, 0.065), 0.035)]
     if style in ("cap", "beanie"):
         brow = rng.uniform(0.026, 0.040)
         dome = shell(0.0)
         hat = grown(dome, (dome.vertices - at(0, brow, 0)) @ np.array([0.0, 1.0, -0.10]), 0.013, 0.004)
-        layers = [hat, hat.lining(0.004, 0.05), grown(short, np.minimum(face(short), _nape(short, at, 0.02)), 0.006)]
+        layers = [hat, hat.lining(0.004, 0.05), grown(short, cropped(0.02), 0.006)]
         if style == "cap":
             layers += _brim(at, s, bone, hat.vertices[:, 2].max() - middle[2], brow)
         return layers
     if style in ("bob", "long"):
         low = rng.uniform(0.09, 0.14) if style == "bob" else rng.uniform(0.18, 0.34)
-        hanging = shell(low)
+        hanging = shell(low, 0.015)
         down = _step(0.02, -0.05, (hanging.vertices[:, 1] - middle[1]) / s)
         behind = at(0, 0, rng.uniform(-0.065, -0.02))[2] - hanging.vertices[:, 2]
         end = hanging.vertices[:, 1] - (middle[1] - low * s)
@@ -539,7 +544,7 @@ def _hair(skin: Layer, head: Head, look: Look, placed: np.ndarray, rng: np.rando
         )
         return [cut, cut.lining(0.007, 0.3)]
     thickness = rng.uniform(0.009, 0.022) if style == "short" else 0.009
-    layers = [grown(short, np.minimum(face(short), _nape(short, at, 0.02)), thickness)]
+    layers = [grown(short, cropped(0.02), thickness)]
     if style == "tail":
         layers.append(_blob(HAIR, at(0, 0.05, -0.215), np.array([0.024, 0.026, 0.04]) * s, bone))
         layers.append(_blob(HAIR, at(0, -0.03, -0.240), np.array([0.026, 0.105, 0.030]) * s, bone))
@@ -549,8 +554,8 @@ def _hair(skin: Layer, head: Head, look: Look, placed: np.ndarray, rng: np.rando
 
 
 def _nape(shell: Layer, at, low: float) -> np.ndarray:
-    """Above a line from in front of the ears down to the nape."""
-    return (shell.vertices - at(0, -0.010 - low, -0.085)) @ np.array([0.0, 0.87, 0.50])
+    """(V,) above a line that falls from the temples to the nape."""
+    return (shell.vertices - at(0, -0.010 - low, -0.085)) @ np.array([0.0, 0.94, -0.34])
 
 
 def _brim(at, s: float, bone: np.ndarray, front: float, brow: float) -> list[Layer]:
@@ -603,19 +608,21 @@ def dress(
     )
     wide = float(rng.choice([0.006, 0.014, 0.026, 0.045], p=[0.3, 0.35, 0.22, 0.13]))
     skirt = figure.male < 0.5 and rng.random() < 0.22
+    if skirt:  # over short tights
+        cut = replace(cut, look=replace(look, trousers=0.4))
     skin = _layer(SKIN, "body", vertices)
     skin = head.tinted(skin, look, figure.male, (figure.age - 18) / 47, rng)
     over = cut.top(skin.vertices, skin.weights)
     legs = cut.bottom(skin.vertices, skin.weights)
     feet = cut.shoes(skin.vertices, skin.weights)
     # what lies well under cloth is left out
-    hidden = (np.maximum(over, legs) > 0.03) | (feet > 0.02)
+    hidden = (np.maximum(over, legs) > 0.035) | (feet > 0.02)
     shown = replace(skin, triangles=skin.triangles[~hidden[skin.triangles].all(1)]).compact()
     top = _top(vertices, cut, rng)
     bottom = _trousers(vertices, cut, wide, rng)
     under = cut.top(bottom.vertices, bottom.weights) > 0.05
     bottom = replace(bottom, triangles=bottom.triangles[~under[bottom.triangles].all(1)]).compact()
-    layers = [shown, top, top.lining(0.004, 0.10), bottom, bottom.lining(0.004, 0.10), _shoes(vertices, cut, ground)]
+    layers = [shown, top, top.lining(0.004, 0.24), bottom, bottom.lining(0.004, 0.12), _shoes(vertices, cut, ground)]
     if skirt:
         outer = _skirt(vertices, cut, s * rng.uniform(0.28, 0.62), rng)
         layers += [outer, outer.lining(0.004, 0.5)]
