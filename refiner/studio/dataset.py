@@ -338,7 +338,7 @@ def plan(spec: Spec) -> list[Take]:
     by_split = sources(spec.motions, PATTERN) if spec.real_share > 0 else {}
     order = sorted({name for names in by_split.values() for name in names})
     takes: list[Take] = []
-    real = training = 0  # how many there are with real motion, and of these for training
+    real = training = mixed = 0  # how many there are with real motion, of these for training, and of these recombined
     for number in range(spec.sequences):
         if int((number + 1) * spec.real_share + 1e-9) <= real:
             takes.append(Take(spec, number, number - real))
@@ -349,10 +349,11 @@ def plan(spec: Spec) -> list[Take]:
         before = sum(PATTERN[i % len(PATTERN)] == split for i in range(real))
         source = _source(spec, names[before % len(names) :] + names[: before % len(names)], order, number)
         if split == "train":
-            if int((training + 1) * spec.recombine + 1e-9) > int(training * spec.recombine + 1e-9):
+            # legs that cannot be (they do not stand) leave it to later ones
+            if int((training + 1) * spec.recombine + 1e-9) > mixed:
                 others = [(name, order.index(name)) for name in names]
                 source = recombined(spec.motions, source, others, spec.seconds, _seed(spec, "upper", number))
-            training += 1
+            training, mixed = training + 1, mixed + (source.upper is not None)
         takes.append(Take(spec, number, real, source))
         real += 1
     return takes
