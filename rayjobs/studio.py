@@ -53,7 +53,7 @@ class Options:
     """Share of the sequences driven by --motions; the others dance drawn choreographies."""
     recombine: float = 0.0
     """Share of the training sequences driven by --motions whose legs dance one motion and whose chest, arms and head dance
-    another one of the same split."""
+    another one of the same split; fewer where not enough legs stand."""
     settings: str | None = None
     """Folder of AIST++'s camera settings (setting1.json …) to film with; without it settings like theirs are drawn."""
 
