@@ -30,13 +30,7 @@ from refiner.training_data import load
 METRIC = "val_depth_cm"  # of the best epoch so far
 GRACE = 2  # epochs that every trial gets
 REDUCTION = 3  # of as many trials, one goes on
-# What is tried. Options of the network, then of the training, then of its augmentation.
-NETWORK = {
-    "dropout": tune.uniform(0.0, 0.4),
-    "width": tune.choice([32, 64, 96]),
-    "linear": tune.choice([False, True]),
-    "taps_s": tune.choice([(0.0,), (-0.13, 0.0, 0.13), (-0.27, -0.13, 0.0, 0.13, 0.27)]),
-}
+# What is tried, beside what `network_space` says.
 TRAINING = {"learning_rate": tune.loguniform(3e-4, 1e-2), "weight_decay": tune.loguniform(1e-3, 0.3)}
 AUGMENTATION = {"noise_m": tune.uniform(0.0, 0.02), "still": tune.uniform(0.05, 0.3)}
 
@@ -127,7 +121,7 @@ def search(options: Options, name: str, run_id: str) -> tune.ResultGrid:
     work = tune.with_parameters(trial, options=replace(options, pairs=str(Path(options.pairs).absolute())))
     tuner = tune.Tuner(
         tune.with_resources(work, resources),
-        param_space=NETWORK | TRAINING | AUGMENTATION,
+        param_space=network_space(presets.PRESETS[options.preset]) | TRAINING | AUGMENTATION,
         tune_config=tune.TuneConfig(
             metric=METRIC,
             mode="min",
@@ -166,14 +160,25 @@ def trial(settings: dict[str, Any], *, options: Options) -> None:
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
+def network_space(preset: RefinerConfig) -> dict[str, Any]:
+    """What is tried of the network: half, one and one and a half times the preset's width, and so on."""
+    return {
+        "dropout": tune.uniform(0.0, 0.4),
+        "width": tune.choice([preset.width // 2, preset.width, preset.width * 3 // 2]),
+        "linear": tune.choice([False, True]),
+        "taps_s": tune.choice([(0.0,), (-0.13, 0.0, 0.13), (-0.27, -0.13, 0.0, 0.13, 0.27)]),
+    }
+
+
 def applied(settings: dict[str, Any], options: Options) -> tuple[RefinerConfig, TrainingConfig]:
     """The preset's network and the training, with a trial's settings."""
+    preset = presets.PRESETS[options.preset]
     network, training, augmentation = (
-        {name: settings[name] for name in group} for group in (NETWORK, TRAINING, AUGMENTATION)
+        {name: settings[name] for name in group} for group in (network_space(preset), TRAINING, AUGMENTATION)
     )
     varied = replace(options.training.augmentation, **augmentation)
     return (
-        replace(presets.PRESETS[options.preset], **network),
+        replace(preset, **network),
         replace(options.training, augmentation=varied, **training),
     )
 
