@@ -57,7 +57,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "published, no augmentation": Variant(
         model=RefinerConfig(),
-        training=lambda t: dataclasses.replace(t, augmentation=Augmentation(mirror=0, noise_m=0, still=0, blind=0)),
+        training=lambda t: dataclasses.replace(t, augmentation=Augmentation(mirror=0, noise_m=0, still=0, blind=0, pointless=0)),
     ),
     "published, learns truth's angle": Variant(model=RefinerConfig(), true_angle=True),
     "published, depth loss only": Variant(
@@ -69,22 +69,24 @@ VARIANTS: dict[str, Variant] = {
     "published + 7 taps": Variant(model=RefinerConfig(taps_s=WINDOW)),
     "published + smoothing": Variant(model=RefinerConfig(smoothing_s=0.07)),
     "published + linear": Variant(model=RefinerConfig(linear=True)),
-    "whole pose": Variant(model=RefinerConfig(encoder="whole_pose")),
+    "published + whole pose": Variant(model=RefinerConfig(encoder="whole_pose", width=256, layers=2)),
     # no network
     "linear alone": Variant(model=RefinerConfig(linear=True), network=False),
     "linear alone, 3 taps": Variant(model=RefinerConfig(linear=True, taps_s=TAPS), network=False),
     # what ships, and without one thing at a time
     "best": Variant(model=_best()),
-    "best, no network": Variant(model=_best(linear=True), network=False),
+    "best, no network": Variant(model=_best(), network=False),
     "best, no linear": Variant(model=_best(linear=False)),
+    "best, attention": Variant(model=_best(encoder="attention", width=64, layers=4, frequencies=12, dropout=0.1)),
+    "best, half the width": Variant(model=_best(width=256)),
     "best, single frame": Variant(model=_best(taps_s=(0.0,))),
+    "best, 7 taps": Variant(model=_best(taps_s=WINDOW)),
+    "best, no image points": Variant(model=_best(image_points=False)),
+    "best, depth alone": Variant(model=_best(axes="z")),
     "best, no smoothing": Variant(model=_best(smoothing_s=0.0)),
-    "best, half strength": Variant(model=_best(strength=0.5)),
-    "best, constant bones": Variant(model=_best(constant_bones=True)),
     "best, free bones": Variant(model=_best(constant_bones=False)),
-    "best, symmetric": Variant(model=_best(symmetric=True)),
-    "best, attention": Variant(model=_best(encoder="attention")),
-    "best, whole pose": Variant(model=_best(encoder="whole_pose")),
+    "best, not symmetric": Variant(model=_best(symmetric=False)),
+    "best, half strength": Variant(model=_best(strength=0.5)),
 }
 
 
@@ -96,7 +98,7 @@ class Options:
     """Name of a variant to try, or how several names begin; may be repeated. All by default."""
     seeds: int = 1
     """Times that each is trained; of their errors the mean counts."""
-    epochs: int = 10
+    epochs: int = TrainingConfig().epochs
     max_seconds: float = 120.0
     """Of training, for each variant and seed; then no further epoch starts, and the table says so."""
     batch_size: int = TrainingConfig().batch_size

@@ -371,7 +371,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", help="folder of pairs that 'rayjobs.pair' wrote; invented ones by default")
     parser.add_argument("--preset", default="best", choices=sorted(presets.PRESETS))
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=TrainingConfig().batch_size)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each contender in each round")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on the CPU")

@@ -7,6 +7,19 @@ from refiner.model import RefinerConfig
 PresetName = Literal["best", "baseline"]
 PRESETS: dict[str, RefinerConfig] = {
     "baseline": RefinerConfig(),
-    # Chosen by cross-validation over 45 rendered sequences (docs/decisions.md).
-    "best": RefinerConfig(taps_s=(-0.13, 0.0, 0.13), linear=True, dropout=0.2, smoothing_s=0.07),
+    # Chosen on rendered dancers and choreographies that were held out (docs/decisions.md).
+    "best": RefinerConfig(
+        encoder="whole_pose",
+        width=512,
+        layers=2,
+        frequencies=3,
+        dropout=0.3,
+        taps_s=(-0.13, 0.0, 0.13),
+        image_points=True,
+        axes="xyz",
+        linear=True,
+        symmetric=True,
+        smoothing_s=0.07,
+        constant_bones=True,
+    ),
 }

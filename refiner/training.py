@@ -36,8 +36,8 @@ STATE_TENSORS, STATE_FILE = "state.safetensors", "state.json"
 class TrainingConfig:
     """How a refiner is trained."""
 
-    epochs: int = 10
-    batch_size: int = 128
+    epochs: int = 15
+    batch_size: int = 256
     """Pairs per step, over all workers together."""
     accumulate: int = 1
     """Parts that a step's batch is cut into, one after the other: for batches that do not fit into memory."""
