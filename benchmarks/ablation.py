@@ -48,6 +48,8 @@ def _best(**changes: object) -> RefinerConfig:
     return dataclasses.replace(PRESETS["best"], **changes)
 
 
+NO_AUGMENTATION = Augmentation(mirror=0, noise_m=0, still=0, blind=0, pointless=0)
+
 VARIANTS: dict[str, Variant] = {
     # the published single-frame transformer, and one change at a time
     "published": Variant(model=RefinerConfig()),
@@ -57,7 +59,9 @@ VARIANTS: dict[str, Variant] = {
     ),
     "published, no augmentation": Variant(
         model=RefinerConfig(),
-        training=lambda t: dataclasses.replace(t, augmentation=Augmentation(mirror=0, noise_m=0, still=0, blind=0, pointless=0)),
+        training=lambda t: dataclasses.replace(
+            t, augmentation=Augmentation(mirror=0, noise_m=0, still=0, blind=0, pointless=0)
+        ),
     ),
     "published, learns truth's angle": Variant(model=RefinerConfig(), true_angle=True),
     "published, depth loss only": Variant(
