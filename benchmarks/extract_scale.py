@@ -98,8 +98,9 @@ def simulate(options: Options, names: list[str], root: Path) -> dict[str, float]
         ]  # fmt: skip
         todo = extract.plan(rows, estimator_info(model), 1, False)[2]
         planned_s = time.perf_counter() - started
-        before = resident_mib(os.getpid())
+        before, cpu_s = resident_mib(os.getpid()), time.process_time()
         done = [(time.perf_counter(), row["seconds"]) for row in extract.extracted(todo, model, given)]
+        cpu_s = time.process_time() - cpu_s
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         resumed = time.perf_counter()
         again = extract.run(given)
@@ -119,6 +120,7 @@ def simulate(options: Options, names: list[str], root: Path) -> dict[str, float]
         "first_result_s": round(done[0][0] - started - planned_s, 1),
         "videos_per_s": round(len(steady) / (end - start), 1),
         "overhead_ms_per_video": round(1000 * (workers * (end - start) - slept) / len(steady), 1),
+        "driver_cpu_ms_per_video": round(1000 * cpu_s / len(names), 1),
         "tail_s": round(last - end, 2),
         "idle_share_of_tail": round(1 - tail_slept / (workers * (last - end)), 3),
         "driver_mib_before": round(before),
