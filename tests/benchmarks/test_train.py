@@ -18,7 +18,7 @@ TRAINING = TrainingConfig(batch_size=64)
 # what a bare machine with a GPU has not
 BARE = """
 import sys
-for name in ("ray", "mlflow", "tyro", "fsspec", "pandas", "matplotlib", "mediapipe", "cv2", "av", "pytest", "rich", "numba"):
+for name in ("ray", "mlflow", "tyro", "fsspec", "matplotlib", "mediapipe", "cv2", "av", "pytest", "rich", "numba"):
     sys.modules[name] = None
 from benchmarks import train
 train.main(["--preset", "baseline", "--batch-size", "16", "--rounds", "1", "--seconds", "0.1", "--device", "cpu"])
