@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from refiner.errors import UserError
-from refiner.skeleton import MIRROR, NUM_JOINTS
+from refiner.skeleton import NUM_JOINTS
 
 ARCHITECTURE = "PoseAwareDepthRefiner"
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
@@ -126,17 +126,26 @@ def mirrored(inputs: Inputs) -> Inputs:
     """The same batch in a mirror: x negated, left and right exchanged, the azimuth's sign changed."""
     return Inputs(
         mirror_joints(inputs.poses),
-        inputs.visibility[..., MIRROR],
+        exchanged(inputs.visibility, -1),
         -inputs.azimuth,
         mirror_joints(inputs.image_points),
     )
+
+
+def exchanged(values: Tensor, dim: int) -> Tensor:
+    """Left and right joints exchanged along that (negative) dimension, as `skeleton.MIRROR` says: COCO's pairs are neighbours.
+
+    By slices, because a table of indices would be copied to a GPU in each call, which then waits for it.
+    """
+    nose, sides = values.split([1, NUM_JOINTS - 1], dim)
+    return torch.cat([nose, sides.unflatten(dim, (-1, 2)).flip(dim).flatten(dim - 1, dim)], dim)
 
 
 def mirror_joints(points: Tensor) -> Tensor:
     """(..., 17, C) -> the same in a mirror; `refiner.geometry.mirror` for tensors."""
     flip = torch.ones(points.shape[-1], device=points.device)
     flip[0] = -1
-    return points[..., MIRROR, :] * flip
+    return exchanged(points, -2) * flip
 
 
 def crop_normalise(points: Tensor) -> Tensor:
@@ -290,7 +299,7 @@ class PoseAwareDepthRefiner(nn.Module):
         poses, log_scale = (t.unflatten(0, (2, -1)) for t in both)
         return Outputs(
             (poses[0] + mirror_joints(poses[1])) / 2,
-            (log_scale[0] + log_scale[1][:, MIRROR]) / 2,
+            (log_scale[0] + exchanged(log_scale[1], -1)) / 2,
         )
 
     def features(self, inputs: Inputs) -> Tensor:

@@ -7,19 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from refiner import UserError
+from refiner import UserError, geometry
 from refiner.model import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     Inputs,
     PoseAwareDepthRefiner,
     RefinerConfig,
+    crop_normalise,
+    exchanged,
     harmonics,
     load_checkpoint,
     mirrored,
     read_card,
     save_checkpoint,
 )
+from refiner.skeleton import MIRROR
 
 WINDOW = RefinerConfig(taps_s=(-0.2, -0.1, 0.0, 0.1, 0.2), linear=True, symmetric=True, image_points=True)
 
@@ -76,6 +79,17 @@ def test_a_symmetric_refiner_gives_a_mirrored_pose_the_mirrored_answer(config):
     )
     torch.testing.assert_close(turned.poses, expected.poses[:, 0], atol=1e-5, rtol=0)
     torch.testing.assert_close(turned.log_scale, expected.visibility[:, 0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dim", [-1, -2])
+def test_sides_are_exchanged_as_the_skeleton_says(dim):
+    values = torch.randn(4, 17, 17)
+    assert torch.equal(exchanged(values, dim), values.index_select(dim, torch.tensor(MIRROR)))
+
+
+def test_image_points_stand_in_the_crop_as_the_pairs_have_them():
+    points = np.random.default_rng(0).normal(size=(5, 17, 2)).astype(np.float32) * 300
+    np.testing.assert_allclose(crop_normalise(torch.from_numpy(points)), geometry.crop_normalise(points), atol=1e-6)
 
 
 def test_the_view_features_are_continuous_where_the_azimuth_jumps():

@@ -263,6 +263,7 @@ def test_a_window_that_stands_still_shows_the_refined_pose_everywhere(data):
 def test_where_image_points_are_unknown_training_sees_what_a_caller_without_them_gets(make_pairs):
     config = dataclasses.replace(SMALL, image_points=True)
     pairs = make_pairs(1)
+    pairs = dataclasses.replace(pairs, image_points=pairs.image_points * 0.9)  # a lens sees another picture
     inputs, truth = TrainingData(pairs, config).batch(torch.arange(8))
     options = augment.Augmentation(mirror=0.0, noise_m=0.0, still=0.0, blind=0.0, pointless=1.0)
     seen, _ = augment.apply(augment.draw(8, options, torch.Generator().manual_seed(0)), inputs, truth, config)
