@@ -121,6 +121,16 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path, config):
     assert sorted(p.name for p in tmp_path.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
 
 
+@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE], ids=["attention", "whole pose"])
+def test_a_checkpoint_of_half_the_size_answers_within_a_fifth_of_a_millimetre(tmp_path, config):
+    model, inputs = random_model(config), random_inputs(config)
+    whole = save_checkpoint(model, tmp_path / "whole") / WEIGHTS_FILE
+    half = save_checkpoint(model, tmp_path / "half", half=True) / WEIGHTS_FILE
+    assert half.stat().st_size < 0.75 * whole.stat().st_size
+    difference = (load_checkpoint(half.parent)(inputs).poses - model(inputs).poses).abs()
+    assert 0 < difference.max() < 2e-4
+
+
 def _another_width(folder):
     content = json.loads((folder / CONFIG_FILE).read_text())
     content["config"]["width"] = 32
