@@ -37,6 +37,9 @@ class Options:
     """Frame rate of the videos. The annotations are at exactly 60 Hz in any case."""
     seed: int = 0
     """What everything is drawn from."""
+    first_dancer: int = 1
+    """Number of the first dancer. Datasets that are numbered apart have sequences of different names, so that their pairs
+    may be put into one folder and trained on together."""
     cameras: int = 9
     """How many of the nine cameras film each sequence, drawn anew for each. For training, more sequences filmed by fewer
     cameras teach more than the same number of frames of fewer sequences."""
@@ -85,6 +88,7 @@ def run(options: Options) -> Summary:
         footage=options.footage,
         size=options.size,
         cameras=options.cameras,
+        first_dancer=options.first_dancer,
         settings=None if options.settings is None else str(Path(options.settings).absolute()),
         motions=None if options.motions is None else str(Path(options.motions).absolute()),
         real_share=options.real_share if options.motions else 0.0,

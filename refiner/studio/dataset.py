@@ -70,6 +70,7 @@ class Spec:
     bodies: str = "drawn"  # or "makehuman": who dances
     footage: str = "clean"  # or "camera": with a real camera's faults
     cameras: int = len(CAMERAS)  # that film each sequence, drawn from the nine
+    first_dancer: int = 1  # number of the first dancer: sequences of datasets that are numbered apart have other names
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
@@ -94,6 +95,8 @@ class Spec:
             raise UserError(f"footage '{self.footage}': give {' or '.join(FOOTAGE)}")
         if not 1 <= self.cameras <= len(CAMERAS):
             raise UserError(f"{self.cameras} cameras: AIST++ has nine, give 1 to 9")
+        if self.first_dancer < 1:
+            raise UserError(f"the first dancer is number {self.first_dancer}: give a number from 1 on")
         if self.seed < 0:
             raise UserError(f"the seed is {self.seed}: give a whole number from 0 on")
 
@@ -147,7 +150,8 @@ class Take:
         and sRC recombined from two real ones."""
         situation = "sBM" if self.source is None else "sRM" if self.source.upper is None else "sRC"
         music = f"m{self.genre[1:]}{self.choreography % 6}"
-        return Name(self.genre, situation, "cAll", f"d{self.number + 1:02d}", music, f"ch{self.choreography + 1:02d}")
+        dancer = f"d{self.number + self.spec.first_dancer:02d}"
+        return Name(self.genre, situation, "cAll", dancer, music, f"ch{self.choreography + 1:02d}")
 
     @cached_property
     def dancer(self) -> Dancer:

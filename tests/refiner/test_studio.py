@@ -254,6 +254,21 @@ def test_a_sequence_is_whole_only_with_all_of_its_files(dataset):
     assert takes[0].missing(root) == list(CAMERAS[1:8])
 
 
+def test_datasets_numbered_apart_share_no_name_and_dance_the_same():
+    near, far = plan(spec(sequences=4)), plan(spec(sequences=4, first_dancer=1001))
+    assert not {str(take.name) for take in near} & {str(take.name) for take in far}
+    times = np.arange(3) / FPS
+    for a, b in zip(near, far, strict=True):
+        np.testing.assert_array_equal(a.joints(times), b.joints(times))
+
+
+def test_fewer_cameras_film_each_sequence_and_others_the_next():
+    takes = plan(spec(sequences=8, cameras=3))
+    assert all(len(set(take.filming)) == 3 for take in takes)
+    assert len({tuple(take.filming) for take in takes}) > 4
+    assert plan(spec(sequences=1))[0].filming == list(CAMERAS)
+
+
 def test_other_options_and_foreign_folders_are_refused(dataset, tmp_path):
     root, takes = dataset
     same = takes[0].spec
@@ -267,9 +282,10 @@ def test_other_options_and_foreign_folders_are_refused(dataset, tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"sequences": 0}, {"seconds": 0}, {"fps": 0}, {"size": (641, 360)}, {"seed": -1}, {"real_share": 1.0}],
+    [{"sequences": 0}, {"seconds": 0}, {"fps": 0}, {"size": (641, 360)}, {"seed": -1}, {"real_share": 1.0}, {"cameras": 0},
+     {"cameras": 10}, {"first_dancer": 0}],
     ids=str,
-)
+)  # fmt: skip
 def test_options_that_cannot_be_rendered_are_refused(wrong):
     with pytest.raises(UserError):
         spec(**wrong)

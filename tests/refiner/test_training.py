@@ -18,7 +18,9 @@ from refiner.training import Trainer, TrainingConfig, TrainingData, initialise
 SMALL = RefinerConfig(
     width=16, layers=1, heads=2, feedforward=32, frequencies=4, taps_s=(-0.1, 0.0, 0.1), linear=True, dropout=0.1
 )
-SHORT = TrainingConfig(epochs=3, batch_size=64, learning_rate=3e-3, ema=0.9)
+SHORT = TrainingConfig(
+    epochs=3, batch_size=64, learning_rate=3e-3, ema=0.9, augmentation=augment.Augmentation(noise_m=0.005)
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
