@@ -17,6 +17,7 @@ import ray.train
 import tyro
 from ray.train.torch import TorchTrainer
 
+from rayjobs import train_storage
 from rayjobs.launch import cores, launch, log, ray_session
 from rayjobs.train_worker import train_worker
 from refiner import UserError, drift, plausibility, presets, records, registry, visualize
@@ -123,6 +124,7 @@ def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.
             "run_id": run_id,
             "tracking_uri": registry.tracking_uri(),
             "memory": options.memory_gb * 1e9,
+            "recovered": train_storage.recover(storage, name),
             "threads": 0 if gpus else max(1, cores() // workers),
         },
         scaling_config=ray.train.ScalingConfig(
@@ -144,6 +146,13 @@ def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.
         for failure in error.worker_failures.values():
             if isinstance(cause := getattr(failure, "_base_exc", failure), UserError):
                 raise UserError(str(cause)) from None
+        raise
+    except (ray.train.ControllerError, ray.exceptions.ActorDiedError):
+        if train_storage.is_full(storage):
+            raise UserError(
+                f"the state of the training could not be written to {storage} (No space left on device): make room there; "
+                "the same --name goes on from its last checkpoint"
+            ) from None
         raise
     if result.return_value is not None:
         raise UserError(result.return_value)

@@ -29,7 +29,14 @@ def train_worker(config: dict[str, Any]) -> str | None:
 
 
 def _set_up(
-    *, pairs: str, model: RefinerConfig, training: TrainingConfig, memory: float, threads: int, **_: Any
+    *,
+    pairs: str,
+    model: RefinerConfig,
+    training: TrainingConfig,
+    memory: float,
+    threads: int,
+    recovered: str | None,
+    **_: Any,
 ) -> tuple[Trainer, list[dict[str, float]]]:
     """The trainer, where the last checkpoint left it, and the figures of the epochs before."""
     logging.getLogger().setLevel(logging.WARNING)  # Ray logs each report of each rank under a name its own level misses
@@ -45,7 +52,10 @@ def _set_up(
         wrapped = DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
     trainer = Trainer(network, training, train, val, wrapped=wrapped, rank=rank, world=world)
     history: list[dict[str, float]] = []
-    if (checkpoint := ray.train.get_checkpoint()) is not None:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None and recovered is not None:
+        checkpoint = ray.train.Checkpoint.from_directory(recovered)
+    if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             history = trainer.load(folder)["history"]
     return trainer, history

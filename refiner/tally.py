@@ -5,6 +5,7 @@ bootstrap over sequences needs nothing else. Made of poses by `Tally.of`, put to
 `refiner.evaluation`.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -164,6 +165,8 @@ def _added(parts: list[ConfidenceCounts], index: np.ndarray, sequences: int) -> 
 
 def interval(samples: np.ndarray, few: np.ndarray | bool = False, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """(rounds, …) -> low and high ends (…,) of the percentile interval; infinite where `few`."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        # what no sample has (an acceleration of clips of one frame) has no interval either
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.where(few, -np.inf, low), np.where(few, np.inf, high)

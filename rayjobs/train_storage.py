@@ -1,0 +1,56 @@
+"""What is left of a run's storage once a disk was full.
+
+Ray Train keeps the list of a run's checkpoints in one file and writes it anew, in place, after each of them. A disk that
+fills up leaves that file cut off, and Ray then refuses to go on with the run although its checkpoints are whole.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from refiner.training import STATE_FILE, STATE_TENSORS
+
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+FULL_BYTES = 1 << 20  # less room than one checkpoint needs
+
+
+def is_full(storage: str) -> bool:
+    """Whether a local folder's disk has no room left. Stores have none that fills up."""
+    return "://" not in storage and Path(storage).is_dir() and shutil.disk_usage(storage).free < FULL_BYTES
+
+
+def recover(storage: str, name: str) -> str | None:
+    """The newest whole checkpoint of a run whose list of checkpoints is cut off; what else was left half written is removed.
+
+    Returns:
+        Its folder; None where Ray finds the run's checkpoints by itself, or there is none.
+    """
+    folder = Path(storage, name)
+    snapshot = folder / SNAPSHOT
+    if "://" in storage or not snapshot.exists() or _is_json(snapshot):
+        return None
+    snapshot.unlink()
+    found = sorted(folder.glob("checkpoint_*/"), key=lambda path: path.stat().st_mtime)
+    whole = [path for path in found if _is_json(path / STATE_FILE) and _is_safetensors(path / STATE_TENSORS)]
+    for path in found:
+        if path not in whole[-1:]:
+            shutil.rmtree(path)
+    return str(whole[-1]) if whole else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _is_safetensors(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="numpy"):
+            return True
+    except (OSError, SafetensorError):
+        return False
