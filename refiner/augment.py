@@ -17,7 +17,7 @@ class Augmentation:
 
     mirror: float = 0.5
     """Share of pairs that are mirrored: x, left and right joints, azimuth and image points."""
-    noise_m: float = 0.02
+    noise_m: float = 0.01
     """Sigma of the noise on each joint of the observed pose, metres; the same at all moments of a window."""
     still: float = 0.15
     """Share of windows that stand still, as a single pose or the first frame of a clip does."""

@@ -41,13 +41,13 @@ class TrainingConfig:
     """Pairs per step, over all workers together."""
     accumulate: int = 1
     """Parts that a step's batch is cut into, one after the other: for batches that do not fit into memory."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
     """Share of all steps in which the learning rate rises; then it falls as a cosine."""
     clip_norm: float = 1.0
     """Longest gradient."""
-    ema: float = 0.995
+    ema: float = 0.998
     """Decay per step of the averaged weights, which are what is validated and kept."""
     patience: int = 5
     """Epochs without a better validation error after which training stops."""

@@ -105,7 +105,7 @@ def test_what_fits_stays_in_memory_and_what_does_not_is_streamed(root):
 
 def test_a_streamed_run_has_the_losses_it_always_had(streamed, root):
     """Golden: another order, another augmentation or another network would change them."""
-    training = TrainingConfig(epochs=2, batch_size=BATCH, augmentation=Augmentation(noise_m=0.005))
+    training = TrainingConfig(epochs=2, batch_size=BATCH, learning_rate=2e-3, augmentation=Augmentation(noise_m=0.005))
     trainer = Trainer(initialise(CONFIG, training, streamed), training, streamed, load(root, CONFIG, "cpu", 0)[1])
     np.testing.assert_allclose([f["train/loss"] for f in trainer.epochs()], GOLDEN, rtol=1e-4)
 
