@@ -32,7 +32,7 @@ def standing() -> np.ndarray:
 def test_it_is_small_and_says_what_it_is():
     assert sum(p.stat().st_size for p in SHIPPED.iterdir()) < 2_000_000
     card = json.loads((SHIPPED / "config.json").read_text())["card"]
-    assert card["trained_on"] and card["figures"]["refined_depth_cm"] < 0.88 * card["figures"]["mediapipe_depth_cm"]
+    assert card["trained_on"] and card["figures"]["refined_depth_cm"] < 0.8 * card["figures"]["mediapipe_depth_cm"]
 
 
 def test_a_standing_person_stays_standing(refiner, standing):
@@ -51,8 +51,10 @@ def test_a_mirrored_pose_gets_nearly_the_mirrored_answer(refiner, make_pairs):
     assert np.abs(difference).mean() < 0.25 * correction
 
 
-def test_depth_alone_is_corrected_in_a_single_pose(refiner, standing):
-    np.testing.assert_allclose(refiner.refine(standing)[:, :2], standing[:, :2], atol=1e-6)
+def test_what_the_camera_sees_moves_less_than_depth(refiner, make_pairs):
+    poses = root_centred(make_pairs(4, cameras=4).corrupted)
+    moved = np.abs(refiner.refine(poses) - poses).mean((0, 1))
+    assert moved[:2].max() < 0.75 * moved[2] and moved[:2].max() < 0.02
 
 
 def test_every_output_is_finite_and_every_confidence_a_probability(refiner, rng):
