@@ -172,7 +172,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_name_goes_on_once_there_is_roo
             while True:
                 junk.write(bytes(4096))
 
-    training = replace(TRAINING, epochs=40, patience=40)
+    training = replace(TRAINING, epochs=24, patience=24)
     options = train.Options(
         pairs=str(pairs),
         model=MODEL,
