@@ -142,18 +142,8 @@ def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.
     )
     try:
         result = trainer.fit()
-    except ray.train.WorkerGroupError as error:
-        for failure in error.worker_failures.values():
-            if isinstance(cause := getattr(failure, "_base_exc", failure), UserError):
-                raise UserError(str(cause)) from None
-        raise
-    except (ray.train.ControllerError, ray.exceptions.ActorDiedError):
-        if train_storage.is_full(storage):
-            raise UserError(
-                f"the state of the training could not be written to {storage} (No space left on device): make room there; "
-                "the same --name goes on from its last checkpoint"
-            ) from None
-        raise
+    except (ray.train.TrainingFailedError, ray.exceptions.ActorDiedError) as error:
+        raise train_storage.explained(error, storage) or error from None
     if result.return_value is not None:
         raise UserError(result.return_value)
     return result.checkpoint

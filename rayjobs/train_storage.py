@@ -1,4 +1,4 @@
-"""What is left of a run's storage once a disk was full.
+"""Why a training failed, and what is left of its storage once a disk was full.
 
 Ray Train keeps the list of a run's checkpoints in one file and writes it anew, in place, after each of them. A disk that
 fills up leaves that file cut off, and Ray then refuses to go on with the run although its checkpoints are whole.
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from refiner import UserError
 from refiner.training import STATE_FILE, STATE_TENSORS
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -19,6 +20,19 @@ FULL_BYTES = 1 << 20  # less room than one checkpoint needs
 def is_full(storage: str) -> bool:
     """Whether a local folder's disk has no room left. Stores have none that fills up."""
     return "://" not in storage and Path(storage).is_dir() and shutil.disk_usage(storage).free < FULL_BYTES
+
+
+def explained(error: Exception, storage: str) -> UserError | None:
+    """What the user can do about a training that failed: a worker's own sentence, or that the disk is full."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        if isinstance(cause := getattr(failure, "_base_exc", failure), UserError):
+            return UserError(str(cause))
+    if not is_full(storage):
+        return None
+    return UserError(
+        f"the state of the training could not be written to {storage} (No space left on device): make room there; the same "
+        "--name goes on from its last checkpoint"
+    )
 
 
 def recover(storage: str, name: str) -> str | None:

@@ -17,6 +17,7 @@ from refiner.studio.body import Dancer
 from refiner.studio.cameras import FLOOR
 from refiner.studio.dataset import Set, Spec, Take, is_whole, plan, prepare
 from refiner.studio.motion import soles
+from refiner.studio.person import Person
 from refiner.studio.render import Renderer
 from refiner.studio.retarget import Source, perform, turned_about_y
 from refiner.studio.rig import NUM_BONES, forward_kinematics
@@ -38,8 +39,10 @@ def takes() -> list[Take]:
     return plan(spec())
 
 
-def test_every_joint_projects_onto_the_body_in_every_view_and_lies_behind_its_surface(takes):
-    for take in takes:
+@pytest.mark.parametrize("bodies", ["drawn", "makehuman"])
+def test_every_joint_projects_onto_the_body_in_every_view_and_lies_behind_its_surface(bodies):
+    size = (960, 540)
+    for take in plan(spec(bodies=bodies, size=size)):
         renderer = Renderer(take.dancer, take.room.light, FLOOR)
         turned, placed = take.bones(np.array([0.1, 0.4]))
         joints = take.dancer.joints(turned, placed)
@@ -48,17 +51,18 @@ def test_every_joint_projects_onto_the_body_in_every_view_and_lies_behind_its_su
             for camera in take.cameras.values():
                 depth = renderer.depth(posed, camera)
                 at = np.rint(camera.project(joints[i])).astype(int)  # (17, 2) x, y
-                inside = ((at >= 0) & (at < SIZE)).all(1)
+                inside = ((at >= 0) & (at < size)).all(1)
                 seen = depth[at[inside, 1], at[inside, 0]]
-                # eyes and nose lie on the surface: at a centimetre to the pixel one of them may just miss
+                # eyes and nose lie on the surface: at 7 mm to the pixel one of them may just miss
                 assert np.isfinite(seen).mean() > 0.9
                 body = np.flatnonzero(inside) >= INDEX["left_shoulder"]
                 assert (seen[body] < camera.to_camera(joints[i])[inside][body, 2] + 0.01).all()
 
 
+@pytest.mark.parametrize("body", [Dancer, Person])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_truth_of_the_face_is_the_depth_of_its_pixel(seed):
-    dancer = Dancer.draw(seed)
+def test_the_truth_of_the_face_is_the_depth_of_its_pixel(seed, body):
+    dancer = body.draw(seed)
     rotations, root = np.tile(np.eye(3), (NUM_BONES, 1, 1)), np.array([0.2, FLOOR + 0.95, -0.1])
     turned, placed = forward_kinematics(rotations, root, dancer.offsets)
     joints = dancer.joints(turned, placed)
