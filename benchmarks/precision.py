@@ -9,8 +9,6 @@ object.
 import json
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks.serve import seconds_of
 from refiner import DepthRefiner, onnx, records
 from refiner.inference import TorchNetwork
 from refiner.model import Inputs
@@ -44,17 +43,6 @@ def quantised(exported: Path, into: Path) -> onnx.OnnxNetwork:
 
     quantize_dynamic(exported, into, weight_type=QuantType.QInt8, per_channel=True)
     return onnx.OnnxNetwork(into)
-
-
-def seconds_of(call: Callable[[], object], least_s: float) -> float:
-    """Median seconds of one call."""
-    call()
-    times, start = [], time.perf_counter()
-    while time.perf_counter() - start < least_s or len(times) < 3:
-        before = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - before)
-    return statistics.median(times)
 
 
 def main() -> None:
