@@ -48,7 +48,7 @@ class Options:
     """Folder of the trials; on several machines one that all of them reach."""
     gpus_per_trial: float = 0.25
     """Share of a GPU that a trial gets, where there are any: the network is small, and several fit."""
-    max_seconds: float | None = None
+    search_seconds: float | None = None
     """Time after which the search ends with what it has."""
     memory_gb: float = 0.0
     """As in rayjobs.train."""
@@ -133,7 +133,7 @@ def search(options: Options, name: str, run_id: str) -> tune.ResultGrid:
                 reduction_factor=REDUCTION,
             ),
             max_concurrent_trials=None if gpus else cluster_cores(),  # Ray may count more CPUs than there are
-            time_budget_s=options.max_seconds,
+            time_budget_s=options.search_seconds,
         ),
         run_config=tune.RunConfig(
             name=name,

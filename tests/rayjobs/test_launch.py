@@ -75,3 +75,18 @@ def test_summaries_are_strict_json():
     assert json.loads(json.dumps(to_json(value), allow_nan=False)) == {
         "a": 1.5, "b": [0, 1], "c": None, "d": [3, True], "e": None,
     }  # fmt: skip
+
+
+def test_the_help_of_every_job_can_be_shown():
+    """In one process: an option that stands twice, also in a nested group, only shows when the command line is built."""
+    code = (
+        "import importlib, pkgutil, tyro, rayjobs\n"
+        "for found in pkgutil.iter_modules(rayjobs.__path__):\n"
+        "    job = importlib.import_module(f'rayjobs.{found.name}')\n"
+        "    if hasattr(job, 'Options') and hasattr(job, 'run'):\n"
+        "        assert tyro.extras.get_parser(job.Options).format_help()\n"
+        "        print(found.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {"train", "tune", "extract", "pair", "evaluate", "studio"} <= set(done.stdout.split())
