@@ -109,7 +109,9 @@ def run(options: Options) -> Summary | Estimate:
     for video, reason in failures.items():
         log(f"failed: {video}: {reason}")
     if len(failures) == len(videos):
-        raise UserError(f"none of the {len(videos)} videos could be observed; every reason is in {files.join(out, FAILURES)}")
+        raise UserError(
+            f"none of the {len(videos)} videos could be observed; every reason is in {files.join(out, FAILURES)}"
+        )
     return Summary(
         videos=len(videos),
         done_before=done,

@@ -95,7 +95,10 @@ class Report:
         """Writes index.html."""
         mediapipe, refined = self.found.methods["mediapipe"], self.found.methods[REFINED]
         tiles = [
-            (f"{refined['depth_cm'] / mediapipe['depth_cm'] - 1:+.0%}".replace("-", "−"), "mean depth error against MediaPipe"),
+            (
+                f"{refined['depth_cm'] / mediapipe['depth_cm'] - 1:+.0%}".replace("-", "−"),
+                "mean depth error against MediaPipe",
+            ),
             (f"{mediapipe['depth_cm']:.1f} → {refined['depth_cm']:.1f} cm", "mean |Δz| over 17 joints"),
             (f"{mediapipe['bone_cv']:.1%} → {refined['bone_cv']:.1%}", "variation of the bone lengths"),
             (f"{self.found.confidence['ece']:.3f}", "calibration error (ECE) of the confidence"),

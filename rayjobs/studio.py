@@ -48,6 +48,9 @@ class Options:
     clothes; MakeHuman's data (CC0) is fetched once per machine from the package index (48 MB) and kept in the cache."""
     footage: Literal["clean", "camera"] = "clean"
     """camera: each camera has faults of its own, noise, defocus, some motion blur and harder compression."""
+    viewpoints: Literal["aistpp", "free"] = "aistpp"
+    """Where the cameras stand. aistpp: around the dancer every 45°, all but one at eye height, as AIST++'s do. free: anywhere
+    around at any height up to 2.6 m, near and far; for models that are to refine other people's videos. --settings goes before it."""
     size: tuple[int, int] = (1280, 720)
     """Width and height of the videos in pixels."""
     motions: str | None = None
@@ -86,6 +89,7 @@ def run(options: Options) -> Summary:
         seed=options.seed,
         bodies=options.bodies,
         footage=options.footage,
+        viewpoints=options.viewpoints,
         size=options.size,
         cameras=options.cameras,
         first_dancer=options.first_dancer,

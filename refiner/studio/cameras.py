@@ -54,6 +54,34 @@ def draw_cameras(rng: np.random.Generator, size: tuple[int, int]) -> dict[str, C
     return cameras
 
 
+def draw_free_cameras(rng: np.random.Generator, size: tuple[int, int]) -> dict[str, Camera]:
+    """Nine cameras anywhere around the dancer: from 0.25 to 2.6 m above the floor, 2.5 to 6.5 m away, framed so that
+    somebody of 1.75 m who stands there fills 45 to 85 % of the picture's height, less where 1.3 m (a big step) would not fit its width.
+
+    Args:
+        rng: where they come from.
+        size: width, height of the pictures in pixels, landscape or portrait.
+    """
+    width, height = size
+    cameras = {}
+    for name in CAMERAS:
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(2.5, 6.5)
+        eye = FLOOR + rng.triangular(0.25, 1.3, 2.6)
+        position = np.array([distance * np.sin(angle), eye, distance * np.cos(angle)])
+        target = np.array([rng.normal(0, 0.08), FLOOR + rng.normal(0.95, 0.08), rng.normal(0, 0.08)])
+        focal = distance * min(rng.uniform(0.45, 0.85) * height / 1.75, 0.9 * width / 1.3)
+        rotation, translation = look_at(position, target, np.radians(rng.normal(0, 1.5)))
+        cameras[name] = Camera(
+            name=name,
+            size=size,
+            matrix=np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]),
+            distortion=np.array([float(np.clip(rng.normal(0, 0.06), -0.15, 0.15)), 0, 0, 0, 0]),
+            rotation=rotation,
+            translation=translation,
+        )
+    return cameras
+
+
 def resized(camera: Camera, size: tuple[int, int]) -> Camera:
     """The same camera with pictures of another size.
 

@@ -31,7 +31,7 @@ from refiner.aistpp import (
 from refiner.errors import UserError
 from refiner.geometry import Camera
 from refiner.studio.body import Dancer
-from refiner.studio.cameras import FLOOR, draw_cameras, resized
+from refiner.studio.cameras import FLOOR, draw_cameras, draw_free_cameras, resized
 from refiner.studio.footage import Footage
 from refiner.studio.motion import Motion, dance
 from refiner.studio.person import Person
@@ -51,6 +51,7 @@ _SHARED = (4, 8)
 _SMPL_PELVIS = np.array([-0.0018, -0.2233, 0.0282])
 _SMPL_HEIGHT = 1.72  # metres, of the template
 FOOTAGE = ("clean", "camera")
+VIEWPOINTS = {"aistpp": draw_cameras, "free": draw_free_cameras}
 BODIES: dict[str, type[Dancer]] = {"drawn": Dancer, "makehuman": Person}
 
 
@@ -69,6 +70,7 @@ class Spec:
     recombine: float = 0.0  # share of these, for training, whose legs dance one motion and whose arms another
     bodies: str = "drawn"  # or "makehuman": who dances
     footage: str = "clean"  # or "camera": with a real camera's faults
+    viewpoints: str = "aistpp"  # or "free": where cameras stand that no settings are given for
     cameras: int = len(CAMERAS)  # that film each sequence, drawn from the nine
     first_dancer: int = 1  # number of the first dancer: sequences of datasets that are numbered apart have other names
 
@@ -93,6 +95,8 @@ class Spec:
             raise UserError(f"bodies '{self.bodies}': give {' or '.join(BODIES)}")
         if self.footage not in FOOTAGE:
             raise UserError(f"footage '{self.footage}': give {' or '.join(FOOTAGE)}")
+        if self.viewpoints not in VIEWPOINTS:
+            raise UserError(f"viewpoints '{self.viewpoints}': give {' or '.join(VIEWPOINTS)}")
         if not 1 <= self.cameras <= len(CAMERAS):
             raise UserError(f"{self.cameras} cameras: AIST++ has nine, give 1 to 9")
         if self.first_dancer < 1:
@@ -174,7 +178,7 @@ class Take:
     def _setting(self) -> tuple[str, dict[str, Camera]]:
         rng = np.random.default_rng(_seed(self.spec, "cameras", self.number))
         if self.spec.settings is None:
-            return f"setting{self.number + 1}", draw_cameras(rng, self.spec.size)
+            return f"setting{self.number + 1}", VIEWPOINTS[self.spec.viewpoints](rng, self.spec.size)
         files = setting_files(self.spec.settings)
         file = files[rng.integers(len(files))]
         cameras = read_cameras(file.read_text(), file.stem)
@@ -204,7 +208,9 @@ class Take:
 
     @cached_property
     def room(self) -> Room:
-        return Room.draw(np.random.default_rng(_seed(self.spec, "room", self.number)), FLOOR, self.cameras)
+        rng = np.random.default_rng(_seed(self.spec, "room", self.number))
+        around = self.spec.settings is not None or self.spec.viewpoints == "aistpp"
+        return Room.draw(rng, FLOOR, self.cameras, tripods=around)
 
     def bones(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """((n, 24, 3, 3), (n, 24, 3)) where the bones are at these times, world, metres."""

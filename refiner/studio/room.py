@@ -31,8 +31,9 @@ class Room:
     curved: float  # radius of the cyclorama's bend between floor and wall, metres; 0 for a corner
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, floor: float, cameras: dict[str, Camera]) -> "Room":
-        """A room from a seed; the cameras stand in it on their tripods, and see each other."""
+    def draw(cls, rng: np.random.Generator, floor: float, cameras: dict[str, Camera], tripods: bool = True) -> "Room":
+        """A room from a seed; the cameras stand in it on their tripods, and see each other. Without tripods they are there one
+        at a time: background is drawn behind the dancer, so nothing may stand between."""
         light = Light.draw(rng)
         reach = max(np.abs(c.position[[0, 2]]).max() for c in cameras.values())
         half = reach + rng.uniform(0.9, 2.2, 2)
@@ -71,7 +72,7 @@ class Room:
             floor_kind=floor_kind,
             walls=np.asarray(kinds),
             colours=linear(np.clip(np.array(colours, float), 0, 255)),
-            things=np.array(_clutter(rng, floor, half, curved > 0) + _tripods(floor, cameras)),
+            things=np.array(_clutter(rng, floor, half, curved > 0) + (_tripods(floor, cameras) if tripods else [])),
             light=light,
             tones={
                 name: tone_curve(rng.uniform(0.95, 1.28), rng.normal(1, 0.025, 3), rng.uniform(0.94, 1.12))

@@ -356,3 +356,22 @@ def test_a_size_of_another_shape_than_the_real_cameras_is_refused(aistpp: Path, 
     with pytest.raises(UserError, match="--size 1280 720"):
         prepare(tmp_path, spec(size=(640, 480), settings=str(aistpp)))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (720, 1280)])
+def test_free_viewpoints_keep_the_dancer_in_the_picture_from_everywhere(size):
+    takes = plan(spec(sequences=30, viewpoints="free", size=size))
+    cameras = [camera for take in takes for camera in take.cameras.values()]
+    person = np.array([[0, FLOOR, 0], [0, FLOOR + 1.75, 0], [0, FLOOR + 0.9, 0]])
+    seen = np.stack([camera.project(person) for camera in cameras])
+    assert (np.abs(seen[:, 2] - np.array(size) / 2) < 0.25 * np.array(size)).all()
+    tall = np.linalg.norm(seen[:, 1] - seen[:, 0], axis=-1) / size[1]
+    assert tall.min() > 0.3 and tall.max() < 1.0
+    positions = np.stack([camera.position for camera in cameras])
+    heights = positions[:, 1] - FLOOR
+    assert heights.min() < 0.6 and heights.max() > 2.2
+    around = np.degrees(np.arctan2(positions[:, 0], positions[:, 2])) % 360
+    assert (np.histogram(around, 12, (0, 360))[0] > 8).all()
+    # none stands in another's picture, where the dancer would be drawn over it
+    places = np.stack([camera.position for camera in takes[0].cameras.values()])[:, None, [0, 2]]
+    assert np.linalg.norm(places - takes[0].room.things[:, [1, 3]], axis=-1).min() > 0.3
