@@ -50,7 +50,8 @@ class Options:
     """camera: each camera has faults of its own, noise, defocus, some motion blur and harder compression."""
     viewpoints: Literal["aistpp", "free"] = "aistpp"
     """Where the cameras stand. aistpp: around the dancer every 45°, all but one at eye height, as AIST++'s do. free: anywhere
-    around at any height up to 2.6 m, near and far; for models that are to refine other people's videos. --settings goes before it."""
+    around at any height up to 2.6 m, near and far, for models that are to refine other people's videos. With --settings they
+    stand as those say."""
     size: tuple[int, int] = (1280, 720)
     """Width and height of the videos in pixels."""
     motions: str | None = None

@@ -56,7 +56,8 @@ def draw_cameras(rng: np.random.Generator, size: tuple[int, int]) -> dict[str, C
 
 def draw_free_cameras(rng: np.random.Generator, size: tuple[int, int]) -> dict[str, Camera]:
     """Nine cameras anywhere around the dancer: from 0.25 to 2.6 m above the floor, 2.5 to 6.5 m away, framed so that
-    somebody of 1.75 m who stands there fills 45 to 85 % of the picture's height, less where 1.3 m (a big step) would not fit its width.
+    somebody of 1.75 m who stands there fills 45 to 85 % of the picture's height, less where a big step (1.3 m) would not
+    fit its width.
 
     Args:
         rng: where they come from.
