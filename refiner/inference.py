@@ -240,6 +240,10 @@ class DepthRefiner:
                 or image_points.shape[2] != 2
             ):
                 raise UserError(f"image_points have the shape {_shape(image_points)}: expected N×17×2 or N×33×2 pixels")
+            if len(image_points) != len(poses):
+                raise UserError(
+                    f"there are {len(image_points)} rows of image_points and {len(poses)} poses: send one for each"
+                )
             image_points = geometry.crop_normalise(to_coco(image_points))
         if not sequence:
             return self._predict(poses, visibility, image_points)

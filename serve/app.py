@@ -35,15 +35,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from refiner import UserError
 from refiner.inference import Refinement, validate_poses
 from serve import codec, inference_protocol, metrics, problems
+from serve.batching import Batcher
 from serve.guard import Guard, Tokens
 from serve.live import LiveModel, Served
 from serve.metrics import Metrics
 from serve.schemas import AppArgs, Health, Info, Problem, RefineBody, RefineResult, Refused, VideoResult
 from serve.video import Clip, VideoObserver
 
-# A request of up to this many poses runs on the event loop (a thread's hand-over costs as much as 8 poses); a longer one
-# runs in a thread, so that single poses do not wait behind clips.
-INLINE_POSES = 8
+# A request of up to this many poses runs on the event loop (a thread's hand-over costs as much as 8 poses), together with
+# others that wait, up to so many poses at once; a longer one runs in a thread, so that single poses do not wait behind clips.
+INLINE_POSES, MOST_TOGETHER = 8, 64
 # Uploads travel to where they are decoded in pieces of this size.
 PIECE_BYTES = 8_000_000
 
@@ -81,7 +82,7 @@ class RefineEndpoint:
             now=lambda: datetime.now(UTC),
             on_swap=self.metrics.swapped,
         )
-        self._turn = asyncio.Lock()
+        self._short = Batcher(MOST_TOGETHER, self.metrics.batched)
         self._clips = ThreadPoolExecutor(1, thread_name_prefix="clips")
         # what is loaded now stays: a full collection over it would stop every request for 50 ms, now and then
         gc.collect()
@@ -161,12 +162,8 @@ class RefineEndpoint:
     async def _predict(
         self, served: Served, poses: np.ndarray, visibility: np.ndarray | None, options: dict[str, Any]
     ) -> Refinement:
-        if len(poses) <= INLINE_POSES:
-            # One at a time, and in between the loop takes in what has come: those that wait here are what Serve counts,
-            # to scale and to refuse by. Back to back they would wait unseen in their sockets.
-            async with self._turn:
-                await asyncio.sleep(0)
-                return served.refiner.predict(poses, visibility, **options)
+        if len(poses) <= INLINE_POSES and not options["sequence"]:
+            return await self._short.predict(served, poses, visibility, options["image_points"])
         return await asyncio.get_running_loop().run_in_executor(
             self._clips, lambda: served.refiner.predict(poses, visibility, **options)
         )

@@ -55,7 +55,8 @@ class Metrics:
         self.window = Window()
         self._poses = Counter("pose_poses", "Poses refined.", ("route",))
         self._seconds = Histogram("pose_stage_seconds", "Time by stage.", SECONDS, ("stage",))
-        self._batch = Histogram("pose_poses_per_request", "Poses of one request.", POSES)
+        self._request = Histogram("pose_poses_per_request", "Poses of one request.", POSES)
+        self._batch = Histogram("pose_poses_per_batch", "Poses of short requests that were computed together.", POSES)
         self._joints = Counter("pose_joints", "Joints refined, by whether their depth is trusted.", ("confidence",))
         self._drift = Gauge(
             "pose_input_drift", "Population stability index of the inputs against the training set's.", ("inputs",)
@@ -68,7 +69,7 @@ class Metrics:
 
     def refined(self, route: str, found: Refinement, stages: dict[str, float]) -> None:
         count = len(found.poses)
-        self._batch.observe(count)
+        self._request.observe(count)
         for stage, seconds in stages.items():
             self._seconds.observe(seconds, {"stage": stage})
         low = int(np.count_nonzero(found.confidence < LOW_CONFIDENCE))
@@ -80,6 +81,9 @@ class Metrics:
             self._untold[key] = self._untold.get(key, 0) + more
         if perf_counter() - self._told > TELL_S:
             self.tell()
+
+    def batched(self, poses: int) -> None:
+        self._batch.observe(poses)
 
     def tell(self) -> None:
         """Hands on what was counted."""

@@ -1,0 +1,92 @@
+"""Short requests that come together are computed together, and each gets what it would have got alone."""
+
+import asyncio
+import dataclasses
+
+import numpy as np
+import pytest
+
+from refiner import DepthRefiner, UserError
+from serve.batching import Batcher
+from serve.live import Served, standing_poses
+
+
+@pytest.fixture(scope="module")
+def served() -> Served:
+    return Served(
+        refiner=DepthRefiner(device="cpu"), model={"name": "m", "version": "1"}, run_id=None, tags={}, loaded_at=""
+    )
+
+
+def poses(count: int, seed: int) -> np.ndarray:
+    return standing_poses(count) + np.random.default_rng(seed).normal(0, 0.02, (count, 17, 3)).astype(np.float32)
+
+
+def together(batcher: Batcher, requests: list[tuple]) -> list:
+    async def ask():
+        return await asyncio.gather(*(batcher.predict(*request) for request in requests), return_exceptions=True)
+
+    return asyncio.run(ask())
+
+
+def test_requests_that_wait_are_one_batch_and_each_gets_its_own_answer(served):
+    batches = []
+    requests = [poses(1 + i % 3, i) for i in range(12)]
+    found = together(Batcher(64, batches.append), [(served, request) for request in requests])
+    assert batches == [sum(len(request) for request in requests)]
+    for request, answer in zip(requests, found, strict=True):
+        alone = served.refiner.predict(request)
+        for field in dataclasses.fields(alone):
+            np.testing.assert_allclose(getattr(answer, field.name), getattr(alone, field.name), atol=2e-6)
+
+
+def test_a_batch_has_a_limit_and_nobody_is_forgotten(served):
+    batches = []
+    found = together(Batcher(8, batches.append), [(served, poses(3, i)) for i in range(7)])
+    assert [len(answer.poses) for answer in found] == [3] * 7
+    assert batches == [6, 6, 6, 3]
+
+
+def test_a_bad_request_is_refused_by_itself(served):
+    nan = poses(1, 1)
+    nan[0, 3, 2] = np.nan
+    ok = poses(1, 0)
+    # more visibilities than poses beside fewer: end to end they would fit
+    long, short = (served, poses(1, 2), np.ones((2, 17))), (served, poses(2, 3), np.ones((1, 17)))
+    points = (served, poses(2, 4), None, np.zeros((3, 17, 2)))
+    found = together(Batcher(64), [(served, ok), (served, nan), long, short, points, (served, ok)])
+    np.testing.assert_allclose(found[0].poses, served.refiner.predict(ok).poses, atol=2e-6)
+    np.testing.assert_allclose(found[5].poses, found[0].poses, atol=2e-6)
+    assert all(isinstance(error, UserError) for error in found[1:5])
+
+
+def test_versions_and_forms_do_not_mix(served):
+    class Doubled:
+        def predict(self, *args, **kwargs):
+            found = served.refiner.predict(*args, **kwargs)
+            return dataclasses.replace(found, poses=2 * found.poses)
+
+    other = dataclasses.replace(served, refiner=Doubled(), model={"name": "m", "version": "2"})
+    one, seen = poses(1, 0), np.full((1, 17), 0.4, np.float32)
+    mediapipe = np.zeros((1, 33, 3), np.float32)
+    mediapipe[0, [11, 12, 23, 24], 1] = [-0.5, -0.5, 0.0, 0.0]
+    batches = []
+    found = together(
+        Batcher(64, batches.append),
+        [(served, one), (other, one), (served, one, seen), (served, mediapipe), (other, one)],
+    )
+    for answer in (found[1], found[4]):
+        np.testing.assert_allclose(answer.poses, 2 * found[0].poses, atol=2e-6)
+    assert np.abs(found[2].confidence - found[0].confidence).max() > 1e-3
+    assert sorted(batches) == [1, 1, 1, 2]
+
+
+def test_who_leaves_does_not_take_the_others_along(served):
+    async def ask():
+        batcher = Batcher(64)
+        leaving, staying = (asyncio.ensure_future(batcher.predict(served, poses(1, i))) for i in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        return await staying
+
+    assert asyncio.run(ask()).poses.shape == (1, 17, 3)
