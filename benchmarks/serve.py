@@ -37,7 +37,8 @@ from serve import codec
 from serve.live import standing_poses
 
 NAMES = ("ours", "uvicorn", "litserve", "bentoml", "mlflow")
-CLIP = 256
+CLIP, LONG_CLIP = 256, 4096
+CONTENT_TYPES = {"json": codec.JSON, "arrow": codec.ARROW}
 BATCHES = (1, 16, 64, CLIP)  # of the model alone: what batching single poses could gain at most
 
 
@@ -56,16 +57,14 @@ class Options:
 class Contender:
     url: str
     single: bytes
-    clip: bytes
-    binary: bytes | None = None
+    clips: dict[tuple[str, int], bytes]  # (form, frames) -> body
     rps: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
     near_p50: list[float] = field(default_factory=list)
     near_p99: list[float] = field(default_factory=list)
     near_rate: list[float] = field(default_factory=list)
-    clip_json: list[float] = field(default_factory=list)
-    clip_binary: list[float] = field(default_factory=list)
+    clip_rates: dict[tuple[str, int, int], list[float]] = field(default_factory=dict)  # form, frames, connections
 
 
 def payload(count: int, form: str) -> bytes:
@@ -115,6 +114,14 @@ def measure(contender: Contender, body: bytes, kind: str, options: Options, conn
     )
 
 
+def clips(form: str, binary: bool = False) -> dict[tuple[str, int], bytes]:
+    """What a contender is sent: short clips as JSON, and all as Arrow where it takes that."""
+    found = {("json", CLIP): payload(CLIP, form)}
+    if binary:
+        found |= {("arrow", frames): payload(frames, "arrow") for frames in (CLIP, LONG_CLIP)}
+    return found
+
+
 def at_rate(contender: Contender, rate: float, options: Options) -> Result:
     return asyncio.run(
         constant_rate(contender.url, contender.single, codec.JSON, rate=rate, seconds=options.seconds, timeout_s=60)
@@ -133,9 +140,8 @@ def main() -> None:
         cluster = stack.enter_context(local_cluster(scratch / "cluster", usual_ports=False))
         os.environ.update(cluster.env)
         contenders = {
-            "ours": Contender(deploy(cluster, checkpoint, scratch), payload(1, "json"), payload(CLIP, "json"))
+            "ours": Contender(deploy(cluster, checkpoint, scratch), payload(1, "json"), clips("json", binary=True))
         }
-        contenders["ours"].binary = payload(CLIP, "arrow")
         ports = dict(zip(NAMES[1:], free_ports([0] * 4), strict=True))
         for name in ("uvicorn", "litserve", "bentoml"):
             url = f"http://127.0.0.1:{ports[name]}/v1/refine"
@@ -143,9 +149,7 @@ def main() -> None:
             command = [python, "-m", "benchmarks.contenders", name, str(ports[name]), str(checkpoint)]
             env = {"PYTHONPATH": str(CHECKOUT), "BENTOML_DO_NOT_TRACK": "true"}
             if stack.enter_context(server(command, env, url, payload(1, "json"))):
-                contenders[name] = Contender(url, payload(1, "json"), payload(CLIP, "json"))
-        if "uvicorn" in contenders:
-            contenders["uvicorn"].binary = payload(CLIP, "arrow")
+                contenders[name] = Contender(url, payload(1, "json"), clips("json", binary=name == "uvicorn"))
         example = standing_poses(1), np.ones((1, 17), np.float32)
         version = registry.register(
             checkpoint, registry.start_run("benchmark", {}), example=example, metrics={}, tags={}
@@ -154,15 +158,20 @@ def main() -> None:
         command = [*(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1")]
         command += ["-h", "127.0.0.1", "-p", str(ports["mlflow"]), "-m", f"models:/{registry.NAME}/{version}"]
         if stack.enter_context(server(command, {"OMP_NUM_THREADS": "1"}, url, payload(1, "mlflow"))):
-            contenders["mlflow"] = Contender(url, payload(1, "mlflow"), payload(CLIP, "mlflow"))
+            contenders["mlflow"] = Contender(url, payload(1, "mlflow"), clips("mlflow"))
 
         refiner = DepthRefiner(checkpoint, device="cpu")
         eager = DepthRefiner(checkpoint, device="cpu")
         refiner.network = onnx.OnnxNetwork(onnx.export(checkpoint))
-        in_process, batches = [], {(name, n): [] for name in ("pytorch", "onnxruntime") for n in BATCHES}
+        in_process, batches = (
+            {CLIP: [], LONG_CLIP: []},
+            {(name, n): [] for name in ("pytorch", "onnxruntime") for n in BATCHES},
+        )
         for round_number in range(options.rounds):
             log(f"round {round_number + 1} of {options.rounds}")
-            in_process.append(CLIP / seconds_of(lambda: refiner.predict(standing_poses(CLIP), sequence=True)))
+            for n, rates in in_process.items():
+                poses = standing_poses(n)
+                rates.append(n / seconds_of(lambda poses=poses: refiner.predict(poses, sequence=True)))
             for n in BATCHES:
                 poses = standing_poses(n)
                 batches["pytorch", n].append(n / seconds_of(lambda poses=poses: eager.predict(poses)))
@@ -171,11 +180,11 @@ def main() -> None:
                 contender.rps.append(
                     measure(contender, contender.single, codec.JSON, options, options.connections).rate
                 )
-                contender.clip_json.append(CLIP * measure(contender, contender.clip, codec.JSON, options, 1).rate)
-                if contender.binary:
-                    contender.clip_binary.append(
-                        CLIP * measure(contender, contender.binary, codec.ARROW, options, 1).rate
-                    )
+                for (form, frames), body in contender.clips.items():
+                    for connections in (1, 2):  # the second clip is on its way while the first is computed
+                        found = measure(contender, body, CONTENT_TYPES[form], options, connections)
+                        rates = contender.clip_rates.setdefault((form, frames, connections), [])
+                        rates.append(frames * found.rate)
         # equal load: half of what the slowest can do, and most of what this endpoint can
         rate = 0.5 * min(statistics.median(contender.rps) for contender in contenders.values())
         near = 0.8 * statistics.median(contenders["ours"].rps)
@@ -189,9 +198,9 @@ def main() -> None:
                 contender.near_p99.append(found.percentile_ms(99))
                 contender.near_rate.append(found.rate)
         echo = Contender(deploy(cluster, checkpoint, scratch, "benchmarks.echo:app"), b"", b"")
-        large = payload(4096, "arrow")
+        large = payload(LONG_CLIP, "arrow")
         transport = statistics.median(
-            4096 * measure(echo, large, codec.ARROW, options, connections).rate
+            LONG_CLIP * measure(echo, large, codec.ARROW, options, connections).rate
             for _ in range(options.rounds)
             for connections in (2,)
         )
@@ -203,6 +212,10 @@ def main() -> None:
             found[name] = round(statistics.median(values), digits) if values else None
         return found
 
+    clip_rates = {
+        name: {key: round(statistics.median(values)) for key, values in contender.clip_rates.items()}
+        for name, contender in contenders.items()
+    }
     summary = {
         "single_rps": medians("rps", 0),
         "single_p50_ms": medians("p50", 2),
@@ -215,13 +228,17 @@ def main() -> None:
             "p99_ms": medians("near_p99", 2),
         },
         "clip_poses_per_s": {
-            name: max((found for found in (binary, plain) if found), default=None)
-            for (name, binary), plain in zip(
-                medians("clip_binary", 0).items(), medians("clip_json", 0).values(), strict=True
-            )
+            name: max(rate for (_, frames, _), rate in clip_rates[name].items() if frames == CLIP)
+            if name in contenders
+            else None
+            for name in NAMES
         },
-        "clip_json_poses_per_s": medians("clip_json", 0),
-        "clip_in_process_poses_per_s": round(statistics.median(in_process)),
+        "clips": {
+            name: {f"{form}_{frames}_by_{connections}": rate for (form, frames, connections), rate in rates.items()}
+            for name, rates in clip_rates.items()
+        },
+        "clip_in_process_poses_per_s": round(statistics.median(in_process[CLIP])),
+        "long_clip_in_process_poses_per_s": round(statistics.median(in_process[LONG_CLIP])),
         "transport_poses_per_s": round(transport),
         "model_poses_per_s": {f"{name}_{n}": round(statistics.median(v)) for (name, n), v in batches.items()},
         "cores": len(os.sched_getaffinity(0)),

@@ -349,6 +349,8 @@ def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, s
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # the app on the replica's own event loop: 60 % more single poses a second
+        # With that switch the log is written every 1,000 requests, which stops the replica for 30 ms.
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "16",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(binary),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
