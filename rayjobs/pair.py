@@ -10,6 +10,7 @@ folder --out is replaced as a whole, when everything in it is ready.
 import functools
 import json
 import operator
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -164,9 +165,10 @@ def summarise(
     """Raises:
     UserError: nothing could be paired.
     """
-    for reason, number in Counter(problems.values()).most_common():
-        example = next(video for video, r in problems.items() if r == reason)
-        log(f"left out: {number:,} videos, as {example}: {reason}")
+    kinds = {video: re.sub(r"\d+(\.\d+)?", "…", reason) for video, reason in problems.items()}  # without its figures
+    for kind, number in Counter(kinds.values()).most_common():
+        example = next(video for video in kinds if kinds[video] == kind)
+        log(f"left out: {number:,} videos, as {example}: {problems[example]}")
     useful = [r for r in results if r["pairs"]]
     if not useful:
         reason = next(iter(problems.values()), "in no frame there was both a person and a ground truth")
@@ -176,7 +178,7 @@ def summarise(
         pairs={split: sum(r["pairs"] for r in those) for split, those in by_split.items()},
         sequences={split: len(those) for split, those in by_split.items()},
         videos=videos,
-        videos_left_out=dict(Counter(problems.values())),
+        videos_left_out=dict(Counter(kinds.values())),
         frames=sum(r["frames"] for r in results),
         frames_left_out=dict(sum((r["left_out"] for r in results), Counter())),
         mediapipe_depth_cm={

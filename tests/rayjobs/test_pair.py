@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,13 @@ def test_videos_that_cannot_be_paired_say_why_and_the_others_go_on(studio_observ
     assert "no whole Parquet file" in problems[some[3].stem]
     assert "no AIST++ name" in problems["holiday"]
     assert [r for v, r in problems.items() if "mBR9" in v] == ["its sequence is in none of the dataset's splits"]
+
+
+def test_videos_with_the_same_fault_are_counted_together():
+    problems = {f"v{i}": f"the person in the video is {i / 10} body heights away" for i in range(2)} | {"w": "gone"}
+    useful = {"split": "train", "pairs": 3, "frames": 3, "left_out": Counter(), "depth_error_m": 0.1, "digest": 7}
+    summary = pair.summarise([useful], problems, 4, {}, "official")
+    assert sorted(summary.videos_left_out.values()) == [1, 2] and summary.videos_left_out["gone"] == 1
 
 
 def hide_people(path: Path, frames: int) -> None:
