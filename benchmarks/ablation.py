@@ -80,6 +80,8 @@ VARIANTS: dict[str, Variant] = {
     # what ships, and without one thing at a time
     "best": Variant(model=_best()),
     "best, no network": Variant(model=_best(), network=False),
+    "best, upright": Variant(model=_best(upright=True)),
+    "best, upright, no linear": Variant(model=_best(upright=True, linear=False)),
     "best, no linear": Variant(model=_best(linear=False)),
     "best, attention": Variant(model=_best(encoder="attention", width=64, layers=4, frequencies=12, dropout=0.1)),
     "best, half the width": Variant(model=_best(width=256)),

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from refiner.errors import UserError
-from refiner.skeleton import NUM_JOINTS
+from refiner.skeleton import LEFT_HIP, LEFT_SHOULDER, NUM_JOINTS, RIGHT_HIP, RIGHT_SHOULDER
 
 ARCHITECTURE = "PoseAwareDepthRefiner"
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
@@ -61,6 +61,10 @@ class RefinerConfig:
     """Whether the crop-normalised image points are inputs too."""
     axes: Literal["z", "xyz"] = "z"
     """What is corrected: depth alone, or all three coordinates."""
+    upright: bool = False
+    """Poses are turned about the optical axis until the torso stands upright, and the answer is turned back: MediaPipe turns
+    its crop like that, so its errors turn with the person. Helps with everything but standing (the linear term sees poses
+    as they are)."""
     linear: bool = False
     """Adds a linear term (pose, visibility, azimuth and their products), solved in closed form before training starts, so
     that the network only learns what ridge regression cannot."""
@@ -179,6 +183,38 @@ def linear_features(inputs: Inputs, config: RefinerConfig) -> Tensor:
     if config.image_points:
         parts.append(inputs.image_points[:, config.centre].flatten(1))
     return torch.cat(parts, dim=-1)
+
+
+def upright(inputs: Inputs, centre: int) -> tuple[Inputs, Tensor]:
+    """The batch, each window turned about the optical axis so that the torso at its centre stands upright in the image.
+
+    Returns:
+        The turned batch, its azimuth that of the turned pose; (B, 2, 2) the rotations that turned x and y.
+    """
+    pose = inputs.poses[:, centre]
+    left, right = pose[:, LEFT_SHOULDER], pose[:, RIGHT_SHOULDER]
+    up = (left + right - pose[:, LEFT_HIP] - pose[:, RIGHT_HIP])[:, :2]
+    # a torso that points at the camera has no direction in the image: it stays nearly as it is
+    sine, cosine = F.normalize(torch.stack([up[:, 0], 1e-4 - up[:, 1]], -1), dim=-1).unbind(-1)
+    turn = torch.stack([torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)], -2)  # (B, 2, 2)
+    poses = turned(inputs.poses, turn)
+    pose = poses[:, centre]
+    across, spine = pose[:, LEFT_SHOULDER] - pose[:, RIGHT_SHOULDER], pose[:, LEFT_SHOULDER] + pose[:, RIGHT_SHOULDER]
+    spine = spine - pose[:, LEFT_HIP] - pose[:, RIGHT_HIP]
+    normal = torch.linalg.cross(across, spine)
+    return Inputs(
+        poses,
+        inputs.visibility,
+        torch.rad2deg(torch.atan2(normal[:, 0], -normal[:, 2])),
+        crop_normalise(turned(inputs.image_points, turn)),
+    ), turn
+
+
+def turned(points: Tensor, turn: Tensor) -> Tensor:
+    """(B, …, 17, 2 or 3) with x and y turned by (B, 2, 2)."""
+    turn = turn.view(-1, *(1,) * (points.ndim - 3), 2, 2)
+    xy = points[..., :2] @ turn.transpose(-1, -2)
+    return torch.cat([xy, points[..., 2:]], dim=-1)
 
 
 class Block(nn.Module):
@@ -302,6 +338,10 @@ class PoseAwareDepthRefiner(nn.Module):
             (log_scale[0] + exchanged(log_scale[1], -1)) / 2,
         )
 
+    def seen(self, inputs: Inputs) -> tuple[Inputs, Tensor | None]:
+        """The batch as the network sees it, and how it was turned for that."""
+        return upright(inputs, self.config.centre) if self.config.upright else (inputs, None)
+
     def features(self, inputs: Inputs) -> Tensor:
         """(B, T, 17, channels) what the encoder is given, before it is standardised: the pose that is refined, and how far
         each joint is from there at the other taps; these are small, and would be lost in absolute positions."""
@@ -324,7 +364,7 @@ class PoseAwareDepthRefiner(nn.Module):
         total, squares = torch.zeros_like(self.offset).double(), torch.zeros_like(self.offset).double()
         for inputs in batches:
             for side in (inputs, mirrored(inputs)):
-                x = self.features(side).double()
+                x = self.features(self.seen(side)[0]).double()
                 count += len(x)
                 total += x.sum(0)
                 squares += x.square().sum(0)
@@ -337,10 +377,13 @@ class PoseAwareDepthRefiner(nn.Module):
 
     def _answer(self, inputs: Inputs) -> Outputs:
         config = self.config
-        features = ((self.features(inputs) - self.offset) / self.spread).clamp(-FARTHEST_OUT, FARTHEST_OUT)
-        correction, log_scale = self.encoder(features, harmonics(inputs.azimuth, config.frequencies))
+        seen, turn = self.seen(inputs)
+        features = ((self.features(seen) - self.offset) / self.spread).clamp(-FARTHEST_OUT, FARTHEST_OUT)
+        correction, log_scale = self.encoder(features, harmonics(seen.azimuth, config.frequencies))
         # what follows is in metres and small differences count: fp32, whatever autocast does above
         correction = correction.float() * self.axes  # (B, 17, 3)
+        if turn is not None:
+            correction = turned(correction, turn.transpose(-1, -2))
         if config.linear:
             with torch.autocast(correction.device.type, enabled=False):
                 correction = correction + (linear_features(inputs, config) @ self.linear).view_as(correction)

@@ -21,13 +21,16 @@ from refiner.model import (
     mirrored,
     read_card,
     save_checkpoint,
+    turned,
+    upright,
 )
-from refiner.skeleton import MIRROR
+from refiner.skeleton import INDEX, MIRROR
 
 WINDOW = RefinerConfig(taps_s=(-0.2, -0.1, 0.0, 0.1, 0.2), linear=True, symmetric=True, image_points=True)
 
 
 WHOLE_POSE = dataclasses.replace(WINDOW, encoder="whole_pose", width=48, layers=2, dropout=0.3)
+UPRIGHT = dataclasses.replace(WHOLE_POSE, upright=True)
 
 
 def random_inputs(config: RefinerConfig, batch: int = 5, size: float = 0.4, seed: int = 0) -> Inputs:
@@ -69,7 +72,7 @@ def test_a_depth_refiner_leaves_the_image_plane_alone_and_an_xyz_refiner_does_no
         assert [bool((difference[..., axis] != 0).any()) for axis in range(3)] == moved
 
 
-@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE], ids=["attention", "whole pose"])
+@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE, UPRIGHT], ids=["attention", "whole pose", "upright"])
 def test_a_symmetric_refiner_gives_a_mirrored_pose_the_mirrored_answer(config):
     inputs = random_inputs(config)
     model = random_model(config)
@@ -79,6 +82,37 @@ def test_a_symmetric_refiner_gives_a_mirrored_pose_the_mirrored_answer(config):
     )
     torch.testing.assert_close(turned.poses, expected.poses[:, 0], atol=1e-5, rtol=0)
     torch.testing.assert_close(turned.log_scale, expected.visibility[:, 0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("degrees", [10.0, 90.0, 180.0])
+def test_an_upright_refiner_turns_its_answer_with_the_person(degrees):
+    config = dataclasses.replace(UPRIGHT, symmetric=False, linear=False)
+    inputs = random_inputs(config)
+    angle = torch.tensor(degrees).deg2rad()
+    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])]).expand(
+        len(inputs.poses), 2, 2
+    )
+    lying = inputs._replace(
+        poses=turned(inputs.poses, turn), image_points=crop_normalise(turned(inputs.image_points, turn))
+    )
+    model = random_model(config)
+    straight, other = model(inputs), model(lying)
+    torch.testing.assert_close(other.poses, turned(straight.poses, turn), atol=2e-3, rtol=0)
+    torch.testing.assert_close(other.log_scale, straight.log_scale, atol=1e-2, rtol=0)
+
+
+def test_what_is_turned_upright_stands_upright_and_faces_where_it_says():
+    inputs = random_inputs(UPRIGHT)
+    seen, _ = upright(inputs, UPRIGHT.centre)
+    pose = seen.poses[:, UPRIGHT.centre].numpy()
+    shoulders = (pose[:, INDEX["left_shoulder"]] + pose[:, INDEX["right_shoulder"]]) / 2
+    hips = (pose[:, INDEX["left_hip"]] + pose[:, INDEX["right_hip"]]) / 2
+    up = shoulders - hips
+    assert (up[:, 1] < 0).all() and (np.abs(up[:, 0]) < 1e-2 * -up[:, 1] + 1e-3).all()
+    np.testing.assert_allclose(seen.azimuth, geometry.azimuth(pose), atol=1e-2)
+    # a torso that points at the camera has no direction in the image
+    ahead = inputs._replace(poses=inputs.poses * torch.tensor([0.0, 0.0, 1.0]))
+    assert all(t.isfinite().all() for t in upright(ahead, UPRIGHT.centre)[0])
 
 
 @pytest.mark.parametrize("dim", [-1, -2])
@@ -97,7 +131,7 @@ def test_the_view_features_are_continuous_where_the_azimuth_jumps():
     torch.testing.assert_close(before, after, atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE], ids=["attention", "whole pose"])
+@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE, UPRIGHT], ids=["attention", "whole pose", "upright"])
 @pytest.mark.parametrize("size", [0.0, 1e-6, 1.0, 100.0])
 def test_any_finite_input_gives_finite_output(size, config):
     out = random_model(config)(random_inputs(config, size=size))
@@ -109,7 +143,7 @@ def test_a_larger_expected_error_is_never_more_confidence():
     assert (confidence.diff() < 0).all() and confidence.min() > 0 and confidence.max() < 1
 
 
-@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE], ids=["attention", "whole pose"])
+@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE, UPRIGHT], ids=["attention", "whole pose", "upright"])
 def test_a_checkpoint_comes_back_as_it_was(tmp_path, config):
     model = random_model(config)
     save_checkpoint(model, tmp_path, {"trained_on": "nothing"})
@@ -121,7 +155,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path, config):
     assert sorted(p.name for p in tmp_path.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
 
 
-@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE], ids=["attention", "whole pose"])
+@pytest.mark.parametrize("config", [WINDOW, WHOLE_POSE, UPRIGHT], ids=["attention", "whole pose", "upright"])
 def test_a_checkpoint_of_half_the_size_answers_within_a_fifth_of_a_millimetre(tmp_path, config):
     model, inputs = random_model(config), random_inputs(config)
     whole = save_checkpoint(model, tmp_path / "whole") / WEIGHTS_FILE
