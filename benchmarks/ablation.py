@@ -77,16 +77,14 @@ VARIANTS: dict[str, Variant] = {
     # no network
     "linear alone": Variant(model=RefinerConfig(linear=True), network=False),
     "linear alone, 3 taps": Variant(model=RefinerConfig(linear=True, taps_s=TAPS), network=False),
-    # what ships, and without one thing at a time
+    # what ships, and with one thing different at a time
     "best": Variant(model=_best()),
-    "best, no network": Variant(model=_best(), network=False),
-    "best, upright": Variant(model=_best(upright=True)),
-    "best, upright, no linear": Variant(model=_best(upright=True, linear=False)),
-    "best, no linear": Variant(model=_best(linear=False)),
+    "best, as they lie": Variant(model=_best(upright=False)),
+    "best + linear": Variant(model=_best(linear=True)),
     "best, attention": Variant(model=_best(encoder="attention", width=64, layers=4, frequencies=12, dropout=0.1)),
     "best, half the width": Variant(model=_best(width=256)),
-    "best, single frame": Variant(model=_best(taps_s=(0.0,))),
-    "best, 7 taps": Variant(model=_best(taps_s=WINDOW)),
+    "best + 3 taps": Variant(model=_best(taps_s=TAPS)),
+    "best + 7 taps": Variant(model=_best(taps_s=WINDOW)),
     "best, no image points": Variant(model=_best(image_points=False)),
     "best, depth alone": Variant(model=_best(axes="z")),
     "best, no smoothing": Variant(model=_best(smoothing_s=0.0)),

@@ -165,7 +165,7 @@ def network_space(preset: RefinerConfig) -> dict[str, Any]:
     return {
         "dropout": tune.uniform(0.0, 0.4),
         "width": tune.choice([preset.width // 2, preset.width, preset.width * 3 // 2]),
-        "linear": tune.choice([False, True]),
+        "upright": tune.choice([False, True]),
         "taps_s": tune.choice([(0.0,), (-0.13, 0.0, 0.13), (-0.27, -0.13, 0.0, 0.13, 0.27)]),
     }
 
