@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from refiner.geometry import rotation_matrix
-from refiner.skeleton import INDEX, NUM_JOINTS
+from refiner.skeleton import HIPS, INDEX, NUM_JOINTS
 from refiner.studio.implicit import Shape, distance_to, evaluate, openness, surface
 from refiner.studio.looks import BOTTOM, HAIR, NUM_MATERIALS, SHOES, TOP, Build, Look
 from refiner.studio.rig import (
@@ -123,11 +123,17 @@ class Dancer:
         """Nose, eyes (on the surface) and ears in the head's frame, metres."""
         return _face(self)
 
+    @property
+    def hip_mark(self) -> np.ndarray:
+        """(3,) metres, in the pelvis' frame: where a hip is marked, from the joint that the thigh turns in."""
+        return np.zeros(3)
+
     def joints(self, turned: np.ndarray, placed: np.ndarray) -> np.ndarray:
         """(..., 24, 3, 3), (..., 24, 3) -> (..., 17, 3) the COCO joints, metres, world: the truth of what is rendered."""
         poses = np.empty((*placed.shape[:-2], NUM_JOINTS, 3))
         for name, bone in _COCO_BONES.items():
             poses[..., INDEX[name], :] = placed[..., bone, :]
+        poses[..., HIPS, :] += (turned[..., PELVIS, :, :] @ self.hip_mark)[..., None, :]
         for name, local in self.face.items():
             poses[..., INDEX[name], :] = placed[..., HEAD, :] + turned[..., HEAD, :, :] @ local
         return poses

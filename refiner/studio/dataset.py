@@ -41,7 +41,7 @@ from refiner.studio.rig import forward_kinematics
 from refiner.studio.room import Room
 from refiner.video import VideoWriter
 
-VERSION = 4  # raise it when the same options render something else than before
+VERSION = 5  # raise it when the same options render something else than before
 MANIFEST = "studio.json"
 # The split of each ten sequences in turn: the smallest datasets have all three, larger ones 70/10/20 %.
 PATTERN = ("train", "test", "val", "train", "train", "train", "test", "train", "train", "train")

@@ -32,6 +32,7 @@ class Build:
 
     height: float
     legs: float  # length of the legs
+    torso: float  # length of the torso
     arms: float  # length of the arms
     shoulders: float  # width
     hips: float  # width
@@ -44,7 +45,8 @@ class Build:
         feminine = rng.random()
         return cls(
             height=float(np.clip(rng.normal(1.80 - 0.13 * feminine, 0.06), 1.50, 1.95)),
-            legs=rng.uniform(0.95, 1.05),
+            legs=rng.uniform(0.93, 1.07),
+            torso=rng.uniform(0.93, 1.07),
             arms=rng.uniform(0.94, 1.06),
             shoulders=rng.uniform(0.97, 1.08) - 0.10 * feminine,
             hips=rng.uniform(0.93, 1.03) + 0.08 * feminine,
@@ -56,25 +58,28 @@ class Build:
     def offsets(self) -> np.ndarray:
         """(24, 3) each joint relative to its parent in the zero pose, metres.
 
-        The averages are those of AIST++'s dancers (median bone lengths of their triangulated poses).
+        Proportions are those of AIST++'s dancers where detectors see joints, which is 3 cm above a shoulder's and 1.5 cm above
+        an ankle's: MediaPipe takes a body with shorter legs for one whose feet are further away (docs/decisions.md).
         """
         s = self.height / 1.75
-        leg, arm, wide, hip = s * self.legs, s * self.arms, s * self.shoulders, s * self.hips
+        leg, arm, wide, hip, torso = (
+            s * share for share in (self.legs, self.arms, self.shoulders, self.hips, self.torso)
+        )
         o = np.zeros((NUM_BONES, 3))
-        o[SPINE1] = 0, 0.115 * s, -0.005
-        o[SPINE2] = 0, 0.125 * s, -0.004
-        o[SPINE3] = 0, 0.080 * s, 0.004
-        o[NECK] = 0, 0.200 * s, -0.012
-        o[HEAD] = 0, 0.085 * s, 0.018
+        o[SPINE1] = 0, 0.101 * torso, -0.005
+        o[SPINE2] = 0, 0.111 * torso, -0.004
+        o[SPINE3] = 0, 0.067 * torso, 0.004
+        o[NECK] = 0, 0.135 * torso + 0.055 * s, -0.012
+        o[HEAD] = 0, 0.075 * s, 0.018
         for side, sign in ((0, 1), (1, -1)):
-            o[L_HIP + side] = sign * 0.099 * hip, -0.055 * s, 0.0
-            o[L_KNEE + side] = sign * -0.006, -0.388 * leg, 0.004
-            o[L_ANKLE + side] = sign * -0.004, -0.375 * leg, -0.012
+            o[L_HIP + side] = sign * 0.102 * hip, -0.055 * torso, 0.0
+            o[L_KNEE + side] = sign * -0.006, -0.416 * leg, 0.004
+            o[L_ANKLE + side] = sign * -0.004, -0.400 * leg, -0.012
             o[L_FOOT + side] = sign * 0.012, -0.060 * s, 0.125 * s
-            o[L_COLLAR + side] = sign * 0.050 * wide, 0.140 * s, -0.010
-            o[L_SHOULDER + side] = sign * 0.116 * wide, 0.005 * s, -0.008
-            o[L_ELBOW + side] = sign * 0.262 * arm, 0, -0.004
-            o[L_WRIST + side] = sign * 0.242 * arm, 0, 0.004
+            o[L_COLLAR + side] = sign * 0.048 * wide, 0.135 * torso, -0.010
+            o[L_SHOULDER + side] = sign * 0.106 * wide, 0.005 * s, -0.008
+            o[L_ELBOW + side] = sign * 0.268 * arm, 0, -0.004
+            o[L_WRIST + side] = sign * 0.248 * arm, 0, 0.004
             o[L_HAND + side] = sign * 0.085 * s, 0, 0
         return o
 
