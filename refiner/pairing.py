@@ -16,7 +16,7 @@ from refiner import aistpp, records
 from refiner.errors import UserError
 from refiner.geometry import Camera, azimuth, crop_normalise, to_virtual_camera, view_angle
 from refiner.records import Pairs, column
-from refiner.skeleton import root_centred, to_coco
+from refiner.skeleton import MIRROR, root_centred, to_coco
 
 # Half the time between two annotations: a frame further away from every annotation has none.
 TOLERANCE_US = 0.5e6 / aistpp.FPS
@@ -24,8 +24,8 @@ TOLERANCE_US = 0.5e6 / aistpp.FPS
 MAX_BEYOND_END = 0.1
 # What tells a wrong camera setting, sequence or person from MediaPipe's own errors: the distance between its image points
 # and the projected truth, in heights of the person, median over a video; and the angle between the two bodies, mean over
-# a video. Cameras stand 45° apart. In a short clip a single pose that MediaPipe misjudges looks like a wrong setting, so the
-# angle counts in clips of some length only.
+# a video. Cameras stand 45° apart. In a short clip a single pose that MediaPipe misjudges looks like a wrong setting: there the
+# angle does not count, and a back may be taken for a front, left for right.
 MAX_DISTANCE = 0.2
 MAX_TURN = 30.0
 TURN_JUDGED_S = 1.5
@@ -110,15 +110,14 @@ def pair_video(observations: dict[str, np.ndarray], name: aistpp.Name, truth: np
 def _check_agreement(image: np.ndarray, projected: np.ndarray, turn: np.ndarray, seconds: float) -> None:
     """(F, 17, 2) pixels, what MediaPipe saw and where the truth should be seen; (F,) degrees between the two bodies; how
     long the clip is."""
-    height = np.ptp(projected[..., 1], axis=1)  # (F,)
-    distance = np.median(np.linalg.norm(image - projected, axis=-1).mean(axis=1) / np.maximum(height, 1))
+    height = np.maximum(np.ptp(projected[..., 1], axis=1), 1)  # (F,)
+    short = seconds < TURN_JUDGED_S
+    sides = (projected, projected[:, MIRROR]) if short else (projected,)
+    distance = np.median(np.min([np.linalg.norm(image - side, axis=-1).mean(axis=1) for side in sides], axis=0) / height)
     if not distance <= MAX_DISTANCE:  # NaN, too: the truth lies behind the camera
         found = f"{distance:.2f} body heights away from"
     # of the doubled angle, so that frames in which MediaPipe takes a back for a front, which are its own errors, agree
-    elif (
-        seconds >= TURN_JUDGED_S
-        and abs(mean := np.degrees(np.angle(np.exp(2j * np.radians(turn)).mean())) / 2) > MAX_TURN
-    ):
+    elif not short and abs(mean := np.degrees(np.angle(np.exp(2j * np.radians(turn)).mean())) / 2) > MAX_TURN:
         found = f"turned by {abs(mean):.0f}° against"
     else:
         return

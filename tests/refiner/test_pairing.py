@@ -7,7 +7,7 @@ import pytest
 
 from refiner import UserError, aistpp, pairing, records
 from refiner.geometry import Camera, azimuth, rotation_matrix, to_virtual_camera
-from refiner.skeleton import FROM_MEDIAPIPE, INDEX, hips_midpoint
+from refiner.skeleton import FROM_MEDIAPIPE, INDEX, MIRROR, hips_midpoint
 
 SEQUENCES = ("gBR_sBM_cAll_d04_mBR0_ch03", "gPO_sBM_cAll_d10_mPO1_ch02", "gLO_sFM_cAll_d13_mLO2_ch09")
 FRAMES = 120
@@ -117,6 +117,21 @@ def test_a_body_turned_against_its_truth_counts_in_clips_long_enough_to_judge_by
     with pytest.raises(UserError, match="turned by 45° against"):
         pair(seen_as_if_turned(judged + 2), dataset)
     assert len(pair(seen_as_if_turned(judged - 2), dataset).pairs) == judged - 2
+
+
+def test_a_back_taken_for_a_front_is_mediapipes_own_error_in_clips_too_short_to_judge_by(dataset):
+    name = aistpp.Name.parse(SEQUENCES[0]).with_camera("c01")
+    truth = motion(FRAMES) * (4, 1, 1)  # arms and legs spread wide
+
+    def pair_exchanged(frames: int) -> pairing.Paired:
+        seen = observed(1, frames=frames)
+        seen["image"][:, FROM_MEDIAPIPE] = camera(1).project(truth[:frames])[:, MIRROR]
+        return pairing.pair_video(seen, name, truth, camera(1))
+
+    judged = int(pairing.TURN_JUDGED_S * aistpp.FPS)
+    assert len(pair_exchanged(judged - 2).pairs) == judged - 2
+    with pytest.raises(UserError, match="body heights away"):
+        pair_exchanged(judged + 2)
 
 
 def test_what_cannot_be_paired_is_counted_under_its_reason(dataset):
