@@ -31,6 +31,8 @@ class Options:
     """Root of the dataset: videos/, annotations/ …, as AIST++ has them."""
     sequences: int = 8
     """Sequences, each by a dancer of its own; 70 % for training, 10 % validation, 20 % test."""
+    splits: tuple[Literal["train", "val", "test"], ...] = SPLITS
+    """Splits to render; the others are left for later. For sets that only add to what is trained on, or that only test."""
     seconds: float = 1.5
     """Length of each sequence."""
     fps: float = 60
@@ -99,7 +101,7 @@ def run(options: Options) -> Summary:
         real_share=options.real_share if options.motions else 0.0,
         recombine=options.recombine if options.motions else 0.0,
     )
-    takes = prepare(root, spec)
+    takes = [take for take in prepare(root, spec) if take.split in options.splits]
     todo = [take for take in takes if not is_whole(root, take)]
     for take in todo:
         take.write_annotations(root)

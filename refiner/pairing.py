@@ -110,10 +110,11 @@ def pair_video(observations: dict[str, np.ndarray], name: aistpp.Name, truth: np
 def _check_agreement(image: np.ndarray, projected: np.ndarray, turn: np.ndarray, seconds: float) -> None:
     """(F, 17, 2) pixels, what MediaPipe saw and where the truth should be seen; (F,) degrees between the two bodies; how
     long the clip is."""
-    height = np.maximum(np.ptp(projected[..., 1], axis=1), 1)  # (F,)
+    # the larger side of the box around the person: somebody who lies has hardly any height in the picture
+    size = np.maximum(np.ptp(projected, axis=1).max(axis=-1), 1)  # (F,)
     short = seconds < TURN_JUDGED_S
     sides = (projected, projected[:, MIRROR]) if short else (projected,)
-    distance = np.median(np.min([np.linalg.norm(image - side, axis=-1).mean(axis=1) for side in sides], axis=0) / height)
+    distance = np.median(np.min([np.linalg.norm(image - side, axis=-1).mean(axis=1) for side in sides], axis=0) / size)
     if not distance <= MAX_DISTANCE:  # NaN, too: the truth lies behind the camera
         found = f"{distance:.2f} body heights away from"
     # of the doubled angle, so that frames in which MediaPipe takes a back for a front, which are its own errors, agree

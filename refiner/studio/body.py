@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from refiner.geometry import rotation_matrix
-from refiner.skeleton import HIPS, INDEX, NUM_JOINTS
+from refiner.skeleton import INDEX, MIRROR, NUM_JOINTS
 from refiner.studio.implicit import Shape, distance_to, evaluate, openness, surface
 from refiner.studio.looks import BOTTOM, HAIR, NUM_MATERIALS, SHOES, TOP, Build, Look
 from refiner.studio.rig import (
@@ -58,6 +58,37 @@ _COCO_BONES = {
     "left_ankle": L_ANKLE,
     "right_ankle": R_ANKLE,
 }
+_MIDDLE = (PELVIS, SPINE1, SPINE2, SPINE3, NECK, HEAD)  # bones of both sides
+
+# Where detectors see a joint, from where the body has it: the left side's (the right's are their mirror images), in the frame
+# of a bone that carries it, metres at a height of 1.75 m. Medians over 40 dancers, MediaPipe's image points triangulated from
+# nine views (docs/decisions.md); a single frame is off by a centimetre an axis. AIST++'s own truth is triangulated from a
+# detector's points, too.
+MARKED = {
+    "nose": (HEAD, (0.0, 0.020, -0.026)),
+    "left_eye": (HEAD, (-0.007, 0.016, -0.020)),
+    "left_ear": (HEAD, (-0.028, 0.009, 0.021)),
+    "left_shoulder": (SPINE3, (0.027, 0.029, 0.007)),
+    "left_elbow": (L_SHOULDER, (0.0, -0.002, 0.006)),
+    "left_wrist": (L_ELBOW, (-0.001, -0.003, 0.006)),
+    "left_hip": (PELVIS, (0.002, -0.022, -0.002)),
+    "left_knee": (L_HIP, (0.002, 0.001, 0.005)),
+    "left_ankle": (L_KNEE, (-0.003, 0.017, -0.001)),
+}
+Marks = dict[str, tuple[int, tuple[float, float, float]]]
+
+
+def both_sides(marks: Marks) -> tuple[np.ndarray, np.ndarray]:
+    """Marks of the left side -> (17,) bones and (17, 3) metres at 1.75 m, of all joints."""
+    bones, offsets = np.empty(NUM_JOINTS, dtype=int), np.empty((NUM_JOINTS, 3))
+    for name, (bone, offset) in marks.items():
+        joint = INDEX[name]
+        bones[joint], offsets[joint] = bone, offset
+        if (twin := MIRROR[joint]) != joint:
+            bones[twin] = bone if bone in _MIDDLE else bone + 1
+            offsets[twin] = np.array(offset) * (-1, 1, 1)
+    return bones, offsets
+
 
 # Grid spacings, metres: a pixel at 1080p is about 3.5 mm on the dancer.
 BODY_SPACING, FINE_SPACING = 0.015, 0.008
@@ -124,19 +155,25 @@ class Dancer:
         return _face(self)
 
     @property
-    def hip_mark(self) -> np.ndarray:
-        """(3,) metres, in the pelvis' frame: where a hip is marked, from the joint that the thigh turns in."""
-        return np.zeros(3)
+    def marks(self) -> Marks:
+        """Where its joints are marked (see `MARKED`)."""
+        return MARKED
 
     def joints(self, turned: np.ndarray, placed: np.ndarray) -> np.ndarray:
-        """(..., 24, 3, 3), (..., 24, 3) -> (..., 17, 3) the COCO joints, metres, world: the truth of what is rendered."""
+        """(..., 24, 3, 3), (..., 24, 3) -> (..., 17, 3) the COCO joints as the body has them, metres, world: joints of the
+        skeleton, and points on the bare head."""
         poses = np.empty((*placed.shape[:-2], NUM_JOINTS, 3))
         for name, bone in _COCO_BONES.items():
             poses[..., INDEX[name], :] = placed[..., bone, :]
-        poses[..., HIPS, :] += (turned[..., PELVIS, :, :] @ self.hip_mark)[..., None, :]
         for name, local in self.face.items():
             poses[..., INDEX[name], :] = placed[..., HEAD, :] + turned[..., HEAD, :, :] @ local
         return poses
+
+    def marked(self, turned: np.ndarray, placed: np.ndarray) -> np.ndarray:
+        """The same as detectors see them: the truth of what is rendered."""
+        bones, offsets = both_sides(self.marks)
+        scale = self.build.height / 1.75
+        return self.joints(turned, placed) + (turned[..., bones, :, :] @ (offsets * scale)[..., None])[..., 0]
 
 
 # --- the surface -----------------------------------------------------------------------------------------------------

@@ -5,16 +5,25 @@ from functools import cached_property
 
 import numpy as np
 
-from refiner.studio.body import EYE, Dancer, Mesh
+from refiner.studio.body import EYE, Dancer, Marks, Mesh
 from refiner.studio.looks import Look, linear
 from refiner.studio.makehuman import Figure, assets, shaped, skeleton
-from refiner.studio.rig import HEAD, L_ANKLE, R_ANKLE
+from refiner.studio.rig import HEAD, L_ANKLE, L_ELBOW, L_HIP, L_KNEE, L_SHOULDER, PELVIS, R_ANKLE, SPINE3
 from refiner.studio.wardrobe import Head, dress
 
-# Where detectors see a hip, from the joint in which MakeHuman's thigh turns: shares of the height, in the pelvis' frame.
-# MakeHuman's joint lies deep in the body. AIST++'s hips are triangulated from a detector's, and those of the drawn dancers are
-# where it sees them, so these are marked there, too (measured: docs/decisions.md).
-_HIP_MARK = np.array([0.0, -0.007, 0.0175])
+# As `body.MARKED`, of MakeHuman's people. Its hips lie deeper in the body than a detector sees them, its shoulders further out
+# than those of the drawn dancers.
+MARKED = {
+    "nose": (HEAD, (0.0, 0.012, -0.023)),
+    "left_eye": (HEAD, (-0.006, 0.004, -0.020)),
+    "left_ear": (HEAD, (-0.030, 0.008, 0.015)),
+    "left_shoulder": (SPINE3, (-0.001, 0.026, -0.011)),
+    "left_elbow": (L_SHOULDER, (-0.012, -0.005, 0.005)),
+    "left_wrist": (L_ELBOW, (0.005, -0.008, 0.003)),
+    "left_hip": (PELVIS, (-0.004, -0.009, 0.031)),
+    "left_knee": (L_HIP, (-0.004, 0.003, -0.007)),
+    "left_ankle": (L_KNEE, (0.002, 0.017, -0.001)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +70,8 @@ class Person(Dancer):
         return self._skeleton[0], self._skeleton[1]
 
     @property
-    def hip_mark(self) -> np.ndarray:
-        return _HIP_MARK * self.figure.height
+    def marks(self) -> Marks:
+        return MARKED
 
     @cached_property
     def mesh(self) -> Mesh:

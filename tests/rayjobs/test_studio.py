@@ -1,5 +1,6 @@
 """A dataset is rendered once, on the cluster, and only what is missing is rendered again."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def test_a_second_run_renders_nothing_and_a_lost_video_comes_back_as_it_was(rend
     next(Dataset(options.out).videos.glob("*c04*")).unlink()
     assert studio.run(options).rendered == 1
     assert contents(Path(options.out)) == before
+
+
+def test_splits_are_rendered_one_by_one_and_together_are_the_whole(rendered, tmp_path):
+    options, _ = rendered
+    for split in SPLITS:
+        summary = studio.run(dataclasses.replace(options, out=str(tmp_path / "parts"), splits=(split,)))
+        assert summary.rendered == 9 and sum(summary.sequences.values()) == summary.sequences[split] == 1
+    assert contents(tmp_path / "parts") == contents(Path(options.out))
 
 
 def test_other_options_into_the_same_folder_are_refused(rendered):

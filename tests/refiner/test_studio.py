@@ -12,6 +12,7 @@ from refiner import UserError, aistpp
 from refiner.aistpp import CAMERAS, FPS, METRES_PER_UNIT, SPLITS, Dataset, Name, write_pickle
 from refiner.estimator import PoseEstimator, model_path
 from refiner.geometry import azimuth, mirror, procrustes, to_virtual_camera
+from refiner.multiview import triangulate
 from refiner.skeleton import BONES, INDEX, to_coco
 from refiner.studio.body import Dancer
 from refiner.studio.cameras import FLOOR
@@ -197,6 +198,27 @@ def test_mediapipe_finds_the_dancers_from_all_nine_sides_and_tells_front_from_ba
                     turned.append(abs((error + 180) % 360 - 180))
     assert seen >= 0.95 * 9 * 4
     assert np.mean(np.array(turned) < 45) > 0.9
+
+
+@pytest.mark.parametrize("bodies", ["drawn", "makehuman"])
+def test_the_truth_is_where_nine_views_of_mediapipe_see_the_joints(bodies):
+    model, distances = model_path(), {"marked": [], "joints": []}
+    for take in plan(spec(size=(1280, 720), bodies=bodies)):
+        renderer = Renderer(take.dancer, take.room.light, FLOOR)
+        bones = take.bones(np.array([0.2]))
+        moment = renderer.pose(bones[0][0], bones[1][0])
+        image, weights = np.zeros((9, 17, 2)), np.zeros((9, 17))
+        for view, camera in enumerate(take.cameras.values()):
+            with PoseEstimator(model) as pose:
+                found = pose.estimate(Frame(0, 0, Set(take.room, camera).shoot(renderer, moment)))
+            if found is not None:
+                image[view], weights[view] = to_coco(found.image), to_coco(found.visibility[:, None])[:, 0]
+        seen = triangulate(list(take.cameras.values()), image, weights).points
+        for name, rows in distances.items():
+            rows.append(np.linalg.norm(getattr(take.dancer, name)(*bones)[0] - seen, axis=-1))
+    marked, joints = (np.median(distances[name], axis=0) for name in ("marked", "joints"))  # (17,) m
+    assert marked.mean() < 0.03
+    assert marked.mean() < 0.8 * joints.mean()  # closer than the skeleton's own joints
 
 
 # --- on disk ----------------------------------------------------------------------------------------------------------
