@@ -63,6 +63,9 @@ class Options:
     recombine: float = 0.0
     """Share of the training sequences driven by --motions whose legs dance one motion and whose chest, arms and head dance
     another one of the same split; fewer where not enough legs stand."""
+    varied: float = 0.0
+    """Share of the training sequences driven by --motions that are danced otherwise than they were captured: arms, trunk and
+    head are held, and the legs stand, in a way of their own."""
     settings: str | None = None
     """Folder of AIST++'s camera settings (setting1.json …) to film with; without it settings like theirs are drawn."""
 
@@ -100,6 +103,7 @@ def run(options: Options) -> Summary:
         motions=None if options.motions is None else str(Path(options.motions).absolute()),
         real_share=options.real_share if options.motions else 0.0,
         recombine=options.recombine if options.motions else 0.0,
+        varied=options.varied if options.motions else 0.0,
     )
     takes = [take for take in prepare(root, spec) if take.split in options.splits]
     todo = [take for take in takes if not is_whole(root, take)]

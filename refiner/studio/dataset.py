@@ -36,7 +36,7 @@ from refiner.studio.footage import Footage
 from refiner.studio.motion import Motion, dance
 from refiner.studio.person import Person
 from refiner.studio.render import Posed, Renderer
-from refiner.studio.retarget import Source, TooShort, draw_source, perform, recombined, sources
+from refiner.studio.retarget import Source, TooShort, draw_source, perform, recombined, sources, varied_source
 from refiner.studio.rig import forward_kinematics
 from refiner.studio.room import Room
 from refiner.video import VideoWriter
@@ -68,6 +68,7 @@ class Spec:
     motions: str | None = None  # folder in AIST++'s layout whose keypoints3d drive dancers
     real_share: float = 0.0  # share of the sequences that they drive
     recombine: float = 0.0  # share of these, for training, whose legs dance one motion and whose arms another
+    varied: float = 0.0  # share of these, for training, that are danced otherwise than they were captured
     bodies: str = "drawn"  # or "makehuman": who dances
     footage: str = "clean"  # or "camera": with a real camera's faults
     viewpoints: str = "aistpp"  # or "free": where cameras stand that no settings are given for
@@ -87,6 +88,8 @@ class Spec:
             raise UserError(f"a share of {self.real_share} real motion: give 0 to 1")
         if not 0 <= self.recombine <= 1:
             raise UserError(f"a share of {self.recombine} recombined motion: give 0 to 1")
+        if not 0 <= self.varied <= 1:
+            raise UserError(f"a share of {self.varied} varied motion: give 0 to 1")
         if self.real_share > 0 and self.motions is None:
             raise UserError(
                 "real motion was asked for without saying where it is: name an AIST++ folder with --motions"
@@ -117,9 +120,18 @@ class Spec:
 
 def _seed(spec: Spec, what: str, number: int) -> int:
     """A seed of its own for each thing that is drawn."""
-    kind = ("dancer", "choreography", "performance", "room", "cameras", "source", "filming", "upper", "footage").index(
-        what
-    )
+    kind = (
+        "dancer",
+        "choreography",
+        "performance",
+        "room",
+        "cameras",
+        "source",
+        "filming",
+        "upper",
+        "footage",
+        "varied",
+    ).index(what)
     return int(np.random.SeedSequence([spec.seed, kind, number]).generate_state(1)[0])
 
 
@@ -363,6 +375,8 @@ def plan(spec: Spec) -> list[Take]:
             if int((training + 1) * spec.recombine + 1e-9) > mixed:
                 others = [(name, order.index(name)) for name in names]
                 source = recombined(spec.motions, source, others, spec.seconds, _seed(spec, "upper", number))
+            if int((training + 1) * spec.varied + 1e-9) > int(training * spec.varied + 1e-9):
+                source = varied_source(source, _seed(spec, "varied", number))
             training, mixed = training + 1, mixed + (source.upper is not None)
         takes.append(Take(spec, number, real, source))
         real += 1

@@ -3,7 +3,8 @@
 What carries over are directions and contacts: the trunk's and the head's orientation, where each arm's bones point, and,
 scaled to the dancer's legs, where hips and ankles are. What is rendered is the dancer, and the truth is the dancer's own
 joints: an error of this fit makes another motion, never a wrong annotation. That is also why motions may be varied: danced
-in the mirror, faster or slower, facing elsewhere, and the legs of one with the arms of another.
+in the mirror, faster or slower, facing elsewhere, the legs of one with the arms of another, and by somebody who holds himself
+otherwise.
 """
 
 from dataclasses import dataclass, replace
@@ -55,6 +56,11 @@ _COVER = 2  # frames: standard deviation of the filter of how far a dancer is pu
 TEMPO = (0.8, 1.25)  # how much slower and faster than it was captured
 # What nine cameras see: how far from the stage's centre a window may have its own, and how far it may travel, metres.
 _OFF_CENTRE, _TRAVEL = 0.5, 2.4
+# How far a motion may be danced otherwise than it was captured: standard deviations in radians of how arms, trunk and head are
+# turned and, as logarithms, of how far elbows are bent and how wide the stance is; and how low it may be, as a share of the
+# hips' height.
+_ARM, _TRUNK, _NOD, _ELBOW, _STANCE, _LOW = 0.35, 0.12, 0.2, 0.35, 0.2, 0.12
+_BENT = 2.7  # radians: an elbow bends no further
 # Bones of a dancer that move with the chest where two windows are danced at once.
 _UPPER = [SPINE1, SPINE2, SPINE3, NECK, HEAD] + [
     bone + side for bone in (L_COLLAR, L_SHOULDER, L_ELBOW, L_WRIST, L_HAND) for side in (0, 1)
@@ -72,6 +78,7 @@ class Source:
     tempo: float = 1.0  # frames of the sequence in 1/60 s
     heading: float = 0.0  # how far it is turned about the vertical, radians
     upper: "Source | None" = None  # the window that chest, arms and head dance; None: this one
+    varied: int | None = None  # a seed: arms, trunk, head and stance are otherwise; None: as captured
 
 
 class TooShort(UserError):
@@ -156,6 +163,12 @@ def recombined(root: str, source: Source, others: list[tuple[str, int]], seconds
     return source
 
 
+def varied_source(source: Source, seed: int) -> Source:
+    """The window danced otherwise (see `varied`); where two are danced at once, each in its own way."""
+    upper = source.upper and replace(source.upper, varied=seed + 1)
+    return replace(source, varied=seed, upper=upper)
+
+
 def perform(root: str, source: Source, dancer: Dancer, seconds: float, floor: float) -> Motion:
     """A dancer performs a window of a real sequence.
 
@@ -192,7 +205,77 @@ def _window(root: str, source: Source, seconds: float) -> np.ndarray:
     poses = CubicSpline(np.arange(len(poses)), poses)(np.clip(at - first, 0, len(poses) - 1))
     if source.mirrored:
         poses = mirror(poses)
+    if source.varied is not None:
+        poses = varied(poses, np.random.default_rng(source.varied))
     return _on_stage(turned_about_y(poses, source.heading))
+
+
+def varied(poses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same motion by somebody who holds arms, trunk and head otherwise and stands wider or lower, the whole clip long.
+
+    The moving body stays what it was: bones keep their lengths, elbows bend the way they do, and what is changed is changed
+    alike in all frames, in the chest's own frame.
+
+    Args:
+        poses: (T, 17, 3) world (y up), metres, the floor at zero.
+        rng: what is drawn from.
+    """
+    poses = poses.copy()
+
+    def points(*names: str) -> list[int]:
+        return [INDEX[f"{side}_{name}"] for name in names for side in ("left", "right")]
+
+    def turn(moved: list[int], about: np.ndarray, deviation: float) -> None:
+        """Turns points about a point (T, 3) by an angle of their own, as the chest sees it."""
+        shoulders = poses[:, INDEX["left_shoulder"]] - poses[:, INDEX["right_shoulder"]]
+        spine = poses[:, points("shoulder")].mean(1) - poses[:, points("hip")].mean(1)
+        chest = _frame(unit(shoulders), spine)
+        rotation = chest @ rotation_matrix(rng.normal(0, deviation, 3)) @ np.swapaxes(chest, -1, -2)
+        poses[:, moved] = about[:, None] + np.einsum("tij,tkj->tki", rotation, poses[:, moved] - about[:, None])
+
+    face = [INDEX["nose"], *points("eye", "ear")]
+    hips = poses[:, points("hip")].mean(1)
+    turn([*face, *points("shoulder", "elbow", "wrist")], hips, _TRUNK)
+    turn(face, poses[:, points("shoulder")].mean(1), _NOD)
+    for side in ("left", "right"):
+        shoulder, elbow, wrist = (INDEX[f"{side}_{joint}"] for joint in ("shoulder", "elbow", "wrist"))
+        turn([elbow, wrist], poses[:, shoulder], _ARM)
+        upper, fore = unit(poses[:, elbow] - poses[:, shoulder]), poses[:, wrist] - poses[:, elbow]
+        bend = np.arccos(np.clip((upper * unit(fore)).sum(-1), -1, 1))
+        more = np.minimum(bend * np.exp(rng.normal(0, _ELBOW)), np.maximum(bend, _BENT)) - bend
+        axis = unit(np.cross(upper, fore) + 1e-9)
+        poses[:, wrist] = poses[:, elbow] + np.einsum("tij,tj->ti", rotation_matrix(axis * more[:, None]), fore)
+    wider, lower = rng.normal(0, _STANCE), rng.uniform(0, _LOW)
+    ahead = _frame(
+        unit(poses[:, INDEX["left_hip"]] - poses[:, INDEX["right_hip"]]), np.broadcast_to((0.0, 1, 0), hips.shape)
+    )
+    above = [*face, *points("shoulder", "elbow", "wrist", "hip")]
+    for side in ("left", "right"):
+        hip, knee, ankle = (poses[:, INDEX[f"{side}_{joint}"]].copy() for joint in ("hip", "knee", "ankle"))
+        foot = ankle + (ankle - hips) * (1, 0, 1) * np.expm1(wider)
+        poses[:, INDEX[f"{side}_ankle"]] = foot
+        poses[:, INDEX[f"{side}_knee"]] = _knee(hip - lower * hips * (0, 1, 0), foot, hip, knee, ankle, ahead[:, :, 2])
+    poses[:, above, 1] -= lower * hips[:, None, 1]
+    return poses
+
+
+def _knee(
+    hip: np.ndarray,
+    ankle: np.ndarray,
+    old_hip: np.ndarray,
+    old_knee: np.ndarray,
+    old_ankle: np.ndarray,
+    ahead: np.ndarray,
+) -> np.ndarray:
+    """(T, 3) where the knee is when hip and ankle move: as far from both as it was, and on the same side of the leg."""
+    thigh, shank = (np.linalg.norm(old_knee - end, axis=-1) for end in (old_hip, old_ankle))
+    distance = np.linalg.norm(ankle - hip, axis=-1)
+    along = unit(ankle - hip)
+    # a straight leg does not say where its knee points: the pelvis does
+    out = old_knee - old_hip + 0.04 * ahead
+    out = unit(out - (out * along).sum(-1, keepdims=True) * along)
+    share = np.clip((thigh**2 - shank**2 + distance**2) / (2 * np.maximum(distance, 1e-6)), 0, thigh)
+    return hip + along * share[:, None] + out * np.sqrt(thigh**2 - share**2)[:, None]
 
 
 def turned_about_y(points: np.ndarray, angle: float) -> np.ndarray:

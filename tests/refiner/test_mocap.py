@@ -14,7 +14,7 @@ from refiner.studio.cameras import FLOOR
 from refiner.studio.dataset import Spec, Take, plan
 from refiner.studio.mocap import deepmimic_clips, deepmimic_keypoints, keypoints, read_bvh, read_deepmimic
 from refiner.studio.motion import dance, soles
-from refiner.studio.retarget import Source, TooShort, draw_source, perform
+from refiner.studio.retarget import Source, TooShort, draw_source, perform, varied
 from refiner.studio.rig import HEAD, L_ELBOW, L_KNEE, L_SHOULDER, PARENTS, PELVIS, SPINE2, forward_kinematics
 
 # Names of the rig's 24 bones as other tools have them.
@@ -328,6 +328,40 @@ def test_half_of_the_training_sequences_or_none(motions):
     assert 0 < half < whole
     with pytest.raises(UserError, match=r"a share of 1\.5 recombined"):
         spec(motions, recombine=1.5)
+
+
+@pytest.mark.parametrize("clip", ["walk", "kick", "cartwheel", "getup_faceup"])
+def test_a_motion_danced_otherwise_is_another_one_of_the_same_body(clips, clip):
+    captured, limbs = clips[clip], BONES[:8]
+
+    def lengths(poses: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(poses[:, limbs[:, 0]] - poses[:, limbs[:, 1]], axis=-1)
+
+    shanks = np.isin(limbs, [INDEX["left_ankle"], INDEX["right_ankle"]]).any(1)
+    for seed in range(4):
+        other = varied(captured, np.random.default_rng(seed))
+        off = np.abs(np.median(lengths(other) / lengths(captured), axis=0) - 1)
+        # only a foot that stands wider than the leg is long stretches it; `retarget` takes that back
+        assert off[~shanks].max() < 1e-6 and off[shanks].max() < 0.05
+        moved = np.linalg.norm(other - captured, axis=-1).mean(0)
+        assert moved[INDEX["left_wrist"]] > 0.05 and moved.max() < 0.9
+        # what moves smoothly still does
+        jerks = [np.percentile(np.linalg.norm(np.diff(p, n=2, axis=0), axis=-1), 95) for p in (captured, other)]
+        assert jerks[1] < 2 * jerks[0]
+
+
+def test_training_motions_are_danced_otherwise_where_that_is_asked_for(motions):
+    plain, takes = plan(spec(motions)), plan(spec(motions, varied=0.5, recombine=0.5))
+    other = [take for take in takes if take.source.varied is not None]
+    training = [take for take in takes if take.split == "train"]
+    assert {take.split for take in other} == {"train"} and len(other) == len(training) // 2
+    assert not any(take.source.varied for take in plain)
+    for take in other[:6]:
+        turned, placed = take.bones(np.arange(60) / 60)
+        assert soles(take.dancer, turned, placed)[..., 1].min() > FLOOR - 0.002
+        assert take.source.upper is None or take.source.upper.varied != take.source.varied
+    with pytest.raises(UserError, match="varied"):
+        spec(motions, varied=-0.1)
 
 
 def test_windows_differ_in_tempo_and_heading_and_stay_in_view(motions):
