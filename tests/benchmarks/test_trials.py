@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import ablation, learning_curve, trials
+from benchmarks import ablation, learning_curve, ship, trials
 from rayjobs.launch import to_json
-from refiner import UserError, baselines, records
-from refiner.model import RefinerConfig
+from refiner import DepthRefiner, UserError, baselines, metrics, records
+from refiner.model import RefinerConfig, read_card, save_checkpoint
 from refiner.training import TrainingConfig
 
 
@@ -106,3 +106,46 @@ def test_a_larger_share_holds_the_smaller_ones(make_pairs):
     shares = [set(learning_curve.subset(train, share, seed=3).sequence) for share in (0.1, 0.5, 1.0)]
     assert shares[0] < shares[1] < shares[2] == set(train.sequence)
     assert set(learning_curve.subset(train, 0.5, seed=4).sequence) != shares[1]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pairs, tmp_path_factory) -> Path:
+    train, val = (trials.read(pairs, split) for split in ("train", "val"))
+    model, _ = trials.fit(RefinerConfig(linear=True), TrainingConfig(), train, val, network=False)
+    return save_checkpoint(model.model, tmp_path_factory.mktemp("model"))
+
+
+def test_strengths_are_compared_on_the_validation_split(pairs, checkpoint):
+    rows = ship.run(ship.Options(model=str(checkpoint), pairs=str(pairs), strengths=(0.01, 0.5, 1.0)))["all"]
+    depth = {name: row["depth_cm"] for name, row in rows.items()}
+    assert depth["strength 1"] < depth["strength 0.5"] < depth["strength 0.01"]
+    assert depth["strength 0.01"] == pytest.approx(depth["mediapipe"], abs=0.1)
+
+
+def test_what_ships_is_what_was_measured_and_says_so(pairs, checkpoint, tmp_path):
+    options = ship.Options(
+        model=str(checkpoint),
+        pairs=str(pairs),
+        strengths=(0.5,),
+        out=str(tmp_path),
+        trained_on="invented",
+        limits="all",
+    )
+    found = ship.run(options)
+    card, shipped = read_card(tmp_path), DepthRefiner(tmp_path)
+    assert shipped.model.config.strength == 0.5
+    assert (card["trained_on"], card["limits"]) == ("invented", "all")
+    assert card["dataset_fingerprint"] == records.fingerprint(pairs, ("train", "val", "test"))
+    test = trials.read(pairs, "test")
+    depth = metrics.depth_error(shipped.predict_pairs(test).poses, test.ground_truth).mean() * metrics.CM
+    assert card["figures"]["refined_depth_cm"] == pytest.approx(depth, abs=0.006)
+    assert card["figures"]["real_motion"]["refined_depth_cm"] == round(found["sRM"]["refined"]["depth_cm"], 2)
+    full = found["all"]["refined, in full"]["depth_cm"]
+    assert card["figures"]["refined_depth_cm_at_full_strength"] == round(full, 2) != round(depth, 2)
+
+
+def test_shipping_wants_one_strength_and_words_for_the_card():
+    with pytest.raises(UserError, match="--out wants a single one"):
+        ship.Options(model="", pairs="", strengths=(0.5, 1.0), out="x", trained_on="a", limits="b")
+    with pytest.raises(UserError, match="above 0"):
+        ship.Options(model="", pairs="", strengths=(0.0,))

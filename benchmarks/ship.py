@@ -1,0 +1,116 @@
+"""The model in the box: how much of its correction to apply to people unlike those it saw, and the checkpoint with its card.
+
+    python -m benchmarks.ship --model runs/drawn --pairs data/people --strengths 0.4 0.6 0.8 1
+    python -m benchmarks.ship --model models:/pose-depth-refiner@champion --pairs data/pairs --strengths 0.6 \
+        --out refiner/weights/studio --trained-on "…" --limits "…"
+
+Several strengths make a table: of the validation split, which is what choices are made on. A single one with --out is measured
+on the test split, calibrated anew and written with half the size. The last line is one JSON object.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from benchmarks import trials
+from rayjobs.launch import launch
+from refiner import DepthRefiner, UserError, baselines, metrics, records, registry
+from refiner.evaluation import MEDIAPIPE, REFINED, RIDGE
+from refiner.model import CONFIDENT_WITHIN_M, save_checkpoint
+from refiner.records import Pairs
+from refiner.training import calibrate
+from refiner.training_data import TrainingData
+
+SMOOTHING, FULL = "smoothing", "refined, in full"
+KINDS = {trials.ALL: "", "sBM": "drawn_motion", trials.REAL_MOTION: "real_motion"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    model: str
+    """A checkpoint's folder, or models:/…"""
+    pairs: str
+    """Folder of pairs: the validation split and, for --out, the others, too; baselines learn from the training split."""
+    strengths: tuple[float, ...] = (0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+    """Shares of the correction."""
+    out: str = ""
+    """Folder to write the model into; a single strength is wanted then."""
+    trained_on: str = ""
+    """For the card: what the pairs are, in a sentence."""
+    limits: str = ""
+    """For the card: what it cannot do."""
+
+    def __post_init__(self) -> None:
+        if not self.strengths or not all(0 < s <= 1 for s in self.strengths):
+            raise UserError("--strengths lie above 0 and at most at 1")
+        if self.out and (len(self.strengths) > 1 or not self.trained_on or not self.limits):
+            raise UserError("--out wants a single one of --strengths, --trained-on and --limits")
+
+
+def restrained(model: DepthRefiner, strength: float) -> DepthRefiner:
+    return trials.as_used(model, dataclasses.replace(model.model.config, strength=strength))
+
+
+def compared(pairs: Pairs, methods: dict[str, baselines.Method], models: dict[str, DepthRefiner]) -> dict[str, dict]:
+    """By kind of motion, by method: `trials.figures`."""
+    found = trials.tally(pairs, methods, {name: [model] for name, model in models.items()})
+    return {kind: trials.figures(part, (MEDIAPIPE, SMOOTHING)) for kind, part in trials.kinds(found).items()}
+
+
+def table(found: dict[str, dict]) -> str:
+    """Mean |Δz| in cm by method and kind of motion, and its difference to smoothing with a 95 % interval over sequences."""
+    lines = [f"{'':<20}" + "".join(f"{kind:>8}" for kind in found) + "   all − smoothing"]
+    for name, row in found[trials.ALL].items():
+        minus = "" if name == SMOOTHING else "   {:+.2f} ({:+.2f} … {:+.2f})".format(*row["minus"][SMOOTHING])
+        lines.append(f"{name:<20}" + "".join(f"{part[name]['depth_cm']:8.2f}" for part in found.values()) + minus)
+    return "\n".join(lines)
+
+
+def card(options: Options, model: DepthRefiner, found: dict[str, dict], test: Pairs) -> dict[str, object]:
+    """What the model says of itself."""
+    shown = {MEDIAPIPE: "mediapipe", SMOOTHING: "smoothing", RIDGE: "ridge", REFINED: "refined"}
+    figures: dict[str, object] = {
+        "split": f"test: {len(test):,} pairs of {len(set(test.sequence))} sequences, other dancers, choreographies and motions"
+    }
+    for kind, key in KINDS.items():
+        if kind in found:
+            rows = found[kind]
+            part = {f"{short}_depth_cm": round(rows[name]["depth_cm"], 2) for name, short in shown.items()}
+            part["refined_depth_cm_at_full_strength"] = round(rows[FULL]["depth_cm"], 2)
+            part |= {f"{shown[n]}_mpjpe_cm": round(rows[n]["mpjpe_cm"], 2) for n in (MEDIAPIPE, REFINED)}
+            figures |= {key: part} if key else part
+    answer = model.predict_pairs(test)
+    errors = metrics.depth_error(answer.poses, test.ground_truth)
+    figures["ece"] = round(metrics.confidence_summary(answer.confidence, errors, CONFIDENT_WITHIN_M)["ece"], 3)
+    return {
+        "trained_on": options.trained_on,
+        "dataset_fingerprint": records.fingerprint(options.pairs, ("train", "val", "test")),
+        "figures": figures,
+        "git_commit": registry.git_commit(),
+        "limits": options.limits,
+    }
+
+
+def run(options: Options) -> dict:
+    model = DepthRefiner(options.model, device="cpu")
+    val = trials.read(options.pairs, "val")
+    if not options.out:
+        methods = {
+            n: m for n, m in baselines.fit_all(val).items() if n in (MEDIAPIPE, SMOOTHING)
+        }  # these learn nothing
+        found = compared(val, methods, {f"strength {s:g}": restrained(model, s) for s in options.strengths})
+        print(table(found))
+        return found
+    (strength,) = options.strengths
+    shipped, full = restrained(model, strength), restrained(model, 1.0)
+    calibrate(shipped.model, TrainingData(val, shipped.model.config))
+    test = trials.read(options.pairs, "test")
+    learnt = baselines.fit_all(trials.read(options.pairs, "train"))
+    methods = {n: m for n, m in learnt.items() if n in (MEDIAPIPE, SMOOTHING, RIDGE)}
+    found = compared(test, methods, {REFINED: shipped, FULL: full})
+    print(table(found))
+    save_checkpoint(shipped.model, options.out, card(options, shipped, found, test), half=True)
+    return found
+
+
+if __name__ == "__main__":
+    launch(run, Options)
