@@ -62,12 +62,12 @@ _MIDDLE = (PELVIS, SPINE1, SPINE2, SPINE3, NECK, HEAD)  # bones of both sides
 
 # Where detectors see a joint, from where the body has it: the left side's (the right's are their mirror images), in the frame
 # of a bone that carries it, metres at a height of 1.75 m. Medians over 40 dancers, MediaPipe's image points triangulated from
-# nine views (docs/decisions.md); a single frame is off by a centimetre an axis. AIST++'s own truth is triangulated from a
-# detector's points, too.
+# nine views (the face's from those it looks at; docs/decisions.md); a single frame is off by a centimetre an axis. AIST++'s
+# own truth is triangulated from a detector's points, too.
 MARKED = {
-    "nose": (HEAD, (0.0, 0.020, -0.026)),
-    "left_eye": (HEAD, (-0.007, 0.016, -0.020)),
-    "left_ear": (HEAD, (-0.028, 0.009, 0.021)),
+    "nose": (HEAD, (0.0, 0.013, -0.015)),
+    "left_eye": (HEAD, (-0.004, 0.010, -0.012)),
+    "left_ear": (HEAD, (-0.025, 0.005, 0.021)),
     "left_shoulder": (SPINE3, (0.027, 0.029, 0.007)),
     "left_elbow": (L_SHOULDER, (0.0, -0.002, 0.006)),
     "left_wrist": (L_ELBOW, (-0.001, -0.003, 0.006)),

@@ -32,6 +32,7 @@ class Build:
 
     height: float
     legs: float  # length of the legs
+    thighs: float  # what of a leg's length the thigh has more, and the shank less
     torso: float  # length of the torso
     arms: float  # length of the arms
     shoulders: float  # width
@@ -46,7 +47,8 @@ class Build:
         return cls(
             height=float(np.clip(rng.normal(1.80 - 0.13 * feminine, 0.06), 1.50, 1.95)),
             legs=rng.uniform(0.93, 1.07),
-            torso=rng.uniform(0.93, 1.07),
+            thighs=float(np.clip(rng.normal(0, 0.035), -0.08, 0.08)),
+            torso=rng.uniform(0.89, 1.02),
             arms=rng.uniform(0.94, 1.06),
             shoulders=rng.uniform(0.97, 1.08) - 0.10 * feminine,
             hips=rng.uniform(0.93, 1.03) + 0.08 * feminine,
@@ -73,8 +75,8 @@ class Build:
         o[HEAD] = 0, 0.075 * s, 0.018
         for side, sign in ((0, 1), (1, -1)):
             o[L_HIP + side] = sign * 0.102 * hip, -0.055 * torso, 0.0
-            o[L_KNEE + side] = sign * -0.006, -0.416 * leg, 0.004
-            o[L_ANKLE + side] = sign * -0.004, -0.400 * leg, -0.012
+            o[L_KNEE + side] = sign * -0.006, -0.416 * leg * (1 + self.thighs), 0.004
+            o[L_ANKLE + side] = sign * -0.004, -0.400 * leg * (1 - self.thighs), -0.012
             o[L_FOOT + side] = sign * 0.012, -0.060 * s, 0.125 * s
             o[L_COLLAR + side] = sign * 0.048 * wide, 0.135 * torso, -0.010
             o[L_SHOULDER + side] = sign * 0.106 * wide, 0.005 * s, -0.008

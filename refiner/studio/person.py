@@ -14,9 +14,9 @@ from refiner.studio.wardrobe import Head, dress
 # As `body.MARKED`, of MakeHuman's people. Its hips lie deeper in the body than a detector sees them, its shoulders further out
 # than those of the drawn dancers.
 MARKED = {
-    "nose": (HEAD, (0.0, 0.012, -0.023)),
-    "left_eye": (HEAD, (-0.006, 0.004, -0.020)),
-    "left_ear": (HEAD, (-0.030, 0.008, 0.015)),
+    "nose": (HEAD, (0.0, 0.007, -0.014)),
+    "left_eye": (HEAD, (-0.002, 0.0, -0.014)),
+    "left_ear": (HEAD, (-0.026, 0.005, 0.011)),
     "left_shoulder": (SPINE3, (-0.001, 0.026, -0.011)),
     "left_elbow": (L_SHOULDER, (-0.012, -0.005, 0.005)),
     "left_wrist": (L_ELBOW, (0.005, -0.008, 0.003)),
