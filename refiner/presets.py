@@ -7,10 +7,11 @@ from refiner.model import RefinerConfig
 PresetName = Literal["best", "baseline"]
 PRESETS: dict[str, RefinerConfig] = {
     "baseline": RefinerConfig(),
-    # Chosen on rendered dancers and choreographies that were held out (docs/decisions.md).
+    # Chosen on rendered dancers and choreographies that were held out (docs/decisions.md); as wide as fits into 2 MB with half
+    # precision, so that what ships is what everybody trains.
     "best": RefinerConfig(
         encoder="whole_pose",
-        width=512,
+        width=464,
         layers=2,
         frequencies=3,
         dropout=0.2,
