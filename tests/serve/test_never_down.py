@@ -137,6 +137,11 @@ def replicas(token_path: Path) -> list[int]:
     return found
 
 
+def test_a_replica_makes_no_way_for_other_processes_as_rays_workers_do(cluster, endpoint):
+    niceness = {os.getpriority(os.PRIO_PROCESS, pid) for pid in replicas(cluster.token_path)}
+    assert niceness == {os.getpriority(os.PRIO_PROCESS, 0)}
+
+
 def test_killed_replicas_and_new_configs_fail_no_request_of_a_client_that_retries(cluster, endpoint, tmp_path):
     champion = registry.get_alias("champion")
     config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
