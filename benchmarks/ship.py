@@ -50,6 +50,11 @@ def restrained(model: DepthRefiner, strength: float) -> DepthRefiner:
     return trials.as_used(model, dataclasses.replace(model.model.config, strength=strength))
 
 
+def fitted(pairs: Pairs, *names: str) -> dict[str, baselines.Method]:
+    """These baselines, fitted on these pairs."""
+    return {name: method for name, method in baselines.fit_all(pairs).items() if name in names}
+
+
 def compared(pairs: Pairs, methods: dict[str, baselines.Method], models: dict[str, DepthRefiner]) -> dict[str, dict]:
     """By kind of motion, by method: `trials.figures`."""
     found = trials.tally(pairs, methods, {name: [model] for name, model in models.items()})
@@ -94,9 +99,7 @@ def run(options: Options) -> dict:
     model = DepthRefiner(options.model, device="cpu")
     val = trials.read(options.pairs, "val")
     if not options.out:
-        methods = {
-            n: m for n, m in baselines.fit_all(val).items() if n in (MEDIAPIPE, SMOOTHING)
-        }  # these learn nothing
+        methods = fitted(val, MEDIAPIPE, SMOOTHING)  # which learn nothing from them
         found = compared(val, methods, {f"strength {s:g}": restrained(model, s) for s in options.strengths})
         print(table(found))
         return found
@@ -104,8 +107,7 @@ def run(options: Options) -> dict:
     shipped, full = restrained(model, strength), restrained(model, 1.0)
     calibrate(shipped.model, TrainingData(val, shipped.model.config))
     test = trials.read(options.pairs, "test")
-    learnt = baselines.fit_all(trials.read(options.pairs, "train"))
-    methods = {n: m for n, m in learnt.items() if n in (MEDIAPIPE, SMOOTHING, RIDGE)}
+    methods = fitted(trials.read(options.pairs, "train"), MEDIAPIPE, SMOOTHING, RIDGE)
     found = compared(test, methods, {REFINED: shipped, FULL: full})
     print(table(found))
     save_checkpoint(shipped.model, options.out, card(options, shipped, found, test), half=True)

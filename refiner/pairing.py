@@ -23,9 +23,9 @@ TOLERANCE_US = 0.5e6 / aistpp.FPS
 # A video in which this share of the frames lies beyond its annotation has been re-timed, or belongs to another sequence.
 MAX_BEYOND_END = 0.1
 # What tells a wrong camera setting, sequence or person from MediaPipe's own errors: the distance between its image points
-# and the projected truth, in heights of the person, median over a video; and the angle between the two bodies, mean over
-# a video. Cameras stand 45° apart. In a short clip a single pose that MediaPipe misjudges looks like a wrong setting: there the
-# angle does not count, and a back may be taken for a front, left for right.
+# and the projected truth, in body heights (the larger side of the person's box), median over a video; and the angle between
+# the two bodies, mean over a video. Cameras stand 45° apart. In a short clip a single pose that MediaPipe misjudges looks like
+# a wrong setting: there the angle does not count, and a back may be taken for a front, left for right.
 MAX_DISTANCE = 0.2
 MAX_TURN = 30.0
 TURN_JUDGED_S = 1.5
