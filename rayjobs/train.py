@@ -31,6 +31,8 @@ RESUME_TAG = "train_name"  # of the MLflow run: finds it again when the same nam
 class Options:
     pairs: str
     """Folder of the pairs that 'rayjobs.pair' wrote."""
+    simulated: str = ""
+    """Folder of further pairs to train on, which 'rayjobs.simulate' wrote. Validation is on real ones alone."""
     preset: presets.PresetName = "best"
     """best: what did best on held-out dancers. baseline: the published single-frame network."""
     network: str = ""
@@ -86,6 +88,8 @@ def run(options: Options) -> Summary:
         load_checkpoint(options.network).config if options.network else presets.PRESETS[options.preset]
     )
     plausibility.check_splits(options.pairs)
+    if options.simulated:
+        plausibility.check_simulated(options.simulated, options.pairs)
     name = options.name or time.strftime("train-%Y%m%d-%H%M%S")
     run_id = registry.find_run(RESUME_TAG, name) if options.name else None
     if run_id is None:
@@ -119,6 +123,7 @@ def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.
         train_worker,
         train_loop_config={
             "pairs": str(Path(options.pairs).absolute()),
+            "simulated": str(Path(options.simulated).absolute()) if options.simulated else None,
             "model": config,
             "training": options.training,
             "run_id": run_id,

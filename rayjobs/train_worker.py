@@ -10,11 +10,11 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from rayjobs.launch import log
-from refiner import UserError, registry
+from refiner import UserError, records, registry
 from refiner.metrics import CM
 from refiner.model import RefinerConfig, save_checkpoint
 from refiner.training import Trainer, TrainingConfig, depth_errors, initialise
-from refiner.training_data import count_sequences, load
+from refiner.training_data import count_sequences, load, row_counts
 
 
 def train_worker(config: dict[str, Any]) -> str | None:
@@ -36,6 +36,7 @@ def _set_up(
     memory: float,
     threads: int,
     recovered: str | None,
+    simulated: str | None,
     **_: Any,
 ) -> tuple[Trainer, list[dict[str, float]]]:
     """The trainer, where the last checkpoint left it, and the figures of the epochs before."""
@@ -45,7 +46,7 @@ def _set_up(
     if threads:
         torch.set_num_threads(threads)  # more threads than cores make each step wait for the others
     device = ray.train.torch.get_device()
-    train, val = load(pairs, model, device, memory)
+    train, val = load(pairs, model, device, memory, simulated)
     network = initialise(model, training, train)
     wrapped = network
     if world > 1:
@@ -62,10 +63,20 @@ def _set_up(
 
 
 def _train(
-    trainer: Trainer, history: list[dict[str, float]], *, pairs: str, run_id: str, tracking_uri: str, **_: Any
+    trainer: Trainer,
+    history: list[dict[str, float]],
+    *,
+    pairs: str,
+    simulated: str | None,
+    run_id: str,
+    tracking_uri: str,
+    **_: Any,
 ) -> None:
     training, val, rank = trainer.training, trainer.val, trainer.rank
     metrics = registry.MetricLog(run_id, tracking_uri) if rank == 0 else None
+
+    def count(root: str) -> int:
+        return sum(row_counts(records.pair_files(root, "train")))
 
     def report(done: bool = False) -> None:
         if rank != 0:  # as often as rank 0: a report waits for all workers
@@ -80,8 +91,10 @@ def _train(
                     "best_epoch": trainer.best_epoch,
                     "val_depth_cm": trainer.best_error,
                     "val_mediapipe_depth_cm": float(mediapipe) * CM,
-                    "train_pairs": len(trainer.train),
+                    "train_pairs": count(pairs),
                     "train_sequences": count_sequences(pairs, "train"),
+                    "simulated_pairs": count(simulated) if simulated else 0,
+                    "simulated_sequences": count_sequences(simulated, "train") if simulated else 0,
                     "training": asdict(training),
                     "history": history,
                 }

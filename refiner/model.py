@@ -269,34 +269,39 @@ class JointAttention(nn.Module):
         return self.correction(x), self.scale(x).squeeze(-1)
 
 
-class WholePose(nn.Module):
-    """Residual layers over the whole pose at once, after Martinez et al., "A simple yet effective baseline for 3d human
-    pose estimation" (2017), with layer norms. No two joints share weights, and a pose costs a fifth of the attention's
-    time on a CPU."""
+class ResidualLayers(nn.Module):
+    """Residual layers over all numbers at once, after Martinez et al., "A simple yet effective baseline for 3d human pose
+    estimation" (2017), with layer norms."""
+
+    def __init__(self, features: int, width: int, layers: int, dropout: float) -> None:
+        super().__init__()
+
+        def layer(inputs: int) -> nn.Sequential:
+            return nn.Sequential(nn.Linear(inputs, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout))
+
+        self.input = layer(features)
+        self.blocks = nn.ModuleList(nn.Sequential(*layer(width), *layer(width)) for _ in range(layers))
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """(B, features) -> (B, width)."""
+        x = self.input(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+class WholePose(ResidualLayers):
+    """The whole pose at once: no two joints share weights, and a pose costs a fifth of the attention's time on a CPU."""
 
     def __init__(self, config: RefinerConfig) -> None:
-        super().__init__()
-        self.config = config
-        width = config.width
         features = 2 * config.frequencies + len(config.taps_s) * NUM_JOINTS * config.channels
-        self.input = self._layer(features)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(*self._layer(width), *self._layer(width)) for _ in range(config.layers)
-        )
-        self.correction = nn.Sequential(nn.Linear(width, 3 * NUM_JOINTS))
-        self.scale = nn.Sequential(nn.Linear(width, NUM_JOINTS))
-
-    def _layer(self, features: int) -> nn.Sequential:
-        width = self.config.width
-        return nn.Sequential(
-            nn.Linear(features, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(self.config.dropout)
-        )
+        super().__init__(features, config.width, config.layers, config.dropout)
+        self.correction = nn.Sequential(nn.Linear(config.width, 3 * NUM_JOINTS))
+        self.scale = nn.Sequential(nn.Linear(config.width, NUM_JOINTS))
 
     def forward(self, features: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, 17, C) and (B, 2·frequencies) -> (B, 17, 3) correction, (B, 17) log scale, in the network's units."""
-        x = self.input(torch.cat([angle, features.flatten(1)], dim=-1))
-        for block in self.blocks:
-            x = x + block(x)
+        x = self.trunk(torch.cat([angle, features.flatten(1)], dim=-1))
         return self.correction(x).unflatten(1, (NUM_JOINTS, 3)), self.scale(x)
 
 

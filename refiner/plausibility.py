@@ -147,6 +147,24 @@ def check_splits(root: str | Path) -> None:
                 )
 
 
+def check_simulated(simulated: str | Path, root: str | Path) -> None:
+    """Refuses simulated pairs of sequences that validate or test.
+
+    Raises:
+        UserError: and names the sequences.
+    """
+    if shared := sorted(_sequences(simulated, "train") & sequences_of(root, "val", "test")):
+        raise UserError(
+            f"{simulated} simulates {len(shared)} sequences that {root} validates or tests on ({', '.join(shared[:3])}"
+            f"{' …' if len(shared) > 3 else ''}): simulate them again with these pairs"
+        )
+
+
+def sequences_of(root: str | Path, *splits: str) -> set[str]:
+    """The sequences of those of these splits that there are."""
+    return set().union(*(_sequences(root, split) for split in splits if _has(root, split)))
+
+
 def _has(root: str | Path, split: str) -> bool:
     return any(Path(root, f"split={split}").glob("*.parquet"))
 

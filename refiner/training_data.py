@@ -81,13 +81,20 @@ class TrainingData:
         self._fill(0, pairs)
 
     @classmethod
-    def read(cls, root: str | Path, split: str, config: RefinerConfig, device: torch.device | str) -> "TrainingData":
-        """All pairs of a split, file by file, so that only one is in the host's memory at a time.
+    def read(
+        cls,
+        root: str | Path,
+        split: str,
+        config: RefinerConfig,
+        device: torch.device | str,
+        also: Sequence[Path] = (),
+    ) -> "TrainingData":
+        """All pairs of a split, and of `also` these files, one by one, so that only one is in the host's memory at a time.
 
         Raises:
             UserError: there are none, a file is damaged, or its numbers cannot be.
         """
-        paths = records.pair_files(root, split)
+        paths = [*records.pair_files(root, split), *also]
         counts = row_counts(paths)
         self = cls.__new__(cls)
         self._allocate(sum(counts), config, device)
@@ -237,7 +244,11 @@ class StreamedData:
 
 
 def load(
-    root: str | Path, config: RefinerConfig, device: torch.device | str, memory: float
+    root: str | Path,
+    config: RefinerConfig,
+    device: torch.device | str,
+    memory: float,
+    simulated: str | Path | None = None,
 ) -> tuple[Source, TrainingData]:
     """Training and validation pairs: both in device memory where they fit, else the training pairs streamed.
 
@@ -247,6 +258,7 @@ def load(
         device: of this worker.
         memory: bytes that pairs may take; 0: `AUTO_SHARE` of the smallest worker's device. The order of streamed pairs
             follows from it.
+        simulated: of further pairs to train on, which 'rayjobs.simulate' wrote.
 
     Raises:
         UserError: what is there is no set of pairs, or the validation pairs alone do not fit.
@@ -258,6 +270,7 @@ def load(
         budget = float(smallest)
     size = bytes_per_pair(config)
     train, val = (records.pair_files(root, split) for split in ("train", "val"))
+    also = records.pair_files(simulated, "train") if simulated else []
     for split, paths in (("train", train), ("val", val)):
         some = [records.read_table(path, PAIRS) for path in paths[:: max(1, len(paths) // SAMPLE)]]
         plausibility.check_pairs(Pairs.from_table(pa.concat_tables(some)), split)
@@ -268,10 +281,10 @@ def load(
             "may fill: allow more with --memory-gb, or validate on fewer"
         )
     validation = TrainingData.read(root, "val", config, device)
-    if here + sum(row_counts(train)) * size <= budget:
-        return TrainingData.read(root, "train", config, device), validation
+    if here + sum(row_counts([*train, *also])) * size <= budget:
+        return TrainingData.read(root, "train", config, device, also), validation
     # one buffer is learnt from while the next is filled, and files reach beyond what is wanted of them
-    return StreamedData(train, config, device, int((budget - here) / (3 * size))), validation
+    return StreamedData([*train, *also], config, device, int((budget - here) / (3 * size))), validation
 
 
 def bytes_per_pair(config: RefinerConfig) -> int:

@@ -445,9 +445,9 @@ def write_text(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def is_whole(root: Path, take: Take) -> bool:
-    """Whether a sequence has its annotations and all its videos."""
+def is_whole(root: Path, take: Take, *, videos: bool = True) -> bool:
+    """Whether a sequence has its annotations and (unless no `videos` are wanted) all its videos."""
     file = f"{take.name}.pkl"
-    return not take.missing(root) and all(
+    return not (videos and take.missing(root)) and all(
         (Dataset(root).annotations / kind / file).exists() for kind in ("keypoints3d", "keypoints2d", "motions")
     )

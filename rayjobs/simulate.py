@@ -1,0 +1,157 @@
+"""Simulate: motion without videos in, further training pairs out, as MediaPipe might have seen it.
+
+    python -m rayjobs.studio --out data/motion --no-videos --sequences 8000 --seconds 1
+    python -m rayjobs.simulate --pairs data/pairs --dataset data/motion --out data/simulated
+    python -m rayjobs.train --pairs data/pairs --simulated data/simulated
+
+An error model is fitted to the training pairs, which MediaPipe really saw, and applied to every sequence of the dataset's
+training split before each of its cameras: a rendered dataset's annotations, or AIST++'s, whose videos are the slow part.
+Only training pairs come out, so no figure is ever measured on them. The folder --out is replaced as a whole.
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rayjobs.launch import cores, launch, log, to_json
+from rayjobs.progress import Progress
+from rayjobs.storage import replaced_folder
+from refiner import UserError, aistpp, files, metrics, plausibility, records
+from refiner.error_model import ErrorModel
+from refiner.geometry import azimuth, to_virtual_camera, view_angle
+from refiner.pairing import official_splits
+from refiner.records import Pairs
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    pairs: str
+    """Folder of the pairs that 'rayjobs.pair' wrote; errors are learnt from their training split."""
+    dataset: str
+    """Root of a dataset in AIST++'s layout: the folder that holds annotations/. Videos are not needed."""
+    out: str
+    """Folder of the simulated pairs: split=train and summary.json."""
+    fps: float = 5.0
+    """Poses per second of motion: near ones teach little more than one."""
+    seed: int = 0
+    """The same pairs, dataset and seed give the same simulated pairs."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps <= aistpp.FPS:
+            raise UserError(f"fps is {self.fps:g}: annotations have {aistpp.FPS} poses per second, give up to that")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    out: str
+    pairs: int
+    sequences: int
+    left_out: dict[str, int]
+    """Sequences, by reason."""
+    explained: float
+    """Share of the variance of MediaPipe's errors in depth that a pose and its azimuth explain, on sequences held out."""
+    mediapipe_depth_cm: float
+    """Mean |Δz| of the pairs that errors were learnt from."""
+    simulated_depth_cm: float
+    """Mean |Δz| of the simulated ones. Far from the other where the motion is of another kind."""
+
+
+def run(options: Options) -> Summary:
+    dataset = aistpp.Dataset(files.local_folder(options.dataset, "--dataset"))
+    sequences, left_out = plan(dataset, options.pairs)
+    train = records.read_pairs(options.pairs, "train")
+    plausibility.check_pairs(train, "train")
+    log(f"learning MediaPipe's errors from {len(train):,} pairs")
+    model = ErrorModel.fit(train, options.seed)
+    count, error = 0, 0.0
+
+    def simulated(number: int) -> Pairs | None:
+        return simulate(model, dataset, sequences[number], options.fps, options.seed * 1_000_003 + number)
+
+    with replaced_folder(options.out, SUMMARY) as out:
+        with ThreadPoolExecutor(cores()) as pool, Progress("sequences", len(sequences), len(sequences)) as progress:
+            for sequence, pairs in zip(sequences, pool.map(simulated, range(len(sequences))), strict=True):
+                if pairs is None:
+                    left_out["ground truth has gaps"] = left_out.get("ground truth has gaps", 0) + 1
+                else:
+                    file = out / "split=train" / f"{sequence}.parquet"
+                    records.write_atomically(
+                        pairs.to_table(), file, {"sequence": sequence, "split": "train", "simulated": True}
+                    )
+                    count += len(pairs)
+                    error += float(metrics.depth_error(pairs.corrupted, pairs.ground_truth).mean(-1).sum())
+                progress.add(1, 1, pairs=0 if pairs is None else len(pairs))
+        if not count:
+            raise UserError(f"no sequence of {options.dataset} has a pose without gaps: fetch its annotations anew")
+        summary = Summary(
+            out=str(Path(options.out)),
+            pairs=count,
+            sequences=len(list((out / "split=train").iterdir())),
+            left_out=left_out,
+            explained=model.explained,
+            mediapipe_depth_cm=float(metrics.depth_error(train.corrupted, train.ground_truth).mean()) * metrics.CM,
+            simulated_depth_cm=error / count * metrics.CM,
+        )
+        (out / SUMMARY).write_text(json.dumps(to_json(summary), indent=1))
+    return summary
+
+
+def plan(dataset: aistpp.Dataset, pairs: str) -> tuple[list[str], dict[str, int]]:
+    """The sequences to simulate, and how many are left out by reason.
+
+    Raises:
+        UserError: there are none.
+    """
+    here = dict.fromkeys(sorted(s for s, split in official_splits(dataset).items() if split == "train"), "")
+    measured = plausibility.sequences_of(pairs, "val", "test")
+    annotated = set(dataset.sequences)
+    for sequence in here:
+        if sequence not in annotated:
+            here[sequence] = "no annotation"
+        elif sequence in dataset.ignored or sequence in aistpp.OUT_OF_SYNC:
+            here[sequence] = "on the ignore list, or out of sync"
+        elif sequence in measured:
+            here[sequence] = "validates or tests in --pairs"
+    reasons = [reason for reason in here.values() if reason]
+    found = [sequence for sequence, reason in here.items() if not reason]
+    if not found:
+        raise UserError(
+            f"{dataset.root} has no annotated training sequence that may be simulated: make some with "
+            "'python -m rayjobs.studio --no-videos', or fetch AIST++'s with 'python -m rayjobs.download --annotations'"
+        )
+    return found, {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+
+
+def simulate(model: ErrorModel, dataset: aistpp.Dataset, sequence: str, fps: float, seed: int) -> Pairs | None:
+    """One sequence before all its cameras; None where its truth has gaps throughout."""
+    truth = dataset.keypoints3d(sequence)
+    frames = np.unique(np.floor(np.arange(0, len(truth), aistpp.FPS / fps)).astype(int))
+    frames = frames[np.isfinite(truth[frames]).all((1, 2))]
+    if not len(frames):
+        return None
+    cameras = dataset.cameras(sequence)
+    poses = np.concatenate([to_virtual_camera(camera.to_camera(truth[frames])) for camera in cameras.values()])
+    poses = poses.astype(np.float32)
+    seen = model.observe(poses, seed)
+    azimuths = azimuth(seen.poses).astype(np.float32)
+    return Pairs(
+        sequence=np.full(len(poses), sequence, dtype=object),
+        camera=np.repeat(np.array(list(cameras), dtype=object), len(frames)),
+        frame=np.tile(frames, len(cameras)).astype(np.int32),
+        timestamp_us=np.tile(aistpp.timestamps_us(len(truth))[frames], len(cameras)),
+        corrupted=seen.poses,
+        ground_truth=poses,
+        visibility=seen.visibility,
+        image_points=seen.image_points,
+        view_angle=view_angle(azimuths),
+        azimuth=azimuths,
+    )
+
+
+if __name__ == "__main__":
+    launch(run, Options)
