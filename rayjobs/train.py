@@ -32,7 +32,7 @@ class Options:
     pairs: str
     """Folder of the pairs that 'rayjobs.pair' wrote."""
     simulated: str = ""
-    """Folder of further pairs to train on, which 'rayjobs.simulate' wrote. Validation is on real ones alone."""
+    """Folder of further pairs to train on, which 'rayjobs.simulate' wrote, for single-frame networks. Real ones validate."""
     preset: presets.PresetName = "best"
     """best: what did best on held-out dancers. baseline: the published single-frame network."""
     network: str = ""
@@ -87,9 +87,7 @@ def run(options: Options) -> Summary:
     config = options.model or (
         load_checkpoint(options.network).config if options.network else presets.PRESETS[options.preset]
     )
-    plausibility.check_splits(options.pairs)
-    if options.simulated:
-        plausibility.check_simulated(options.simulated, options.pairs)
+    plausibility.check_splits(options.pairs, options.simulated)
     name = options.name or time.strftime("train-%Y%m%d-%H%M%S")
     run_id = registry.find_run(RESUME_TAG, name) if options.name else None
     if run_id is None:

@@ -130,13 +130,18 @@ def _unit(torso: float) -> str:
     return "that looks like centimetres" if torso > 10 else "no person is like that"
 
 
-def check_splits(root: str | Path) -> None:
-    """Refuses splits of which one is empty, or that share a sequence.
+def check_splits(root: str | Path, simulated: str | Path | None = None) -> None:
+    """Refuses splits of which one is empty, or that share a sequence; and simulated pairs of sequences that validate or test.
 
     Raises:
         UserError: and names the sequences.
     """
     found = {split: _sequences(root, split) for split in aistpp.SPLITS if split != "test" or _has(root, split)}
+    if simulated and (shared := sorted(_sequences(simulated, "train") & sequences_of(root, "val", "test"))):
+        raise UserError(
+            f"{simulated} simulates {len(shared)} sequences that {root} validates or tests on ({', '.join(shared[:3])}"
+            f"{' …' if len(shared) > 3 else ''}): simulate them again with these pairs"
+        )
     names = list(found)
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
@@ -145,19 +150,6 @@ def check_splits(root: str | Path) -> None:
                     f"the splits '{a}' and '{b}' of {root} share {len(shared)} sequences ({', '.join(shared[:3])}"
                     f"{' …' if len(shared) > 3 else ''}), so figures on '{b}' would be worth nothing: pair them again"
                 )
-
-
-def check_simulated(simulated: str | Path, root: str | Path) -> None:
-    """Refuses simulated pairs of sequences that validate or test.
-
-    Raises:
-        UserError: and names the sequences.
-    """
-    if shared := sorted(_sequences(simulated, "train") & sequences_of(root, "val", "test")):
-        raise UserError(
-            f"{simulated} simulates {len(shared)} sequences that {root} validates or tests on ({', '.join(shared[:3])}"
-            f"{' …' if len(shared) > 3 else ''}): simulate them again with these pairs"
-        )
 
 
 def sequences_of(root: str | Path, *splits: str) -> set[str]:

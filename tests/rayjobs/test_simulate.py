@@ -67,7 +67,7 @@ def test_what_validates_is_not_simulated_nor_trained_on(options, summary, tmp_pa
     for split, rows in (("train", ~np.isin(truth.sequence, held_out)), ("val", np.isin(truth.sequence, held_out))):
         records.write_atomically(truth.take(rows).to_table(), tmp_path / f"split={split}" / "all.parquet", {})
     with pytest.raises(UserError, match=rf"simulates 2 sequences that .* validates or tests on \({held_out[0]}"):
-        plausibility.check_simulated(options.out, tmp_path)
+        plausibility.check_splits(tmp_path, options.out)
     sequences, left_out = simulate.plan(Dataset(options.dataset), str(tmp_path))
     assert len(sequences) == 5 and left_out == {"validates or tests in --pairs": 2}
 

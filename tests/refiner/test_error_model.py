@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks import trials
 from refiner import metrics
@@ -13,13 +12,7 @@ from refiner.records import Pairs
 from refiner.skeleton import HIPS, root_centred
 from refiner.training import TrainingConfig
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

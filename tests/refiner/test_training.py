@@ -15,21 +15,14 @@ from refiner.losses import Bones
 from refiner.model import RefinerConfig, load_checkpoint, save_checkpoint
 from refiner.training import Trainer, TrainingConfig, TrainingData, initialise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = RefinerConfig(
     width=16, layers=1, heads=2, feedforward=32, frequencies=4, taps_s=(-0.1, 0.0, 0.1), linear=True, dropout=0.1
 )
 SHORT = TrainingConfig(
     epochs=3, batch_size=64, learning_rate=3e-3, ema=0.9, augmentation=augment.Augmentation(noise_m=0.005)
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The networks here are tiny: more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

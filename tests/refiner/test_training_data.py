@@ -10,17 +10,11 @@ from refiner.model import RefinerConfig
 from refiner.training import Trainer, TrainingConfig, initialise
 from refiner.training_data import StreamedData, TrainingData, bytes_per_pair, load, row_counts
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = RefinerConfig(width=16, layers=1, heads=2, feedforward=32, taps_s=(-0.1, 0.0, 0.1), linear=True)
 BATCH, BUFFER = 32, 200
 GOLDEN = (2.064760, 2.052800)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
