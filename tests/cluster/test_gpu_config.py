@@ -17,6 +17,8 @@ from serve.live import standing_poses
 
 pytestmark = pytest.mark.cluster
 
+FRAMES = 256  # of a clip
+
 
 def replicas(cluster: Cluster) -> list[dict]:
     """What Ray's state API says of the endpoint's replicas that live."""
@@ -52,14 +54,15 @@ def test_four_replicas_share_a_gpu_and_none_is_kept_when_nobody_asks(tmp_path):
         (replica,) = replicas(cluster)
         assert replica["required_resources"] == {"CPU": 1.0, "GPU": 0.25}
 
-        body = codec.encode_json_request(codec.RefineRequest(poses=standing_poses(8)))
+        # Clips long enough that the replicas, not the proxy, are what they wait for: only there are they counted.
+        body = codec.encode_arrow_request(codec.RefineRequest(poses=standing_poses(FRAMES)))
         # enough for more replicas than fit
         connections = scaling["target_ongoing_requests"] * (scaling["max_replicas"] - 1)
         most = answered = 0
         with ThreadPoolExecutor(1) as pool:
             for _ in range(9):  # rounds of load, until the GPU is full and one longer
                 full = most >= 4
-                load = closed_loop(f"{url}/v1/refine", body, codec.JSON, connections=connections, seconds=10)
+                load = closed_loop(f"{url}/v1/refine", body, codec.ARROW, connections=connections, seconds=10)
                 result = pool.submit(asyncio.run, load)
                 while not result.done():
                     most = max(most, len(replicas(cluster)))
@@ -68,7 +71,7 @@ def test_four_replicas_share_a_gpu_and_none_is_kept_when_nobody_asks(tmp_path):
                 if full:
                     break
         assert most == 4  # and not five: the GPU is full
-        assert answered > 1000
+        assert answered * FRAMES > 10_000
         wait_for(lambda: len(replicas(cluster)) == scaling["min_replicas"])
 
         scaling["min_replicas"] = 0  # the file's option
