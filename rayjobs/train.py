@@ -44,8 +44,8 @@ class Options:
     min_workers: int = 0
     """Fewest workers to go on with while the cluster has no room for all of them (a node was lost); 0: all or none."""
     memory_gb: float = 0.0
-    """Pairs that would take more than this on a worker's device are streamed from disk in every epoch instead of being kept
-    there; 0: a fifth of a machine's memory, half of a GPU's. For the same order of streamed pairs everywhere, name a number."""
+    """Pairs that would take more than this on a worker's device are streamed from disk in every epoch.
+    0: a fifth of a machine's memory, half of a GPU's. For the same order of streamed pairs everywhere, name a number."""
     storage: str = "runs/train"
     """Folder or s3:// prefix of the checkpoints; on several machines one that all of them reach."""
     max_failures: int = 3

@@ -58,8 +58,8 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: fp16 with gradient scaling on CUDA, fp32 on the CPU (measured there: bf16 takes three times as long)."""
     compile: Literal["off", "on", "graph"] = "off"
-    """on: the step is compiled (torch.compile), which takes a minute at first and pays on a GPU; graph: and replayed as a CUDA
-    graph, which pays where batches are small."""
+    """on: the step is compiled (torch.compile), which takes a minute at first and pays on a GPU.
+    graph: and replayed as a CUDA graph, which pays where batches are small."""
     seed: int = 0
     weights: losses.LossWeights = field(default_factory=losses.LossWeights)
     augmentation: augment.Augmentation = field(default_factory=augment.Augmentation)

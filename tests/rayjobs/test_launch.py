@@ -1,6 +1,7 @@
 """What every job's command line promises: one line for a user's error, JSON last, the exit status."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -77,16 +78,21 @@ def test_summaries_are_strict_json():
     }  # fmt: skip
 
 
-def test_the_help_of_every_job_can_be_shown():
+def test_the_help_of_every_job_fits_into_80_columns():
     """In one process: an option that stands twice, also in a nested group, only shows when the command line is built."""
     code = (
-        "import importlib, pkgutil, tyro, rayjobs\n"
+        "import contextlib, importlib, pkgutil, rayjobs\n"
+        "from rayjobs.launch import parse\n"
         "for found in pkgutil.iter_modules(rayjobs.__path__):\n"
         "    job = importlib.import_module(f'rayjobs.{found.name}')\n"
         "    if hasattr(job, 'Options') and hasattr(job, 'run'):\n"
-        "        assert tyro.extras.get_parser(job.Options).format_help()\n"
-        "        print(found.name)\n"
+        "        with contextlib.suppress(SystemExit):\n"
+        "            parse(job.Options, args=['--help'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    env = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    assert {"train", "tune", "extract", "pair", "evaluate", "studio"} <= set(done.stdout.split())
+    shown = [line.split("rayjobs.")[1].split()[0] for line in done.stdout.splitlines() if line.startswith("usage:")]
+    assert {"train", "tune", "extract", "pair", "evaluate", "studio"} <= set(shown)
+    prose = [line for line in done.stdout.splitlines() if not line.startswith(("usage:", "      "))]
+    assert len(prose) > 100 and max(map(len, prose)) <= 80
