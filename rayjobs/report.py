@@ -111,8 +111,8 @@ class Report:
             ("depth_by_view_angle.png", "Mean depth error by the way the body faces, with intervals over sequences."),
             ("loss.png", "This run's training."),
             ("depth_by_joint.png", "Mean depth error by joint."),
-            ("depth_by_slice.png", "Mean depth error by kind of motion, view angle, visibility, camera and genre."),
             ("reliability.png", "How often a joint is within 5 cm, by how sure the refiner was."),
+            ("depth_by_slice.png", "Mean depth error by kind of motion, view angle, visibility, camera and genre."),
         ]
         page = jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
