@@ -130,13 +130,13 @@ async def constant_rate(
     *,
     rate: float,
     seconds: float,
-    connections: int = 256,
     timeout_s: float = 30,
 ) -> Result:
     """Requests start at fixed times whether or not earlier ones were answered; latency counts from when one was due, so
-    that a server which stalls is not forgiven ("coordinated omission")."""
+    that a server which stalls is not forgiven ("coordinated omission"). While all connections wait for answers a further one
+    is opened: for rates below what the server can do."""
     result, request = Result(), request_bytes(url, body, content_type)
-    free: list[Connection | None] = [None] * connections
+    free: list[Connection | None] = []
     running: set[asyncio.Task] = set()
     start = time.perf_counter()
 
