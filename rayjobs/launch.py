@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -39,12 +39,12 @@ def launch(run: Callable[[Any], Any], options_type: type) -> None:
     print(json.dumps(to_json(summary), allow_nan=False), flush=True)
 
 
-def parse(options_type: type[T], **how: Any) -> T:
+def parse(options_type: type[T], args: Sequence[str] | None = None) -> T:
     """The command line as `options_type`; the docstring of the module that defines it is the `--help`, as wide as the terminal.
 
     Args:
         options_type: dataclass of the options.
-        how: further arguments of `tyro.cli`.
+        args: what to parse in place of the process's own arguments.
     """
     module = sys.modules[options_type.__module__]
     command = f"python -m {module.__spec__.name}" if module.__spec__ else None
@@ -57,7 +57,7 @@ def parse(options_type: type[T], **how: Any) -> T:
         else textwrap.fill(p, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)
         for p in paragraphs
     )
-    return tyro.cli(options_type, prog=command, description=text, **how)
+    return tyro.cli(options_type, prog=command, description=text, args=args)
 
 
 def to_json(value: Any) -> Any:

@@ -8,7 +8,7 @@ same --name again goes on with the same run from its last checkpoint.
 
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -61,13 +61,6 @@ class Options:
             raise UserError(f"memory_gb is {self.memory_gb:g}: it must be positive, or 0 for what fits")
         if self.workers and self.min_workers > self.workers:
             raise UserError(f"min_workers is {self.min_workers}, more than the {self.workers} workers")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UserError(f"dropout is {self.dropout:g}: it is a share, at least 0 and less than 1")
-
-    def network_config(self) -> RefinerConfig:
-        """What is trained."""
-        config = self.model or (load_checkpoint(self.network).config if self.network else presets.PRESETS[self.preset])
-        return config if self.dropout is None else replace(config, dropout=self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +86,7 @@ class Summary:
 
 def run(options: Options) -> Summary:
     clock = [time.time()]
-    config = options.network_config()
+    config = options.model or presets.network(options.preset, options.network, options.dropout)
     plausibility.check_splits(options.pairs, options.simulated)
     name = options.name or time.strftime("train-%Y%m%d-%H%M%S")
     run_id = registry.find_run(RESUME_TAG, name) if options.name else None

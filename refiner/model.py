@@ -88,6 +88,8 @@ class RefinerConfig:
             raise UserError(f"taps_s {self.taps_s} lacks 0.0: the pose that is refined must be among what is seen")
         if self.axes not in AXES:
             raise UserError(f"axes '{self.axes}' is unknown: choose z or xyz")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout {self.dropout:g} is no share: choose one of at least 0 and less than 1")
 
     @property
     def centre(self) -> int:

@@ -1,8 +1,9 @@
 """Networks by name. `best` is what did best on dancers and choreographies that were held out."""
 
+from dataclasses import replace
 from typing import Literal
 
-from refiner.model import RefinerConfig
+from refiner.model import RefinerConfig, load_checkpoint
 
 PresetName = Literal["best", "baseline"]
 PRESETS: dict[str, RefinerConfig] = {
@@ -23,3 +24,9 @@ PRESETS: dict[str, RefinerConfig] = {
         constant_bones=True,
     ),
 }
+
+
+def network(preset: PresetName, checkpoint: str = "", dropout: float | None = None) -> RefinerConfig:
+    """The network of a checkpoint's folder, where one is given, or of a preset; with another dropout, where one is given."""
+    config = load_checkpoint(checkpoint).config if checkpoint else PRESETS[preset]
+    return config if dropout is None else replace(config, dropout=dropout)

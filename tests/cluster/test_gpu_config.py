@@ -71,7 +71,7 @@ def test_four_replicas_share_a_gpu_and_none_is_kept_when_nobody_asks(tmp_path):
                 if full:
                     break
         assert most == 4  # and not five: the GPU is full
-        assert answered * FRAMES > 10_000
+        assert answered > 2 * connections
         wait_for(lambda: len(replicas(cluster)) == scaling["min_replicas"])
 
         scaling["min_replicas"] = 0  # the file's option

@@ -247,23 +247,24 @@ def test_mlflow_is_killed_and_started_again_and_no_request_fails(
 
 def test_overload_is_answered_with_429_and_is_over_when_it_is_over(cluster, endpoint, tmp_path):
     config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
-    config["applications"][0]["deployments"][0]["autoscaling_config"]["max_replicas"] = 1
+    deployment = config["applications"][0]["deployments"][0]
+    deployment["autoscaling_config"]["max_replicas"] = 1
     alone = tmp_path / "alone.yaml"
     alone.write_text(yaml.safe_dump(config))
     cluster.deploy(alone)
-    # those of the tests before go first: the proxy drops kept-alive connections when its replicas change
+    # those of the tests before go first, so that calm and storm meet the same one
     wait_for(lambda: len(replicas(cluster.token_path)) == 1, 120)
     body = codec.encode_json_request(codec.RefineRequest(poses=standing_poses(8)))
 
     url = f"{endpoint}/v1/refine"
     calm = asyncio.run(closed_loop(url, body, codec.JSON, connections=8, seconds=4))
-    # eight times as many callers as may wait, none of whom minds a refusal
-    storm = asyncio.run(closed_loop(url, body, codec.JSON, connections=8 * 96, seconds=4))
+    # eight times as many callers as are let in, none of whom minds a refusal
+    callers = 8 * (deployment["max_ongoing_requests"] + deployment["max_queued_requests"])
+    storm = asyncio.run(closed_loop(url, body, codec.JSON, connections=callers, seconds=4))
     assert set(storm.statuses) <= {200, 429}
     assert storm.statuses[429] > storm.statuses[200] > 0
-    # 96 requests may wait in the replica; refusing the others costs it time too. Had all been let in, each would have
-    # waited for the answers to all of them.
-    assert storm.percentile_ms(50) < 8 * 96 / calm.rate * 1e3
+    # Refusing costs the replica time, too. Had all been let in, each would have waited for the answers to all of them.
+    assert storm.percentile_ms(50) < callers / calm.rate * 1e3
     with Client(endpoint) as client:
         client.refine(standing_poses(1))
     cluster.deploy(CHECKOUT / "serve/config.yaml")
