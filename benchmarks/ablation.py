@@ -16,16 +16,18 @@ from typing import Annotated
 import tyro
 
 from benchmarks import trials
-from rayjobs.launch import launch, log
-from refiner import DepthRefiner, UserError, baselines, plausibility
-from refiner.augment import Augmentation
-from refiner.evaluation import MEDIAPIPE, RIDGE
-from refiner.losses import LossWeights
-from refiner.model import RefinerConfig
-from refiner.presets import PRESETS
-from refiner.records import Pairs
-from refiner.training import TrainingConfig
-from refiner.visualize import LABELS
+from refiner import DepthRefiner, UserError
+from refiner.command import launch, log
+from refiner.data import checks
+from refiner.data.records import Pairs
+from refiner.evaluation import baselines
+from refiner.evaluation.compare import MEDIAPIPE, RIDGE
+from refiner.evaluation.style import LABELS
+from refiner.model.config import RefinerConfig
+from refiner.model.presets import PRESETS
+from refiner.training.augment import Augmentation
+from refiner.training.losses import LossWeights
+from refiner.training.trainer import TrainingConfig
 
 SMOOTHING = "smoothing"
 TAPS, WINDOW = (-0.13, 0.0, 0.13), (-0.4, -0.27, -0.13, 0.0, 0.13, 0.27, 0.4)
@@ -114,7 +116,7 @@ class Options:
 
 
 def run(options: Options) -> dict:
-    plausibility.check_splits(options.pairs)
+    checks.check_splits(options.pairs)
     begins = tuple(o for o in options.variants if o not in VARIANTS)
     chosen = {
         n: v for n, v in VARIANTS.items() if not options.variants or n in options.variants or n.startswith(begins)

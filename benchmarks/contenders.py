@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refiner.inference import DepthRefiner
-from refiner.onnx import OnnxNetwork, export
+from refiner.inference.depth_refiner import DepthRefiner
+from refiner.inference.onnx import OnnxNetwork, export
 
 
 def load(checkpoint: str) -> DepthRefiner:

@@ -4,7 +4,7 @@ import numpy as np
 from ray import serve
 from ray.serve import Application
 
-from refiner.inference import Refinement, validate_poses
+from refiner.inference.depth_refiner import Refinement, validate_poses
 from serve import codec
 from serve.app import RefineEndpoint
 from serve.live import Served

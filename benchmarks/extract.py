@@ -25,11 +25,14 @@ import av
 from av.video.reformatter import VideoReformatter
 
 from rayjobs import extract
-from rayjobs.launch import cores, parse, ray_session
+from rayjobs.session import ray_session
 from rayjobs.storage import list_videos
-from refiner import estimator, video
-from refiner.isolation import Isolated
-from refiner.observe import observe
+from refiner.command import cores, parse
+from refiner.data import video
+from refiner.estimators.isolation import Isolated
+from refiner.estimators.mediapipe import PoseEstimator
+from refiner.estimators.mediapipe_assets import assembled, model_path
+from refiner.estimators.observe import observe
 
 TFLITE_ALONE = Path(__file__).with_name("tflite_alone.py")
 
@@ -101,7 +104,7 @@ def plain_loop(path: str, model: str) -> int:
 
 def bare(path: str, model: str) -> int:
     """The job's own decoding and estimating, and nothing else."""
-    with estimator.PoseEstimator(model) as pose:
+    with PoseEstimator(model) as pose:
         return sum(1 for _ in map(pose.estimate, video.frames(path)))
 
 
@@ -167,12 +170,12 @@ def where_the_time_goes(path: str, model: Path, stock: Path, python: str | None)
     frames = list(itertools.islice(video.frames(path), 100))
 
     def estimate(bundle: Path) -> int:
-        with estimator.PoseEstimator(bundle) as pose:
+        with PoseEstimator(bundle) as pose:
             for frame in frames:
                 pose.estimate(frame)
         return len(frames)
 
-    with tempfile.TemporaryDirectory() as out, Isolated("refiner.observe:observe", stall_s=120) as isolated:
+    with tempfile.TemporaryDirectory() as out, Isolated("refiner.estimators.observe:observe", stall_s=120) as isolated:
         given = {"video": path, "out": f"{out}/a.parquet", "model": str(model), "stride": 1}
         isolated(lambda _: None, **given)  # its start is no part of a frame
         ms = least_of_three(
@@ -215,13 +218,13 @@ def least_of_three(works: dict[str, Callable[[], int]]) -> dict[str, float]:
 
 def main(options: Options) -> None:
     processes = options.processes or cores()
-    model = estimator.model_path()
+    model = model_path()
     with tempfile.TemporaryDirectory() as name, ray_session() if options.rounds else nullcontext():
         folder = Path(name)
         found = [looped(v.where, folder, options.frames) for v in list_videos(options.videos)]
         paths = list(itertools.islice(itertools.cycle(found), processes * options.videos_per_process))
         stock = folder / "stock.task"
-        stock.write_bytes(estimator.assembled(segmentation=True))
+        stock.write_bytes(assembled(segmentation=True))
         rates: dict[str, list[float]] = {"ray": [], "pool": [], "plain": []}
         for _ in range(options.rounds):
             rates["ray"].append(ray_rate(paths, model, processes))

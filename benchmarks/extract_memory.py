@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rayjobs.launch import parse
 from rayjobs.storage import list_videos
-from refiner.estimator import model_path
-from refiner.isolation import Isolated
+from refiner.command import parse
+from refiner.estimators.isolation import Isolated
+from refiner.estimators.mediapipe_assets import model_path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,7 @@ def resident_mib(process: int) -> float:
 
 def main(options: Options) -> None:
     model, resident = str(model_path()), []
-    with tempfile.TemporaryDirectory() as out, Isolated("refiner.observe:observe", stall_s=120) as observe:
+    with tempfile.TemporaryDirectory() as out, Isolated("refiner.estimators.observe:observe", stall_s=120) as observe:
         videos = itertools.islice(itertools.cycle(list_videos(options.videos)), options.count)
         for number, video in enumerate(videos, 1):
             observe(lambda _: None, video=video.where, out=f"{out}/a.parquet", model=model, stride=1)

@@ -24,9 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.extract_memory import resident_mib
-from rayjobs.launch import parse
-from refiner.aistpp import Name
-from refiner.estimator import estimator_info, model_path
+from refiner.command import parse
+from refiner.data.aistpp import Name
+from refiner.estimators.mediapipe import estimator_info
+from refiner.estimators.mediapipe_assets import model_path
 
 # Seconds of footage, as AIST++ has them: basic dances and the longer situations; drawn evenly in between.
 SECONDS = {"BM": (7.0, 13.0), "other": (28.0, 48.0)}

@@ -16,14 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import trials
-from rayjobs.launch import launch, log, to_json
-from refiner import DepthRefiner, UserError, plausibility, visualize
-from refiner.baselines import Method, Moments
-from refiner.evaluation import MEDIAPIPE, REFINED, RIDGE
-from refiner.presets import PRESETS, PresetName
-from refiner.records import Pairs
-from refiner.tally import Tally
-from refiner.training import TrainingConfig
+from refiner import DepthRefiner, UserError
+from refiner.command import launch, log, to_json
+from refiner.data import checks
+from refiner.data.records import Pairs
+from refiner.evaluation import plots
+from refiner.evaluation.baselines import Method, Moments
+from refiner.evaluation.compare import MEDIAPIPE, REFINED, RIDGE
+from refiner.evaluation.tally import Tally
+from refiner.model.presets import PRESETS, PresetName
+from refiner.training.trainer import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +51,7 @@ class Options:
 
 
 def run(options: Options) -> dict:
-    plausibility.check_splits(options.pairs)
+    checks.check_splits(options.pairs)
     train, val, test = (trials.read(options.pairs, split) for split in ("train", "val", "test"))
     points = []
     for share in sorted(set(options.shares)):
@@ -77,7 +79,7 @@ def run(options: Options) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     (out / "learning_curve.json").write_text(json.dumps(to_json(result), indent=1))
     (out / "learning_curve.md").write_text(markdown(result) + "\n")
-    visualize.learning_curve(
+    plots.learning_curve(
         {
             kind: {
                 name: [

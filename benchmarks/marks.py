@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rayjobs.launch import launch
-from refiner import UserError, multiview
-from refiner.aistpp import CAMERAS
-from refiner.metrics import CM
-from refiner.pairing import read_observations
+from refiner import UserError
+from refiner.command import launch
+from refiner.data import multiview
+from refiner.data.aistpp import CAMERAS
+from refiner.data.pairing import read_observations
+from refiner.evaluation.metrics import CM
 from refiner.skeleton import INDEX, MIRROR, to_coco
-from refiner.studio.body import both_sides
-from refiner.studio.dataset import MANIFEST, Spec, Take, plan
+from studio.body import both_sides
+from studio.dataset import MANIFEST, Spec, Take, plan
 
 # Which way a point of the face looks, in the head's frame, and the cosine from which on a camera sees it.
 LOOKS = {"nose": (0.0, 0.0, 1.0), "left_eye": (0.33, 0.0, 0.94), "left_ear": (1.0, 0.0, 0.1)}

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from benchmarks.serve import seconds_of
-from rayjobs.launch import parse
-from refiner import DepthRefiner, onnx, records
-from refiner.inference import TorchNetwork
-from refiner.model import Inputs
+from refiner import DepthRefiner
+from refiner.command import parse
+from refiner.data import records
+from refiner.inference import onnx
+from refiner.inference.depth_refiner import TorchNetwork
+from refiner.model.inputs import Inputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

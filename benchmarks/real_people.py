@@ -19,18 +19,22 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import tyro
 
-from rayjobs.launch import launch, log
-from refiner import DepthRefiner, UserError, aistpp, baselines, metrics, multiview, temporal
-from refiner.estimator import estimator_info, model_path
+from refiner import DepthRefiner, UserError, temporal
+from refiner.command import launch, log
+from refiner.data import aistpp, multiview
+from refiner.data.multiview import Triangulated, at_frames
+from refiner.data.pairing import pair_video, read_observations
+from refiner.data.records import Pairs
+from refiner.estimators.mediapipe import estimator_info
+from refiner.estimators.mediapipe_assets import model_path
+from refiner.estimators.observe import is_done, observe
+from refiner.evaluation import baselines, metrics
+from refiner.evaluation.confidence import confidence_summary
+from refiner.evaluation.metrics import CM
+from refiner.evaluation.style import LABELS
 from refiner.geometry import Camera, virtual_camera_rotation
-from refiner.metrics import CM
-from refiner.model import CONFIDENT_WITHIN_M
-from refiner.multiview import Triangulated, at_frames
-from refiner.observe import is_done, observe
-from refiner.pairing import pair_video, read_observations
-from refiner.records import Pairs
+from refiner.model.network import CONFIDENT_WITHIN_M
 from refiner.skeleton import hips_midpoint, to_coco
-from refiner.visualize import LABELS
 
 CALIBRATION = "Calib.qca.txt"
 BOX = "model in the box"
@@ -218,7 +222,7 @@ def measure(
         }
         if name in refinements:
             figures[name]["strength"] = models[name].model.config.strength
-            figures[name]["confidence"] = metrics.confidence_summary(
+            figures[name]["confidence"] = confidence_summary(
                 refinements[name].confidence, metrics.depth_error(poses, pairs.ground_truth), CONFIDENT_WITHIN_M
             )
     errors, kept = truth.found.errors, truth.found.kept

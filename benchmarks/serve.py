@@ -29,9 +29,11 @@ import yaml
 from benchmarks.load import Result, closed_loop, constant_rate
 from cluster import supervisor
 from cluster.local import CHECKOUT, free_ports, local_cluster
-from rayjobs.launch import log, parse
-from refiner import DepthRefiner, onnx, registry
-from refiner.model import PoseAwareDepthRefiner, save_checkpoint
+from refiner import DepthRefiner, registry
+from refiner.command import log, parse
+from refiner.inference import onnx
+from refiner.model.checkpoint import save_checkpoint
+from refiner.model.network import PoseAwareDepthRefiner
 from serve import codec
 from serve.live import standing_poses
 

@@ -12,13 +12,17 @@ import dataclasses
 from dataclasses import dataclass
 
 from benchmarks import trials
-from rayjobs.launch import launch
-from refiner import DepthRefiner, UserError, baselines, metrics, records, registry
-from refiner.evaluation import MEDIAPIPE, REFINED, RIDGE
-from refiner.model import CONFIDENT_WITHIN_M, save_checkpoint
-from refiner.records import Pairs
-from refiner.training import calibrate
-from refiner.training_data import TrainingData
+from refiner import DepthRefiner, UserError, registry
+from refiner.command import launch
+from refiner.data import records
+from refiner.data.records import Pairs
+from refiner.evaluation import baselines, metrics
+from refiner.evaluation.compare import MEDIAPIPE, REFINED, RIDGE
+from refiner.evaluation.confidence import confidence_summary
+from refiner.model.checkpoint import save_checkpoint
+from refiner.model.network import CONFIDENT_WITHIN_M
+from refiner.training.dataset import TrainingData
+from refiner.training.trainer import calibrate
 
 SMOOTHING, FULL = "smoothing", "refined, in full"
 KINDS = {trials.ALL: "", "sBM": "drawn_motion", trials.REAL_MOTION: "real_motion"}
@@ -85,7 +89,7 @@ def card(options: Options, model: DepthRefiner, found: dict[str, dict], test: Pa
             figures |= {key: part} if key else part
     answer = model.predict_pairs(test)
     errors = metrics.depth_error(answer.poses, test.ground_truth)
-    figures["ece"] = round(metrics.confidence_summary(answer.confidence, errors, CONFIDENT_WITHIN_M)["ece"], 3)
+    figures["ece"] = round(confidence_summary(answer.confidence, errors, CONFIDENT_WITHIN_M)["ece"], 3)
     return {
         "trained_on": options.trained_on,
         "dataset_fingerprint": records.fingerprint(options.pairs, ("train", "val", "test")),

@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from refiner import records
-from refiner.estimator import EstimatorInfo, estimator_info
+from refiner.data import records
+from refiner.estimators.base import EstimatorInfo
+from refiner.estimators.mediapipe import estimator_info
 
 _info: Callable[[str], EstimatorInfo] = functools.cache(estimator_info)
 
 
 def observe(*, video: str, out: str, model: str, stride: int, on_progress: Callable[[int], None]) -> dict[str, float]:
-    """As `refiner.observe.observe`, without looking; `seconds` are those it slept."""
+    """As `refiner.estimators.observe.observe`, without looking; `seconds` are those it slept."""
     started = time.perf_counter()
     time.sleep(Path(video).stat().st_size / 1e6)
     slept = time.perf_counter() - started

@@ -28,11 +28,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from refiner import geometry, presets, records
-from refiner.model import Inputs, Outputs, PoseAwareDepthRefiner, RefinerConfig
-from refiner.records import Pairs
+from refiner import geometry
+from refiner.data import records
+from refiner.data.records import Pairs
+from refiner.model import presets
+from refiner.model.config import RefinerConfig
+from refiner.model.inputs import Inputs
+from refiner.model.network import Outputs, PoseAwareDepthRefiner
 from refiner.skeleton import BONES, HIPS, MIRROR, SYMMETRIC_BONES, root_centred
-from refiner.training import Trainer, TrainingConfig, TrainingData, initialise
+from refiner.training.trainer import Trainer, TrainingConfig, TrainingData, initialise
 
 OURS, PLAIN, LOADERS = "rayjobs.train", "plain PyTorch", ("DataLoader, NPZ", "DataLoader, NPZ, loader processes")
 GPU_BATCHES, PRECISIONS, COMPILE = (64, 4096, 65_536), ("fp32", "bf16", "fp16"), ("off", "on", "graph")

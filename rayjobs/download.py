@@ -21,9 +21,10 @@ from typing import Literal
 from pyarrow.fs import FileType
 
 from rayjobs.fetch import Fetcher, FetchError, check_archive, check_video, unpack
-from rayjobs.launch import launch, log
 from rayjobs.progress import Progress
-from refiner import UserError, aistpp, files
+from refiner import UserError, files
+from refiner.command import launch, log
+from refiner.data import aistpp
 
 TERMS = "https://aistdancedb.ongaaccel.jp/terms_of_use/"
 VIDEOS = "https://aistdancedb.ongaaccel.jp/v1.0.0/video/10M"

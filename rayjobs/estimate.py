@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rayjobs.launch import cores, log
 from rayjobs.progress import duration
-from refiner import UserError, files, video
-from refiner.estimator import PoseEstimator
+from refiner import UserError, files
+from refiner.command import cores, log
+from refiner.data import video
+from refiner.estimators.mediapipe import PoseEstimator
 
 PROBED = 100  # videos whose headers are read; the others' lengths follow from their bytes
 TIMED_FRAMES = 150  # seen by MediaPipe to learn what a frame costs here

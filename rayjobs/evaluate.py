@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from rayjobs.evaluate_worker import CHAMPION_METHOD, fit_baselines, measure_all
-from rayjobs.launch import launch, log, to_json
-from refiner import DepthRefiner, evaluation, files, plausibility, registry
-from refiner.evaluation import MEDIAPIPE, REFINED, Evaluation
+from refiner import DepthRefiner, files, registry
+from refiner.command import launch, log, to_json
+from refiner.data import checks
+from refiner.evaluation import compare, plots, tables
+from refiner.evaluation.compare import MEDIAPIPE, REFINED, Evaluation
+from refiner.evaluation.tally import Tally
 from refiner.registry import CANDIDATE, CHAMPION, NAME
-from refiner.tally import Tally
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +68,7 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
-    plausibility.check_splits(options.pairs)
+    checks.check_splits(options.pairs)
     registered = options.model.startswith("models:")
     if not registered:
         options = replace(options, model=files.absolute(options.model))
@@ -78,8 +80,8 @@ def run(options: Options) -> Summary:
     # versions, not aliases, which may move meanwhile
     sources = {name: f"models:/{NAME}/{m.version}" if registered else options.model for name, m in models.items()}
     tally = measure_all(options.pairs, options.split, baselines, sources, options.workers)
-    found = evaluation.summarise(tally)
-    log(evaluation.table(found) + "\n\n" + evaluation.goals_table(found))
+    found = compare.summarise(tally)
+    log(tables.table(found) + "\n\n" + tables.goals_table(found))
     promoted, verdict, shown = False, "nothing was to be promoted", candidate
     if options.promote and registered:
         promoted, verdict = judge(models, tally, found)
@@ -90,7 +92,7 @@ def run(options: Options) -> Summary:
     log(verdict)
     _publish(options, candidate if registered else None, found, f"{candidate.name} {candidate.version}")
     if shown is not candidate:  # the figures below belong to the model that is named
-        found = evaluation.summarise(tally, CHAMPION_METHOD)
+        found = compare.summarise(tally, CHAMPION_METHOD)
     return Summary(
         mediapipe=found.methods[MEDIAPIPE],
         refined=found.methods[REFINED],
@@ -121,7 +123,7 @@ def judge(models: dict[str, DepthRefiner], tally: Tally, found: Evaluation) -> t
         return False, f"version {candidate.version} is the champion already"
     if high < 0 and champion is not None:
         rival = f"champion {champion.version}"
-        difference, low, high = evaluation.difference(tally, REFINED, CHAMPION_METHOD)
+        difference, low, high = compare.difference(tally, REFINED, CHAMPION_METHOD)
     interval = f"{difference:+.2f} cm ({low:+.2f} … {high:+.2f}) against {rival}"
     if high < 0:
         return True, f"version {candidate.version} is the new champion: {interval}"
@@ -134,10 +136,10 @@ def _publish(options: Options, registered: DepthRefiner | None, found: Evaluatio
         folder = Path(options.out or scratch)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "evaluation.json").write_text(json.dumps(to_json(asdict(found)), indent=1))
-        (folder / "evaluation.md").write_text(evaluation.markdown(found, f"{name} on the {options.split} split"))
-        evaluation.plots(found, folder)
+        (folder / "evaluation.md").write_text(tables.markdown(found, f"{name} on the {options.split} split"))
+        plots.draw_all(found, folder)
         if registered is not None:
-            figures = {f"{options.split}/{key}": value for key, value in evaluation.flat(found).items()}
+            figures = {f"{options.split}/{key}": value for key, value in compare.flat(found).items()}
             registry.record_evaluation(registered.version, figures, folder, under=f"evaluation/{options.split}")
 
 

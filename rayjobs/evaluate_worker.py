@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
-from rayjobs.launch import cluster_cores, quiet_ray_data, ray_session
 from rayjobs.progress import Progress
-from refiner import DepthRefiner, UserError, records
-from refiner.baselines import Method, Moments
-from refiner.plausibility import Gist
-from refiner.tally import Tally
+from rayjobs.session import cluster_cores, quiet_ray_data, ray_session
+from refiner import DepthRefiner, UserError
+from refiner.data import records
+from refiner.data.checks import Gist
+from refiner.evaluation.baselines import Method, Moments
+from refiner.evaluation.tally import Tally
 
 CHAMPION_METHOD = "champion"
 # What a part holds at least, if there are so many: 35 MB of pairs.

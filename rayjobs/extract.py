@@ -18,12 +18,15 @@ import tyro
 
 from rayjobs.estimate import Estimate, estimate
 from rayjobs.extract_worker import Extractor
-from rayjobs.launch import cluster_cores, launch, log, quiet_ray_data, ray_session
 from rayjobs.progress import Progress
+from rayjobs.session import cluster_cores, quiet_ray_data, ray_session
 from rayjobs.storage import list_videos
 from refiner import UserError, files
-from refiner.estimator import EstimatorInfo, PoseEstimator, estimator_info, model_path
-from refiner.observe import is_done
+from refiner.command import launch, log
+from refiner.estimators.base import EstimatorInfo
+from refiner.estimators.mediapipe import PoseEstimator, estimator_info
+from refiner.estimators.mediapipe_assets import model_path
+from refiner.estimators.observe import is_done
 
 FAILURES = "failures"  # folder in --out
 
@@ -50,7 +53,7 @@ class Options:
     """Extract nothing: say what is done, what is to do, and what that will take on the connected cluster."""
     price: float | None = None
     """Of one core for one hour, for the estimate of --dry-run."""
-    observe: Annotated[str, tyro.conf.Suppress] = "refiner.observe:observe"
+    observe: Annotated[str, tyro.conf.Suppress] = "refiner.estimators.observe:observe"
     """What turns a video into a file: another one simulates a cluster's load, or a fault."""
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import ray
 from ray.util.metrics import Counter
 
 from refiner import UserError, files
-from refiner.isolation import ChildError, Isolated
+from refiner.estimators.isolation import ChildError, Isolated
 
 ATTEMPTS = 2  # for a video whose process dies or stalls: the cause may have been the machine's
 VIDEOS_PER_PROCESS = 200  # then a fresh one, so that what native code leaks cannot add up over days
@@ -24,7 +24,7 @@ class Extractor:
     def __init__(self, model: list[ray.ObjectRef], observe: str, stride: int, stall_s: float) -> None:
         """Args:
         model: the pose landmarker's `.task` file, in a list, so that Ray does not fetch it for each row.
-        observe: `module:function` that turns a video into a file, as `refiner.observe:observe` does.
+        observe: `module:function` that turns a video into a file, as `refiner.estimators.observe:observe` does.
         stride: observe every stride-th frame.
         stall_s: a video that makes no progress for so many seconds is given up.
         """

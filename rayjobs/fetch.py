@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import httpx
 
-from refiner import UserError, files, video
+from refiner import UserError, files
+from refiner.data import video
 
 TIMEOUT = httpx.Timeout(30, connect=15)
 LONGEST_PAUSE_S = 120.0

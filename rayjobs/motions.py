@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rayjobs.launch import launch, log
 from rayjobs.progress import Progress
 from refiner import UserError, files
-from refiner.aistpp import FPS, METRES_PER_UNIT, SPLITS, Dataset, Name, write_pickle
-from refiner.studio.dataset import PATTERN, write_text
-from refiner.studio.mocap import deepmimic_clips, deepmimic_keypoints, keypoints, read_bvh
+from refiner.command import launch, log
+from refiner.data.aistpp import FPS, METRES_PER_UNIT, SPLITS, Dataset, Name, write_pickle
+from studio.dataset import PATTERN, write_text
+from studio.mocap import deepmimic_clips, deepmimic_keypoints, keypoints, read_bvh
 
 MANIFEST = "motions.json"
 DEEPMIMIC = "deepmimic"

@@ -21,12 +21,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from rayjobs.launch import cores, launch, log, to_json
 from rayjobs.progress import Progress
 from rayjobs.storage import replaced_folder
-from refiner import UserError, aistpp, files, records, visualize
-from refiner.pair_profile import PairProfile
-from refiner.pairing import disjoint_splits, official_splits, pair_sequence
+from refiner import UserError, files
+from refiner.command import cores, launch, log, to_json
+from refiner.data import aistpp, records
+from refiner.data.pairing import disjoint_splits, official_splits, pair_sequence
+from refiner.data.profile import PairProfile
+from refiner.evaluation import plots
 
 SUMMARY, PLOTS = "summary.json", "plots.png"
 
@@ -75,7 +77,7 @@ def run(options: Options) -> Summary:
         for result in results:
             problems |= result["problems"]
         summary = summarise(results, problems, len(videos), estimator, options.split_by)
-        visualize.pairs_page(functools.reduce(operator.add, (r["profile"] for r in results if r["pairs"])), out / PLOTS)
+        plots.pairs_page(functools.reduce(operator.add, (r["profile"] for r in results if r["pairs"])), out / PLOTS)
         (out / SUMMARY).write_text(json.dumps(to_json(summary) | {"problems": problems}, indent=1))
     return summary
 

@@ -4,7 +4,7 @@ import threading
 import time
 from types import TracebackType
 
-from rayjobs.launch import log
+from refiner.command import log
 
 EVERY_S = 5.0
 

@@ -15,9 +15,11 @@ from typing import Any
 import ray
 import ray.data
 
-from rayjobs.launch import cluster_cores, launch, log, quiet_ray_data, ray_session
 from rayjobs.progress import Progress
-from refiner import DepthRefiner, UserError, files, records, registry
+from rayjobs.session import cluster_cores, quiet_ray_data, ray_session
+from refiner import DepthRefiner, UserError, files, registry
+from refiner.command import launch, log
+from refiner.data import records
 from refiner.registry import CHAMPION, NAME
 
 

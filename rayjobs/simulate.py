@@ -16,14 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from rayjobs.launch import cores, launch, log, to_json
 from rayjobs.progress import Progress
 from rayjobs.storage import replaced_folder
-from refiner import UserError, aistpp, files, metrics, plausibility, records
-from refiner.error_model import ErrorModel
+from refiner import UserError, files
+from refiner.command import cores, launch, log, to_json
+from refiner.data import aistpp, checks, records
+from refiner.data.pairing import official_splits
+from refiner.data.records import Pairs
+from refiner.evaluation import metrics
 from refiner.geometry import azimuth, to_virtual_camera, view_angle
-from refiner.pairing import official_splits
-from refiner.records import Pairs
+from refiner.training.error_model import ErrorModel
 
 SUMMARY = "summary.json"
 
@@ -65,7 +67,7 @@ def run(options: Options) -> Summary:
     dataset = aistpp.Dataset(files.local_folder(options.dataset, "--dataset"))
     sequences, left_out = plan(dataset, options.pairs)
     train = records.read_pairs(options.pairs, "train")
-    plausibility.check_pairs(train, "train")
+    checks.check_pairs(train, "train")
     log(f"learning MediaPipe's errors from {len(train):,} pairs")
     model = ErrorModel.fit(train, options.seed)
     count, error = 0, 0.0
@@ -108,7 +110,7 @@ def plan(dataset: aistpp.Dataset, pairs: str) -> tuple[list[str], dict[str, int]
         UserError: there are none.
     """
     here = dict.fromkeys(sorted(s for s, split in official_splits(dataset).items() if split == "train"), "")
-    measured = plausibility.sequences_of(pairs, "val", "test")
+    measured = checks.sequences_of(pairs, "val", "test")
     annotated = set(dataset.sequences)
     for sequence in here:
         if sequence not in annotated:

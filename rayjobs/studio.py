@@ -14,11 +14,12 @@ from typing import Literal
 
 import ray
 
-from rayjobs.launch import cluster_cores, launch, log, ray_session
 from rayjobs.progress import Progress
+from rayjobs.session import cluster_cores, ray_session
 from refiner import files
-from refiner.aistpp import CAMERAS, SPLITS
-from refiner.studio.dataset import Spec, Take, is_whole, prepare, setting_files
+from refiner.command import launch, log
+from refiner.data.aistpp import CAMERAS, SPLITS
+from studio.dataset import Spec, Take, is_whole, prepare, setting_files
 
 # Cameras of one sequence that one task films where sequences are few. Where they are many, a task films all nine: the
 # dancer's body is built once in each task, which takes as long as ten frames of nine cameras.

@@ -18,11 +18,16 @@ import tyro
 from ray.train.torch import TorchTrainer
 
 from rayjobs import train_storage
-from rayjobs.launch import cores, launch, log, ray_session
+from rayjobs.session import ray_session
 from rayjobs.train_worker import train_worker
-from refiner import UserError, drift, plausibility, presets, records, registry, visualize
-from refiner.model import RefinerConfig, load_checkpoint, read_card, save_checkpoint
-from refiner.training import TrainingConfig
+from refiner import UserError, registry
+from refiner.command import cores, launch, log
+from refiner.data import checks, records
+from refiner.inference import drift
+from refiner.model import presets
+from refiner.model.checkpoint import load_checkpoint, read_card, save_checkpoint
+from refiner.model.config import RefinerConfig
+from refiner.training.trainer import TrainingConfig
 
 RESUME_TAG = "train_name"  # of the MLflow run: finds it again when the same name is trained on
 
@@ -87,7 +92,7 @@ class Summary:
 def run(options: Options) -> Summary:
     clock = [time.time()]
     config = options.model or presets.network(options.preset, options.network, options.dropout)
-    plausibility.check_splits(options.pairs, options.simulated)
+    checks.check_splits(options.pairs, options.simulated)
     name = options.name or time.strftime("train-%Y%m%d-%H%M%S")
     run_id = registry.find_run(RESUME_TAG, name) if options.name else None
     if run_id is None:
@@ -163,7 +168,7 @@ def _register(options: Options, folder: str, run_id: str, name: str, clock: list
         card[drift.CARD_KEY] = drift.of_pairs(options.pairs)
         clean = save_checkpoint(model, Path(scratch, "checkpoint"), card)
         plots = Path(scratch, "plots")
-        visualize.loss_curve(history, plots / "loss.png")
+        plots.loss_curve(history, plots / "loss.png")
         registry.log_files(run_id, plots)
         example = records.read_pairs(options.pairs, "val").take(slice(0, 4))
         version = registry.register(

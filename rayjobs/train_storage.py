@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from refiner import UserError
-from refiner.training import STATE_FILE, STATE_TENSORS
+from refiner.training.trainer import STATE_FILE, STATE_TENSORS
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 FULL_BYTES = 1 << 20  # less room than one checkpoint needs

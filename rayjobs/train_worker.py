@@ -9,12 +9,14 @@ import ray.train
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from rayjobs.launch import log
-from refiner import UserError, records, registry
-from refiner.metrics import CM
-from refiner.model import RefinerConfig, save_checkpoint
-from refiner.training import Trainer, TrainingConfig, depth_errors, initialise
-from refiner.training_data import count_sequences, load, row_counts
+from refiner import UserError, registry
+from refiner.command import log
+from refiner.data import records
+from refiner.evaluation.metrics import CM
+from refiner.model.checkpoint import save_checkpoint
+from refiner.model.config import RefinerConfig
+from refiner.training.dataset import count_sequences, load, row_counts
+from refiner.training.trainer import Trainer, TrainingConfig, depth_errors, initialise
 
 
 def train_worker(config: dict[str, Any]) -> str | None:

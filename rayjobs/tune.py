@@ -20,12 +20,16 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from rayjobs.launch import cluster_cores, launch, ray_session
+from rayjobs.session import cluster_cores, ray_session
 from rayjobs.tune_runs import ChildRuns
-from refiner import UserError, plausibility, presets, registry
-from refiner.model import RefinerConfig, save_checkpoint
-from refiner.training import Trainer, TrainingConfig, initialise
-from refiner.training_data import load
+from refiner import UserError, registry
+from refiner.command import launch
+from refiner.data import checks
+from refiner.model import presets
+from refiner.model.checkpoint import save_checkpoint
+from refiner.model.config import RefinerConfig
+from refiner.training.dataset import load
+from refiner.training.trainer import Trainer, TrainingConfig, initialise
 
 METRIC = "val_depth_cm"  # of the best epoch so far
 GRACE = 2  # epochs that every trial gets
@@ -79,7 +83,7 @@ class Summary:
 
 def run(options: Options) -> Summary:
     started = time.time()
-    plausibility.check_splits(options.pairs)
+    checks.check_splits(options.pairs)
     name = options.name or time.strftime("tune-%Y%m%d-%H%M%S")
     run_id = registry.start_run(name, asdict(options))
     try:

@@ -2,8 +2,8 @@
 
 from ray import tune
 
-from rayjobs.launch import log
 from refiner import registry
+from refiner.command import log
 
 
 class ChildRuns(tune.Callback):

@@ -12,7 +12,7 @@ __all__ = ["DepthRefiner", "UserError"]
 def __getattr__(name: str):
     # Imported when asked for: the studio and the extraction need no torch, and importing it takes a second.
     if name == "DepthRefiner":
-        from refiner.inference import DepthRefiner
+        from refiner.inference.depth_refiner import DepthRefiner
 
         return DepthRefiner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refiner.skeleton import LEFT_HIP, LEFT_SHOULDER, MIRROR, RIGHT_HIP, RIGHT_SHOULDER, hips_midpoint
+from refiner.skeleton import LEFT_HIP, LEFT_SHOULDER, MIRROR, RIGHT_HIP, RIGHT_SHOULDER, hips_midpoint, root_centred
+
+# Bins of the signed azimuth, degrees, that profiles, tables and plots use.
+AZIMUTH_EDGES = np.arange(-180, 181, 45)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,11 @@ def mirror(poses: np.ndarray) -> np.ndarray:
     mirrored = poses[..., MIRROR, :].copy()
     mirrored[..., 0] *= -1
     return mirrored
+
+
+def depth_error(poses: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(N, 17) |Δz| of each joint, metres."""
+    return np.abs(root_centred(poses)[..., 2] - root_centred(truth)[..., 2])
 
 
 def procrustes(poses: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from refiner import UserError
-from refiner.inference import Refinement, validate_poses
+from refiner.inference.depth_refiner import Refinement, validate_poses
 from serve import codec, inference_protocol, metrics, problems
 from serve.batching import Batcher
 from serve.guard import Guard, Tokens

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from refiner.inference import Refinement
+from refiner.inference.depth_refiner import Refinement
 from serve.live import Served
 
 

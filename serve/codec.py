@@ -1,6 +1,6 @@
 """Poses over HTTP: bodies as JSON and as Arrow IPC streams, into arrays and back. Used by the endpoint and by its client.
 
-Here only the form is decided; whether the poses make sense is `refiner.inference.validate_poses`' business. No pickle
+Here only the form is decided; whether the poses make sense is `depth_refiner.validate_poses`' business. No pickle
 anywhere: both formats can carry data only.
 """
 

@@ -21,10 +21,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from refiner import UserError, drift, onnx, registry
-from refiner.inference import DepthRefiner, Refinement, validate_poses
-from refiner.model import read_card
-from refiner.onnx import OnnxNetwork
+from refiner import UserError, registry
+from refiner.inference import drift, onnx
+from refiner.inference.depth_refiner import DepthRefiner, Refinement, validate_poses
+from refiner.inference.onnx import OnnxNetwork
+from refiner.model.checkpoint import read_card
 from refiner.skeleton import INDEX, NUM_JOINTS
 
 logger = logging.getLogger("ray.serve")
@@ -46,7 +47,7 @@ class Served:
     run_id: str | None
     tags: Mapping[str, str]
     loaded_at: str
-    trained_on: Mapping[str, Any] | None = None  # `refiner.drift.statistics` of its training poses, if it carries them
+    trained_on: Mapping[str, Any] | None = None  # `drift.statistics` of its training poses, if it carries them
 
     @property
     def runtime(self) -> Literal["onnxruntime", "pytorch"]:

@@ -10,8 +10,8 @@ import numpy as np
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from refiner import drift
-from refiner.inference import Refinement
+from refiner.inference import drift
+from refiner.inference.depth_refiner import Refinement
 from refiner.skeleton import NUM_JOINTS, root_centred, to_coco
 
 # From a fifth of a millisecond (decoding one pose) to the request timeout.

@@ -1,7 +1,7 @@
 """The HTTP contract as pydantic models: for the OpenAPI documents and the app's arguments, never for a request's poses.
 
 Validating 17 × 3 floats a pose through pydantic costs more than refining them; `serve.codec` and
-`refiner.inference.validate_poses` do it on arrays.
+`refiner.inference.depth_refiner.validate_poses` do it on arrays.
 """
 
 from typing import Annotated, Literal
@@ -42,7 +42,7 @@ class AppArgs(BaseModel):
     video_timeout_s: float = Field(default=300, gt=0)
     """How long one video may take; MediaPipe needs 20-30 ms a frame at 1080p, so a minute at 60 fps takes about 100 s."""
     estimator_model: str | None = None
-    """MediaPipe's .task file for /v1/refine/video; None finds it as `refiner.estimator.model_path` does."""
+    """MediaPipe's .task file for /v1/refine/video; None finds it as `refiner.estimators.mediapipe_assets.model_path` does."""
 
 
 class ModelName(BaseModel):

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from refiner import UserError, observe, records
-from refiner.estimator import model_path
-from refiner.isolation import ChildError, Isolated
+from refiner import UserError
+from refiner.data import records
+from refiner.data.video import probe
+from refiner.estimators import observe
+from refiner.estimators.isolation import ChildError, Isolated
+from refiner.estimators.mediapipe_assets import model_path
 from refiner.skeleton import to_coco
-from refiner.video import probe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +91,7 @@ class VideoObserver:
 def observe_bounded(
     *, video: str, out: str, model: str, max_video_s: float, timeout_s: float, on_progress: Callable[[int], None]
 ) -> dict[str, float]:
-    """The child's part: `refiner.observe.observe` within limits. What a header declares may be a lie, so they are counted.
+    """The child's part: `observe.observe` within limits. What a header declares may be a lie, so they are counted.
 
     Raises:
         UserError: a limit is passed, or `observe` refuses the video.

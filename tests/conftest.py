@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cluster.local import CHECKOUT, Cluster, local_cluster
+from refiner.data.records import Pairs
 from refiner.geometry import Camera, azimuth, crop_normalise, view_angle
-from refiner.records import Pairs
 from refiner.skeleton import root_centred
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -96,7 +96,9 @@ def register_model(tmp_path_factory) -> Callable[..., str]:
     import torch
 
     from refiner import registry
-    from refiner.model import PoseAwareDepthRefiner, RefinerConfig, save_checkpoint
+    from refiner.model.checkpoint import save_checkpoint
+    from refiner.model.config import RefinerConfig
+    from refiner.model.network import PoseAwareDepthRefiner
 
     def register(seed: int = 0, scale: float = 0.3) -> str:
         torch.manual_seed(seed)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.real_people import BOX, CALIBRATION, Options, as_filmed, measure, table
-from refiner import DepthRefiner, video
-from refiner.estimator import PoseEstimator, model_path
+from refiner import DepthRefiner
+from refiner.data import video
+from refiner.data.multiview import at_frames, read_qualisys
+from refiner.estimators.mediapipe import PoseEstimator
+from refiner.estimators.mediapipe_assets import model_path
 from refiner.geometry import to_virtual_camera
-from refiner.multiview import at_frames, read_qualisys
 from refiner.skeleton import FROM_MEDIAPIPE, MIRROR, NOT_HIPS
 
 LAGS = (0.0, 0.4, 3.0, -1.5)

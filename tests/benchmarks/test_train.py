@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from benchmarks.train import NpzPairs, Plain, invented_pairs, new_trainer, step_table
-from refiner import losses, plausibility
-from refiner.model import Outputs, RefinerConfig
-from refiner.training import TrainingConfig, TrainingData, initialise
+from refiner.data import checks
+from refiner.model.config import RefinerConfig
+from refiner.model.network import Outputs
+from refiner.training import losses
+from refiner.training.trainer import TrainingConfig, TrainingData, initialise
 
 CONFIG = RefinerConfig(width=16, layers=1, heads=2, feedforward=32, taps_s=(-0.1, 0.0, 0.1))
 TRAINING = TrainingConfig(batch_size=64)
@@ -31,7 +33,7 @@ def data() -> TrainingData:
 
 
 def test_the_invented_pairs_are_pairs():
-    plausibility.check_pairs(invented_pairs(6), "invented")
+    checks.check_pairs(invented_pairs(6), "invented")
 
 
 def test_the_loop_by_hand_has_the_same_loss(data):

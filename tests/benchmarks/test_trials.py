@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from benchmarks import ablation, learning_curve, ship, trials
-from rayjobs.launch import to_json
-from refiner import DepthRefiner, UserError, baselines, metrics, records
-from refiner.model import RefinerConfig, read_card, save_checkpoint
-from refiner.training import TrainingConfig
+from refiner import DepthRefiner, UserError
+from refiner.command import to_json
+from refiner.data import records
+from refiner.evaluation import baselines, metrics
+from refiner.model.checkpoint import read_card, save_checkpoint
+from refiner.model.config import RefinerConfig
+from refiner.training.trainer import TrainingConfig
 
 
 @pytest.fixture(scope="module")

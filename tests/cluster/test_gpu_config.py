@@ -10,7 +10,8 @@ import yaml
 
 from benchmarks.load import closed_loop
 from cluster.local import CHECKOUT, Cluster, local_cluster
-from refiner.model import PoseAwareDepthRefiner, save_checkpoint
+from refiner.model.checkpoint import save_checkpoint
+from refiner.model.network import PoseAwareDepthRefiner
 from serve import codec
 from serve.client import Client
 from serve.live import standing_poses

@@ -2,7 +2,7 @@
 
 import pytest
 
-from refiner.aistpp import Dataset
+from refiner.data.aistpp import Dataset
 
 
 @pytest.fixture(scope="session")

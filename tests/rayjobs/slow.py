@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from refiner.observe import observe as observe_well
+from refiner.estimators.observe import observe as observe_well
 
 
 def observe(*, video: str, **arguments) -> dict:

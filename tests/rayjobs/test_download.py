@@ -12,7 +12,8 @@ import pytest
 
 from rayjobs import download
 from rayjobs.fetch import Fetcher, FetchError
-from refiner import UserError, aistpp, files, video
+from refiner import UserError, files
+from refiner.data import aistpp, video
 
 NAMES = [f"gBR_sBM_{camera}_d{dancer:02d}_mBR0_ch0{dancer}" for dancer in (4, 5) for camera in ("c01", "c02", "c03")]
 

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from rayjobs import evaluate, evaluate_worker
-from refiner import UserError, records, registry
-from refiner.model import PoseAwareDepthRefiner, RefinerConfig, save_checkpoint
-from refiner.records import Pairs
+from refiner import UserError, registry
+from refiner.data import records
+from refiner.data.records import Pairs
+from refiner.model.checkpoint import save_checkpoint
+from refiner.model.config import RefinerConfig
+from refiner.model.network import PoseAwareDepthRefiner
 
 
 def write(root: Path, split: str, pairs: Pairs) -> None:

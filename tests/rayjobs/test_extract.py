@@ -11,7 +11,8 @@ import pytest
 import ray
 
 from rayjobs import extract
-from refiner import UserError, records, video
+from refiner import UserError
+from refiner.data import records, video
 
 pytestmark = pytest.mark.cluster
 

@@ -8,14 +8,14 @@ import sys
 import numpy as np
 import pytest
 
-from rayjobs.launch import to_json
+from refiner.command import to_json
 
 JOB = '''"""A job for this test.
 
     python -m job --number 3
 """
 from dataclasses import dataclass
-from rayjobs.launch import launch, log
+from refiner.command import launch, log
 from refiner import UserError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +82,7 @@ def test_the_help_of_every_job_fits_into_80_columns():
     """In one process: an option that stands twice, also in a nested group, only shows when the command line is built."""
     code = (
         "import importlib, pkgutil, rayjobs\n"
-        "from rayjobs.launch import parse\n"
+        "from refiner.command import parse\n"
         "for found in pkgutil.iter_modules(rayjobs.__path__):\n"
         "    job = importlib.import_module(f'rayjobs.{found.name}')\n"
         "    if hasattr(job, 'Options') and hasattr(job, 'run'):\n"

@@ -9,8 +9,8 @@ import pytest
 
 from rayjobs import motions
 from refiner import UserError
-from refiner.aistpp import FPS, SPLITS, Dataset, Name
-from refiner.studio.dataset import Spec, plan
+from refiner.data.aistpp import FPS, SPLITS, Dataset, Name
+from studio.dataset import Spec, plan
 
 _LEG = [("{}UpLeg", 9, 0), ("{}Leg", 0, -42), ("{}Foot", 0, -40)]
 _ARM = [("{}Arm", 16, 12), ("{}ForeArm", 26, 0), ("{}Hand", 24, 0)]

@@ -16,7 +16,8 @@ import ray
 import refiner
 from rayjobs import download, extract, pair, refine
 from rayjobs.storage import list_videos
-from refiner import UserError, files, records, video
+from refiner import UserError, files
+from refiner.data import records, video
 
 pytestmark = pytest.mark.cluster
 STORE = "s3://archive"

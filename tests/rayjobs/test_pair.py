@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rayjobs import pair
-from rayjobs.launch import to_json
-from refiner import UserError, aistpp, records
+from refiner import UserError
+from refiner.command import to_json
+from refiner.data import aistpp, records
 from refiner.geometry import to_virtual_camera
 from refiner.skeleton import hips_midpoint
 

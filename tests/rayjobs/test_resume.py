@@ -16,7 +16,7 @@ import pytest
 import ray
 
 from rayjobs import extract
-from refiner import records, video
+from refiner.data import records, video
 
 pytestmark = pytest.mark.cluster
 VIDEOS, FRAMES = 10, 20

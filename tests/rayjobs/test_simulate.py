@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from rayjobs import simulate, studio
-from refiner import UserError, plausibility, records
-from refiner.aistpp import SPLITS, Dataset
-from refiner.model import RefinerConfig
-from refiner.training_data import load
+from refiner import UserError
+from refiner.data import checks, records
+from refiner.data.aistpp import SPLITS, Dataset
+from refiner.model.config import RefinerConfig
+from refiner.training.dataset import load
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def summary(options) -> simulate.Summary:
 def test_every_training_sequence_is_seen_by_every_camera_and_no_other(options, summary):
     assert (summary.pairs, summary.sequences, summary.left_out) == (7 * 9 * 5, 7, {})
     found = records.read_pairs(options.out, "train")
-    plausibility.check_pairs(found, "train")
+    checks.check_pairs(found, "train")
     assert set(found.sequence) == set(Dataset(options.dataset).split("train"))
     assert not [s for s in SPLITS if s != "train" and Path(options.out, f"split={s}").exists()]
     assert np.unique(found.frame).tolist() == [0, 12, 24, 36, 48]
@@ -67,7 +68,7 @@ def test_what_validates_is_not_simulated_nor_trained_on(options, summary, tmp_pa
     for split, rows in (("train", ~np.isin(truth.sequence, held_out)), ("val", np.isin(truth.sequence, held_out))):
         records.write_atomically(truth.take(rows).to_table(), tmp_path / f"split={split}" / "all.parquet", {})
     with pytest.raises(UserError, match=rf"simulates 2 sequences that .* validates or tests on \({held_out[0]}"):
-        plausibility.check_splits(tmp_path, options.out)
+        checks.check_splits(tmp_path, options.out)
     sequences, left_out = simulate.plan(Dataset(options.dataset), str(tmp_path))
     assert len(sequences) == 5 and left_out == {"validates or tests in --pairs": 2}
 

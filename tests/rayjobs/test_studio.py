@@ -9,7 +9,7 @@ import ray
 
 from rayjobs import studio
 from refiner import UserError
-from refiner.aistpp import CAMERAS, SPLITS, Dataset
+from refiner.data.aistpp import CAMERAS, SPLITS, Dataset
 
 pytestmark = pytest.mark.cluster
 

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from rayjobs import evaluate, refine, train
-from refiner import DepthRefiner, UserError, records, registry
-from refiner.model import RefinerConfig
+from refiner import DepthRefiner, UserError, registry
+from refiner.data import records
+from refiner.model.config import RefinerConfig
 from refiner.skeleton import FROM_MEDIAPIPE
-from refiner.training import Trainer, TrainingConfig, TrainingData, initialise
+from refiner.training.trainer import Trainer, TrainingConfig, TrainingData, initialise
 
 pytestmark = pytest.mark.cluster
 

@@ -8,9 +8,10 @@ import pytest
 import tyro
 
 from rayjobs import train, tune
-from refiner import UserError, records, registry
-from refiner.model import load_checkpoint, read_card
-from refiner.training import TrainingConfig
+from refiner import UserError, registry
+from refiner.data import records
+from refiner.model.checkpoint import load_checkpoint, read_card
+from refiner.training.trainer import TrainingConfig
 
 pytestmark = pytest.mark.cluster
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from refiner import geometry
-from refiner.aistpp import CAMERAS, Dataset
+from refiner.data.aistpp import CAMERAS, Dataset
 from refiner.skeleton import INDEX, MIRROR, hips_midpoint, root_centred
 
 

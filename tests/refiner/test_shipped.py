@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from refiner import DepthRefiner
-from refiner.inference import SHIPPED
+from refiner.inference.depth_refiner import SHIPPED
 from refiner.skeleton import INDEX, root_centred
 
 

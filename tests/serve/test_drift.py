@@ -4,8 +4,10 @@ import httpx
 import numpy as np
 import pytest
 
-from refiner import UserError, drift, onnx
-from refiner.model import PoseAwareDepthRefiner, save_checkpoint
+from refiner import UserError
+from refiner.inference import drift, onnx
+from refiner.model.checkpoint import save_checkpoint
+from refiner.model.network import PoseAwareDepthRefiner
 from serve import codec
 from serve.app import RefineEndpoint, build_api
 from serve.schemas import AppArgs

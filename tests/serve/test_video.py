@@ -4,10 +4,12 @@ import httpx
 import numpy as np
 import pytest
 
-from refiner import DepthRefiner, observe, records
-from refiner.estimator import model_path
+from refiner import DepthRefiner
+from refiner.data import records
+from refiner.data.video import VideoWriter, frames
+from refiner.estimators import observe
+from refiner.estimators.mediapipe_assets import model_path
 from refiner.skeleton import to_coco
-from refiner.video import VideoWriter, frames
 from serve import codec
 
 pytestmark = pytest.mark.cluster

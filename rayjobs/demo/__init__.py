@@ -1,0 +1,1 @@
+"""The whole path on one machine, and its report."""

@@ -1,0 +1,90 @@
+"""What all commands share: the command line, one-line errors, progress on stderr, the JSON summary, the exit status."""
+
+import dataclasses
+import inspect
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from refiner.errors import UserError
+
+EXIT_USER_ERROR = 2
+
+T = TypeVar("T")
+
+
+def launch(run: Callable[[Any], Any], options_type: type) -> None:
+    """Parses the command line into `options_type`, runs the job, prints its summary as one line of JSON, and exits.
+
+    The docstring of the job's module is its `--help`. Progress goes to stderr, so that stdout's last line is the summary.
+    A `UserError` becomes one line on stderr and exit status 2.
+    """
+    try:
+        options = parse(options_type)
+        summary = run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted: what is finished stays; the same command goes on from there", file=sys.stderr, flush=True)
+        sys.exit(130)
+    print(json.dumps(to_json(summary), allow_nan=False), flush=True)
+
+
+def parse(options_type: type[T], args: Sequence[str] | None = None) -> T:
+    """The command line as `options_type`; the docstring of the module that defines it is the `--help`, as wide as the terminal.
+
+    Args:
+        options_type: dataclass of the options.
+        args: what to parse in place of the process's own arguments.
+    """
+    module = sys.modules[options_type.__module__]
+    command = f"python -m {module.__spec__.name.removesuffix('.__main__')}" if module.__spec__ else None
+    paragraphs = inspect.cleandoc(module.__doc__ or "").split("\n\n")
+    width = min(shutil.get_terminal_size().columns, 120)
+    margin = "  "  # where the options' names are; and tyro would make one line of lines that start with a letter
+    text = "\n\n".join(
+        textwrap.indent(p, margin)
+        if p.startswith(" ")
+        else textwrap.fill(p, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)
+        for p in paragraphs
+    )
+    return tyro.cli(options_type, prog=command, description=text, args=args)
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses, mappings and numpy numbers as plain JSON values; a number that is not finite becomes null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(v) for v in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if hasattr(value, "tolist"):
+        return to_json(value.tolist())
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def log(message: str) -> None:
+    """One line of progress, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def logical_cpus() -> int:
+    """CPUs that an embedded Ray is told it has: the cores and some spare, for tasks that wait more than they compute."""
+    return cores() + 4
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

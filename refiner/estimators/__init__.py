@@ -1,0 +1,1 @@
+"""From pictures to landmarks: one module for each estimator."""

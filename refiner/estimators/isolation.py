@@ -1,0 +1,209 @@
+"""Calls a function in a child process that may die or hang without taking the caller along.
+
+Video decoders and MediaPipe are native code: a damaged file can end the process, or never return. The child is started
+once and called many times, so isolation costs a start per process and nothing per frame. It reads requests from stdin
+and answers on stdout, one JSON object per line each way; it ends with its parent.
+
+    python -m refiner.estimators.isolation package.module:function    # the child's side
+"""
+
+import contextlib
+import faulthandler
+import importlib
+import json
+import os
+import queue
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from refiner.errors import UserError
+
+START_S = 300  # for a child to import what it needs: slow on a busy machine with a cold disk, and no fault of a call
+TRACE_S = 15  # for a child that is given up to write where it was: it takes long only on a busy machine
+PROGRESS_EVERY_S = 0.5  # a child that works says so this often
+TRACE_CHARACTERS = 8000  # kept of what a child that died had written
+
+
+class ChildError(Exception):
+    """The function raised, or its process died or stalled."""
+
+    def __init__(self, reason: str, trace: str) -> None:
+        super().__init__(reason)
+        self.reason = reason  # one line
+        self.trace = trace  # the child's traceback, or what it last wrote to stderr
+
+
+class Isolated:
+    """A function in a child process.
+
+    with Isolated("refiner.estimators.observe:observe", stall_s=120) as observe:
+        observe(lambda progress: None, video="clip.mp4", out="clip.parquet", model="pose.task", stride=1)
+    """
+
+    def __init__(self, function: str, *, stall_s: float, calls_per_process: int | None = None) -> None:
+        """Args:
+        function: "module:name" of a function that takes keyword arguments (JSON values) and `on_progress(number)`,
+            and returns a JSON value.
+        stall_s: a call that makes no progress for so long is given up, and its process killed.
+        calls_per_process: start a fresh process after so many calls; None keeps it.
+        """
+        self._function, self._stall_s, self._calls_per_process = function, stall_s, calls_per_process
+        self._process: subprocess.Popen | None = None
+        self._calls = 0
+
+    def __call__(self, on_progress: Callable[[int], None], **arguments: Any) -> Any:
+        """Calls the function.
+
+        Raises:
+            UserError: the function raised it.
+            ChildError: it raised something else, died, or stalled. The next call starts a fresh process.
+        """
+        if self._calls == self._calls_per_process:
+            self.close()
+        if self._process is None:
+            self._start()
+        self._calls += 1
+        self._stderr.seek(0)
+        self._stderr.truncate()
+        try:
+            self._process.stdin.write(json.dumps(arguments).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._died() from None
+        while True:
+            answer = self._answer(self._stall_s)
+            if "progress" in answer:
+                on_progress(answer["progress"])
+            elif "result" in answer:
+                return answer["result"]
+            elif answer["user"]:
+                raise UserError(answer["error"])
+            else:
+                raise ChildError(answer["error"], answer["trace"])
+
+    def _start(self) -> None:
+        # a file, not a pipe, which a chatty child would fill; appended to, so that emptying it between calls works
+        self._stderr = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 (lives as long as the child)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "refiner.estimators.isolation", self._function],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONUNBUFFERED": "1"},
+        )
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._received, self._calls = b"", 0
+        self._answer(START_S)
+
+    def _answer(self, within_s: float) -> dict[str, Any]:
+        """The child's next line; a child that ends or stalls raises."""
+        deadline = time.monotonic() + within_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._received:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise self._stalled(within_s)
+                received = self._process.stdout.read()
+                if received == b"":
+                    raise self._died()
+                self._received += received or b""
+        line, _, self._received = self._received.partition(b"\n")
+        return json.loads(line)
+
+    def _stalled(self, within_s: float) -> ChildError:
+        self._process.send_signal(signal.SIGABRT)  # faulthandler writes where every thread was
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(TRACE_S)
+        error = ChildError(f"no progress for {within_s:g} s", self._trace())
+        self.close()
+        return error
+
+    def _died(self) -> ChildError:
+        code = self._process.wait()
+        how = f"exit status {code}"
+        if code < 0:
+            how = signal.Signals(-code).name + (", perhaps for want of memory" if -code == signal.SIGKILL else "")
+        error = ChildError(f"the process died ({how})", self._trace())
+        self.close()
+        return error
+
+    def _trace(self) -> str:
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace")[-TRACE_CHARACTERS:]
+
+    @property
+    def pid(self) -> int | None:
+        """Of the child; None where there is none yet, or none any more."""
+        return self._process.pid if self._process else None
+
+    def close(self) -> None:
+        """Ends the child; a next call starts another."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout, self._stderr):
+                with contextlib.suppress(OSError):  # what was never delivered to a dead child
+                    stream.close()
+            self._process = None
+
+    def __enter__(self) -> "Isolated":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+# --- the child's side -------------------------------------------------------------------------------------------------
+
+
+def _serve(function: Callable[..., Any], requests: "queue.SimpleQueue[str]", answers: TextIO) -> None:
+    def answer(**content: Any) -> None:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    answer(ready=True)
+    while True:
+        arguments = json.loads(requests.get())
+        last = time.monotonic()
+
+        def on_progress(number: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= PROGRESS_EVERY_S:
+                last = time.monotonic()
+                answer(progress=number)
+
+        try:
+            answer(result=function(on_progress=on_progress, **arguments))
+        except UserError as error:
+            answer(error=str(error), user=True)
+        except BaseException as error:  # whatever it is, SystemExit included, it costs this call only
+            answer(error=f"{type(error).__name__}: {error}", user=False, trace=traceback.format_exc())
+
+
+def _read_requests(requests: "queue.SimpleQueue[str]") -> None:
+    for line in sys.stdin:
+        requests.put(line)
+    os._exit(0)  # the parent is gone, in whatever this process is busy
+
+
+def main() -> None:
+    faulthandler.enable()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the function prints is no answer
+    module, _, name = sys.argv[1].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    _serve(function, requests, answers)
+
+
+if __name__ == "__main__":
+    main()

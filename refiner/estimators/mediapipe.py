@@ -1,0 +1,126 @@
+"""MediaPipe's PoseLandmarker: one landmarker per video. `mediapipe_assets` has its model."""
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from refiner.data.video import Frame
+from refiner.errors import UserError
+from refiner.estimators.base import EstimatorInfo, Observation
+from refiner.skeleton import NUM_LANDMARKS
+
+
+def estimator_info(model: str | Path) -> EstimatorInfo:
+    """What says whether two observations were made by the same estimator."""
+    sha256 = hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    return EstimatorInfo("mediapipe.PoseLandmarker", version("mediapipe"), sha256)
+
+
+class PoseEstimator:
+    """MediaPipe's PoseLandmarker in VIDEO mode: it tracks, so one estimator sees one video, in order.
+
+        with PoseEstimator(model_path()) as estimator:
+            for frame in video.frames("clip.mp4"):
+                observation = estimator.estimate(frame)  # None where it finds nobody
+
+    Runs on one thread.
+    """
+
+    def __init__(self, model: str | Path) -> None:
+        """Args:
+        model: the `.task` file.
+
+        Raises:
+            UserError: a system library is missing, or the file is no pose landmarker.
+        """
+        _check_libraries()
+        # 0.2 s; whoever only wants `model_path` need not pay it
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        options = vision.PoseLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(model)), running_mode=vision.RunningMode.VIDEO
+        )
+        try:
+            with _quiet_stderr():
+                self._landmarker = vision.PoseLandmarker.create_from_options(options)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise UserError(
+                f"{model} is no pose landmarker that MediaPipe {version('mediapipe')} loads ({error})"
+            ) from None
+        self._last_ms, self._first = -1, True
+
+    def estimate(self, frame: Frame) -> Observation | None:
+        """Finds the person in the next frame of the video.
+
+        Args:
+            frame: its picture must be contiguous (as `video.frames` gives it): MediaPipe reads on over padded rows.
+        """
+        import mediapipe
+
+        height, width = frame.rgb.shape[:2]
+        if not frame.rgb.flags.c_contiguous:
+            raise ValueError("the picture's rows are padded: MediaPipe would see garbage; use np.ascontiguousarray")
+        # MediaPipe counts milliseconds, strictly rising
+        self._last_ms = max(round(frame.timestamp_us / 1000), self._last_ms + 1)
+        image = mediapipe.Image(mediapipe.ImageFormat.SRGB, frame.rgb)
+        # the first picture logs a warning, too (about a rectangle that is square here); the others say nothing
+        with _quiet_stderr() if self._first else contextlib.nullcontext():
+            result = self._landmarker.detect_for_video(image, self._last_ms)
+        self._first = False
+        if not result.pose_landmarks:
+            return None
+        world, points = result.pose_world_landmarks[0], result.pose_landmarks[0]
+        return Observation(
+            world=np.array([(p.x, p.y, p.z) for p in world], dtype=np.float32).reshape(NUM_LANDMARKS, 3),
+            image=np.array([(p.x * width, p.y * height) for p in points], dtype=np.float32),
+            visibility=np.array([p.visibility for p in points], dtype=np.float32),
+            presence=np.array([p.presence for p in points], dtype=np.float32),
+        )
+
+    def close(self) -> None:
+        with _quiet_stderr():
+            self._landmarker.close()
+
+    def __enter__(self) -> "PoseEstimator":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _check_libraries() -> None:
+    """MediaPipe's own library links OpenGL ES even where it runs on the CPU, and its error names neither cure nor cause."""
+    if sys.platform != "linux":
+        return
+    for library, package in (("libEGL.so.1", "libegl1"), ("libGLESv2.so.2", "libgles2")):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            raise UserError(
+                f"{library}, which MediaPipe needs, is missing on this machine: "
+                f"install it ('apt-get install {package}' on Debian and Ubuntu)"
+            ) from None
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Sends what native code writes to stderr nowhere: MediaPipe has no switch for the lines it logs when it starts."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

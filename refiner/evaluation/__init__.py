@@ -1,0 +1,1 @@
+"""How good poses are, beside what, and how sure that is."""

@@ -1,0 +1,109 @@
+"""One frame with its poses, on the picture and from three sides."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from refiner.evaluation import metrics
+from refiner.skeleton import DRAWN, root_centred
+
+if TYPE_CHECKING:
+    pass
+
+from refiner.evaluation.style import COLOURS, LABELS, new_figure
+
+
+def skeletons(
+    image: np.ndarray,
+    image_points: np.ndarray,
+    observed: np.ndarray,
+    refined: np.ndarray,
+    path: str | Path,
+    truth: np.ndarray | None = None,
+) -> Path:
+    """One frame with its poses: on the picture, from the camera, from the side and from above, where depth can be seen.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        image_points: (17, 2) pixels, where MediaPipe saw the joints in the picture.
+        observed: (17, 3) m, MediaPipe's pose.
+        refined: (17, 3) m.
+        path: of the PNG.
+        truth: (17, 3) m, where it is known.
+    """
+    poses = {"truth": truth, "mediapipe": observed, "refined": refined}
+    poses = {name: root_centred(np.asarray(p)) for name, p in poses.items() if p is not None}
+    low, high = image_points.min(0), image_points.max(0)
+    # a square cut around the person, so that it has the size of the views beside it
+    side = min(1.3 * (high - low).max(), *image.shape[:2])
+    centre = np.clip((low + high) / 2, side / 2, np.array(image.shape[1::-1]) - side / 2)
+    reach = 1.1 * max(np.abs(p).max() for p in poses.values())
+    with new_figure(path, (13, 4.3), columns=4) as (figure, all_axes):
+        picture, views = all_axes[0], all_axes[1:]
+        picture.imshow(image)
+        project = _camera_of(poses["mediapipe"], image_points)
+        for name, points in (("mediapipe", image_points), ("refined", project(poses["refined"]))):
+            for width, colour in ((3.6, "white"), (2.0, COLOURS[name])):
+                for a, b in DRAWN:
+                    picture.plot(*points[[a, b]].T, color=colour, lw=width, alpha=0.95)
+        picture.set(
+            xlim=(centre[0] - side / 2, centre[0] + side / 2),
+            ylim=(centre[1] + side / 2, centre[1] - side / 2),
+            title="the frame",
+        )
+        picture.axis("off")
+        # (horizontal axis, vertical axis, its sign): y is down and z away, so both are turned to be read as one expects
+        for axes, (title, across, up, sign, left, right) in zip(
+            views,
+            (
+                ("from the camera", 0, 1, -1, "", ""),
+                ("from the side", 2, 1, -1, "← camera", "away →"),
+                ("from above", 0, 2, 1, "", "camera ↓"),
+            ),
+            strict=True,
+        ):
+            for name, pose in poses.items():
+                x, y = pose[:, across], sign * pose[:, up]
+                for a, b in DRAWN:
+                    axes.plot(
+                        x[[a, b]],
+                        y[[a, b]],
+                        color=COLOURS[name],
+                        lw=5 if name == "truth" else 2.2,
+                        alpha=0.22 if name == "truth" else 0.95,
+                    )
+                axes.plot([], [], color=COLOURS[name], lw=5 if name == "truth" else 2.2, alpha=0.22 if name == "truth" else 1,
+                          label=LABELS[name])  # fmt: skip
+            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title, xticks=(), yticks=())
+            axes.grid(False)
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+            axes.text(0.02, 0.01, left, transform=axes.transAxes, color="#6b7078")
+            axes.text(0.98, 0.01, right, transform=axes.transAxes, color="#6b7078", ha="right")
+        if truth is not None:
+            for name in ("mediapipe", "refined"):
+                error = np.abs(poses[name][:, 2] - poses["truth"][:, 2]).mean() * metrics.CM
+                views[1].plot([], [], " ", label=f"{LABELS[name]}: {error:.1f} cm in depth")
+        handles, labels = views[1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=len(labels))
+        figure.tight_layout(rect=(0, 0.07, 1, 1))
+    return Path(path)
+
+
+def _camera_of(pose: np.ndarray, image_points: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The perspective in which a pose (17, 3) best covers its image points (17, 2): projects other poses into that picture.
+
+    x, y = c + f · (X, Y) / (distance + Z); f and c by least squares, the distance by trying.
+    """
+
+    def fit(distance: float) -> tuple[float, np.ndarray]:
+        rays = pose[:, :2] / (distance + pose[:, 2:])
+        a = np.concatenate([rays.T.reshape(-1, 1), np.kron(np.eye(2), np.ones((len(pose), 1)))], 1)
+        solution, *_ = np.linalg.lstsq(a, image_points.T.reshape(-1), rcond=None)
+        return float(np.square(a @ solution - image_points.T.reshape(-1)).sum()), solution
+
+    distance = min(np.geomspace(2, 20, 30), key=lambda d: fit(d)[0])
+    focal, *centre = fit(distance)[1]
+    return lambda other: np.array(centre) + focal * other[:, :2] / (distance + other[:, 2:])

@@ -1,0 +1,318 @@
+"""Using a trained refiner: poses in, corrected poses and what to think of them out.
+
+    refined = DepthRefiner("models:/pose-depth-refiner@champion").refine(pose, visibility)
+
+`validate_poses` and `prepare` are the only pre-processing there is: training, evaluation, batch refinement and the HTTP
+endpoint all come through here, so what a model sees in use is what it was trained on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from refiner import geometry, temporal
+from refiner.data.records import Pairs
+from refiner.errors import UserError
+from refiner.model.checkpoint import load_checkpoint
+from refiner.model.config import RefinerConfig
+from refiner.model.inputs import Inputs
+from refiner.model.network import PoseAwareDepthRefiner
+from refiner.skeleton import NUM_JOINTS, NUM_LANDMARKS, root_centred, to_coco
+
+# A person measures 0.3 m (a crouching child) to 1.5 m (a raised arm of a tall one) from the hips to the farthest joint.
+# Wide limits: they catch centimetres, millimetres, pixels and image-normalised points, not unusual people.
+NEAREST_M, FARTHEST_M = 0.1, 3.0
+DEFAULT_FPS = 30.0
+# The model in the box: trained on rendered dancers.
+SHIPPED = Path(__file__).parents[1] / "weights" / "studio"
+BATCH = 1024  # poses at once: enough to keep a core busy, little memory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refinement:
+    """Corrected poses and what is known about them; N poses."""
+
+    poses: np.ndarray  # (N, 17, 3) float32 m, virtual camera frame, hips' midpoint at the origin
+    confidence: np.ndarray  # (N, 17) float32: probability that the joint's depth is within 5 cm of the truth
+    view_angle: np.ndarray  # (N,) float32 degrees, 0 frontal (or from behind) … 90 profile, of the pose as it was given
+    azimuth: np.ndarray  # (N,) float32 degrees, signed, full circle, of the pose as it was given
+
+
+def validate_poses(
+    poses: object, visibility: object = None, max_poses: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checks poses that come from outside and brings them into the form that everything here works on.
+
+    Args:
+        poses: (N, 17, 3) COCO or (N, 33, 3) MediaPipe world landmarks: metres, x right, y down, z away from the camera.
+        visibility: (N, 17 or 33) as MediaPipe gives it, 0 … 1; None counts as fully visible.
+        max_poses: more of them are refused.
+
+    Returns:
+        (N, 17, 3) float32 with the hips' midpoint at the origin, (N, 17) float32.
+
+    Raises:
+        UserError: wrong shape, no poses or too many, NaN or infinity, or numbers that cannot be metres.
+    """
+    poses = _numbers(poses, "poses")
+    if poses.ndim != 3 or poses.shape[1] not in (NUM_JOINTS, NUM_LANDMARKS) or poses.shape[2] != 3:
+        raise UserError(f"poses have the shape {_shape(poses)}: expected N×17×3 (COCO) or N×33×3 (MediaPipe)")
+    if not len(poses):
+        raise UserError("poses is empty: send at least one")
+    if max_poses is not None and len(poses) > max_poses:
+        raise UserError(f"{len(poses)} poses are more than the {max_poses} that are taken at once: send them in parts")
+    _check_finite(poses, "poses")
+    if visibility is None:
+        visibility = np.ones(poses.shape[:2], dtype=np.float32)
+    else:
+        visibility = _numbers(visibility, "visibility")
+        if visibility.shape != poses.shape[:2]:
+            raise UserError(
+                f"visibility has the shape {_shape(visibility)}: expected {_shape(poses[..., 0])}, one number for each joint"
+            )
+        _check_finite(visibility, "visibility")
+        if visibility.min() < 0 or visibility.max() > 1:
+            raise UserError(
+                f"visibility goes from {visibility.min():g} to {visibility.max():g}: it lies within 0 and 1"
+            )
+    poses, visibility = root_centred(to_coco(poses)), to_coco(visibility[..., None])[..., 0]
+    size = reach(poses)
+    wrong = (size < NEAREST_M) | (size > FARTHEST_M)
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise UserError(
+            f"pose {first} reaches {size[first]:.3g} from its hips, which no person does in metres: "
+            "send MediaPipe's world landmarks (metres, not pixels, centimetres or image coordinates)"
+        )
+    return poses, visibility
+
+
+def reach(poses: np.ndarray) -> np.ndarray:
+    """(N, 17, 3) root-centred -> (N,) distance from the hips to the farthest joint: a person's size, whatever the posture."""
+    return np.sqrt(np.einsum("njc,njc->nj", poses, poses).max(-1))
+
+
+def prepare(
+    config: RefinerConfig,
+    poses: np.ndarray,
+    visibility: np.ndarray,
+    taps: np.ndarray,
+    rows: slice | np.ndarray = slice(None),
+    image_points: np.ndarray | None = None,
+) -> Inputs:
+    """Poses as `validate_poses` returns them -> what the network sees.
+
+    Args:
+        config: of the network.
+        poses: (N, 17, 3).
+        visibility: (N, 17).
+        taps: (N, T) rows that each pose's temporal window shows, from `temporal.tap_rows`.
+        rows: which poses are wanted, B of them; all by default.
+        image_points: (N, 17, 2) crop-normalised. Where they are not known (None or NaN) the pose itself, seen from far
+            away, stands in.
+
+    Returns:
+        Inputs of B poses, on the CPU.
+    """
+    taps = taps[rows]  # (B, T)
+    windows = poses[taps]  # (B, T, 17, 3)
+    if config.image_points:
+        points = geometry.crop_normalise(windows[..., :2])
+        if image_points is not None:
+            given = image_points[taps]
+            points = np.where(np.isfinite(given), given, points)
+    else:
+        points = np.zeros((*taps.shape, NUM_JOINTS, 2), dtype=np.float32)
+    return Inputs(
+        poses=torch.from_numpy(windows),
+        visibility=torch.from_numpy(visibility[taps]),
+        azimuth=torch.from_numpy(geometry.azimuth(windows[:, config.centre]).astype(np.float32, copy=False)),
+        image_points=torch.from_numpy(points.astype(np.float32, copy=False)),
+    )
+
+
+class TorchNetwork:
+    """The network on PyTorch. `refiner.inference.onnx.OnnxNetwork` is the same on ONNX Runtime."""
+
+    runtime = "pytorch"
+
+    def __init__(self, model: PoseAwareDepthRefiner, device: torch.device) -> None:
+        self._model, self._device = model, device
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        """B poses -> (B, 17, 3) m corrected, (B, 17) confidence."""
+        outputs = self._model(inputs.to(self._device))
+        return outputs.poses.cpu().numpy(), self._model.confidence(outputs.log_scale).cpu().numpy()
+
+
+class DepthRefiner:
+    """A trained refiner, ready to use. Safe to share between threads.
+
+    `network` is what computes: PyTorch, unless `refiner.inference.onnx` puts something quicker in its place.
+    """
+
+    def __init__(self, source: str | Path | None = None, *, device: str | torch.device | None = None) -> None:
+        """
+        Args:
+            source: a folder with model.safetensors and config.json, or the registry's "models:/pose-depth-refiner@champion"
+                or "models:/pose-depth-refiner/3". By default the model that comes with this package; its card, in the
+                config.json beside it, says what it was trained on and how good it is.
+            device: "cuda", "cpu" …; CUDA where there is one by default.
+
+        Raises:
+            UserError: there is no such model, or it is damaged.
+        """
+        source = SHIPPED if source is None else source
+        if str(source).startswith("models:"):
+            from refiner import registry  # imports MLflow, which takes seconds
+
+            found = registry.download(str(source))
+            folder, self.name, self.version = found.path, found.name, found.version
+        else:
+            folder = Path(source)
+            self.name, self.version = folder.resolve().name, "0"
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._use(load_checkpoint(folder).to(self.device))
+
+    @classmethod
+    def of(cls, model: PoseAwareDepthRefiner, name: str = "unsaved", version: str = "0") -> "DepthRefiner":
+        """Wraps a network that is in memory already, on the device where it is."""
+        self = cls.__new__(cls)
+        self.name, self.version = name, version
+        self.device = next(model.parameters()).device
+        self._use(model.eval())
+        return self
+
+    def _use(self, model: PoseAwareDepthRefiner) -> None:
+        self.model = model
+        self.network: Callable[[Inputs], tuple[np.ndarray, np.ndarray]] = TorchNetwork(model, self.device)
+
+    def refine(
+        self,
+        pose: np.ndarray,
+        visibility: np.ndarray | None = None,
+        *,
+        image_points: np.ndarray | None = None,
+        sequence: bool = False,
+        fps: float = DEFAULT_FPS,
+    ) -> np.ndarray:
+        """Corrects one pose, (17 or 33, 3) -> (17, 3), or many, (N, 17 or 33, 3) -> (N, 17, 3). Else as `predict`."""
+        pose = np.asarray(pose)
+        if pose.ndim != 2:
+            return self.predict(pose, visibility, image_points=image_points, sequence=sequence, fps=fps).poses
+        return self.predict(
+            pose[None],
+            None if visibility is None else np.asarray(visibility)[None],
+            image_points=None if image_points is None else np.asarray(image_points)[None],
+        ).poses[0]
+
+    def predict(
+        self,
+        poses: np.ndarray,
+        visibility: np.ndarray | None = None,
+        *,
+        image_points: np.ndarray | None = None,
+        sequence: bool = False,
+        fps: float = DEFAULT_FPS,
+        timestamps_us: np.ndarray | None = None,
+    ) -> Refinement:
+        """Corrects poses.
+
+        Args:
+            poses: (N, 17 or 33, 3) m, MediaPipe's world landmarks.
+            visibility: (N, 17 or 33), or None.
+            image_points: (N, 17 or 33, 2) pixels of the same joints, or None; only models with image points look at them.
+            sequence: the poses are successive frames of one clip, so that models with a temporal window see the motion;
+                otherwise each stands for itself.
+            fps: frames per second of that clip.
+            timestamps_us: (N,) rising; when each frame of the clip was taken, in microseconds, instead of `fps`.
+
+        Raises:
+            UserError: as `validate_poses`.
+        """
+        poses, visibility = validate_poses(poses, visibility)
+        if image_points is not None:
+            image_points = _numbers(image_points, "image_points")
+            if (
+                image_points.ndim != 3
+                or image_points.shape[1] not in (NUM_JOINTS, NUM_LANDMARKS)
+                or image_points.shape[2] != 2
+            ):
+                raise UserError(f"image_points have the shape {_shape(image_points)}: expected N×17×2 or N×33×2 pixels")
+            if len(image_points) != len(poses):
+                raise UserError(
+                    f"there are {len(image_points)} rows of image_points and {len(poses)} poses: send one for each"
+                )
+            image_points = geometry.crop_normalise(to_coco(image_points))
+        if not sequence:
+            return self._predict(poses, visibility, image_points)
+        if not fps > 0:
+            raise UserError(f"fps is {fps:g}: a clip has a positive number of frames per second")
+        count = len(poses)
+        seconds = np.arange(count) / fps if timestamps_us is None else np.asarray(timestamps_us) * 1e-6
+        if len(seconds) != count or (np.diff(seconds) <= 0).any():
+            raise UserError(f"timestamps_us must be {count} rising numbers, one for each pose")
+        return self._predict(poses, visibility, image_points, (seconds, np.zeros(count, dtype=np.int64)))
+
+    def predict_pairs(self, pairs: Pairs) -> Refinement:
+        """Corrects the observed poses of pairs, each clip as a sequence with its own time stamps."""
+        poses, visibility = validate_poses(pairs.corrupted, pairs.visibility)
+        clips = temporal.clip_ids(pairs.clip_starts(), len(pairs))
+        return self._predict(poses, visibility, pairs.image_points, (pairs.timestamp_us * 1e-6, clips))
+
+    def _predict(
+        self,
+        poses: np.ndarray,
+        visibility: np.ndarray,
+        image_points: np.ndarray | None,
+        moments: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> Refinement:
+        """`moments` are the seconds and the clip's number of each pose; without them each pose stands for itself."""
+        config, count = self.model.config, len(poses)
+        if moments is None:  # a window that stands still
+            taps = np.arange(count)[:, None].repeat(len(config.taps_s), axis=1)
+        else:
+            taps = temporal.tap_rows(*moments, config.taps_s)
+        parts = []
+        for start in range(0, count, BATCH):
+            inputs = prepare(config, poses, visibility, taps, slice(start, start + BATCH), image_points)
+            parts.append((*self.network(inputs), inputs.azimuth.numpy()))
+        refined, confidence, azimuth = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        refined = root_centred(refined)
+        if moments is not None:
+            refined = temporal.smooth(refined, *moments, config.smoothing_s)
+            if config.constant_bones:
+                refined = root_centred(temporal.keep_bone_lengths(refined, moments[1]))
+        return Refinement(
+            poses=refined, confidence=confidence, view_angle=geometry.view_angle(azimuth), azimuth=azimuth
+        )
+
+
+def _numbers(values: object, name: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiu":
+            raise ValueError
+        return array.astype(np.float32)
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{name} is no regular array of numbers: every pose must have the same number of joints"
+        ) from None
+
+
+def _check_finite(array: np.ndarray, name: str) -> None:
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = np.argwhere(~finite)[0]
+        raise UserError(
+            f"{name}[{']['.join(map(str, where))}] is {array[tuple(where)]}: every number must be finite; "
+            "leave out the frames in which nobody was detected"
+        )
+
+
+def _shape(array: np.ndarray) -> str:
+    return "×".join(map(str, array.shape)) or "a single number"

@@ -1,0 +1,102 @@
+"""Checkpoints: `model.safetensors` beside `config.json`. Nothing is unpickled."""
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from refiner.errors import UserError
+from refiner.model.config import RefinerConfig
+from refiner.model.network import PoseAwareDepthRefiner
+
+ARCHITECTURE = "PoseAwareDepthRefiner"
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+
+
+def save_checkpoint(
+    model: PoseAwareDepthRefiner, folder: str | Path, card: dict[str, object] | None = None, *, half: bool = False
+) -> Path:
+    """Writes `model.safetensors` and `config.json` into a folder, each whole or not at all.
+
+    Args:
+        model: the network; its weights are written as fp32.
+        half: write the encoder's weights as fp16: half the size, and answers that differ by less than 0.2 mm.
+        folder: made where it is not there.
+        card: facts about the model (what it was trained on, its figures), kept under "card" in config.json.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().float().cpu().contiguous() for name, t in model.state_dict().items()}
+    if half:
+        tensors = {name: t.half() if name.startswith("encoder.") else t for name, t in tensors.items()}
+    content = {"architecture": ARCHITECTURE, "config": asdict(model.config), "card": card or {}}
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as part:
+        save_file(tensors, Path(part, WEIGHTS_FILE))
+        Path(part, CONFIG_FILE).write_text(json.dumps(content, indent=1) + "\n")
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            os.replace(Path(part, name), folder / name)
+    return folder
+
+
+def read_card(folder: str | Path) -> dict[str, object]:
+    """The facts that `save_checkpoint` was given."""
+    return _read_config(Path(folder))["card"]
+
+
+def load_checkpoint(folder: str | Path) -> PoseAwareDepthRefiner:
+    """Reads a checkpoint, ready for inference, on the CPU.
+
+    Raises:
+        UserError: a file is missing or damaged, or the weights belong to another architecture.
+    """
+    folder = Path(folder)
+    content = _read_config(folder)
+    known = {f.name for f in fields(RefinerConfig)}
+    unknown = sorted(set(content["config"]) - known)
+    if unknown:
+        raise UserError(
+            f"{folder / CONFIG_FILE} has options this version does not know ({', '.join(unknown)}): "
+            "it was written by a newer one; update pose-depth-refiner"
+        )
+    model = PoseAwareDepthRefiner(RefinerConfig(**content["config"]))
+    path = folder / WEIGHTS_FILE
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: a checkpoint is {WEIGHTS_FILE} beside {CONFIG_FILE}") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is no whole safetensors file ({error}): fetch or train it anew") from None
+    except RuntimeError:
+        raise UserError(
+            f"{path} does not hold the weights that {CONFIG_FILE} beside it describes: the two belong to different models"
+        ) from None
+    if not all(t.isfinite().all() for t in model.state_dict().values()):
+        raise UserError(f"{path} holds weights that are not finite: its training diverged; train it anew")
+    return model.eval()
+
+
+def _read_config(folder: Path) -> dict:
+    path = folder / CONFIG_FILE
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no checkpoint: {CONFIG_FILE} is missing there") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): fetch or train the checkpoint anew") from None
+    if (
+        not isinstance(content, dict)
+        or content.get("architecture") != ARCHITECTURE
+        or not isinstance(content.get("config"), dict)
+    ):
+        found = content.get("architecture") if isinstance(content, dict) else None
+        raise UserError(
+            f"{path} describes the architecture {found}, not {ARCHITECTURE}: it is another model's checkpoint"
+        )
+    return {"card": {}, **content}

@@ -1,0 +1,51 @@
+"""Runs and model versions in MLflow. The one place that talks to it."""
+
+from refiner.registry.runs import (
+    EXPERIMENT,
+    MetricLog,
+    find_run,
+    finish_run,
+    git_commit,
+    log_files,
+    log_metrics,
+    reopen_run,
+    run_url,
+    start_run,
+    tracking_uri,
+)
+from refiner.registry.versions import (
+    CANDIDATE,
+    CHAMPION,
+    CHECKPOINT,
+    NAME,
+    LocalModel,
+    download,
+    get_alias,
+    record_evaluation,
+    register,
+    set_alias,
+)
+
+__all__ = [
+    "CANDIDATE",
+    "CHAMPION",
+    "CHECKPOINT",
+    "EXPERIMENT",
+    "NAME",
+    "LocalModel",
+    "MetricLog",
+    "download",
+    "find_run",
+    "finish_run",
+    "get_alias",
+    "git_commit",
+    "log_files",
+    "log_metrics",
+    "record_evaluation",
+    "register",
+    "reopen_run",
+    "run_url",
+    "set_alias",
+    "start_run",
+    "tracking_uri",
+]

@@ -1,0 +1,232 @@
+"""Versions of registered models, their aliases, and how they come onto this disk.
+
+A version's files are the checkpoint (`model.safetensors`, `config.json`) and MLflow's own description; the code that loads it
+is `refiner/inference/pyfunc.py` ("models from code"), so no pickle is written or read.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refiner.errors import UserError
+from refiner.registry.runs import git_commit, log_files, log_metrics, mlflow_client, tracking_uri, unreachable
+
+NAME = "pose-depth-refiner"
+CANDIDATE, CHAMPION = "candidate", "champion"
+_log = logging.getLogger(__name__)
+CHECKPOINT = "checkpoint"  # folder of the checkpoint inside a version's artifacts
+
+_SOURCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalModel:
+    """A registered version whose checkpoint is on this disk."""
+
+    path: Path
+    """Folder of the checkpoint."""
+    name: str
+    version: str
+    run_id: str
+    tags: dict[str, str]
+
+
+def register(
+    checkpoint: str | Path,
+    run_id: str,
+    *,
+    example: tuple[np.ndarray, np.ndarray],
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+) -> str:
+    """Makes a checkpoint a version of the registered model and gives it the alias `candidate`.
+
+    Args:
+        checkpoint: folder with model.safetensors and config.json.
+        run_id: the run that trained it.
+        example: poses (N, 17, 3) and visibility (N, 17) that a reader can try it with.
+        metrics: its figures; they become tags of the version, and metrics of the run.
+        tags: where it comes from (`dataset_fingerprint` …); the git commit is added.
+
+    Returns:
+        The version.
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+    poses = TensorSpec(np.dtype(np.float32), (-1, 17, 3), "poses")
+    visibility = TensorSpec(np.dtype(np.float32), (-1, 17), "visibility")
+    signature = ModelSignature(
+        inputs=Schema([poses, visibility]),
+        outputs=Schema(
+            [
+                TensorSpec(np.dtype(np.float32), (-1, 17, 3), "refined"),
+                TensorSpec(np.dtype(np.float32), (-1, 17), "confidence"),
+                TensorSpec(np.dtype(np.float32), (-1,), "view_angle"),
+            ]
+        ),
+        params=ParamSchema([ParamSpec("sequence", "boolean", False)]),
+    )
+    client = mlflow_client()
+    log_metrics(run_id, metrics)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, CHECKPOINT)  # its name becomes the name inside the version
+        shutil.copytree(checkpoint, folder)
+        description = Path(scratch, "model")
+        # recorded, not filtered (MLflow puts a filter of its own first): it wants type hints, which would overrule the
+        # signature, and an example, which is added below
+        with warnings.catch_warnings(record=True):
+            mlflow.pyfunc.save_model(
+                description,
+                python_model=str(Path(__file__).parents[1] / "inference" / "pyfunc.py"),
+                artifacts={CHECKPOINT: str(folder)},
+                signature=signature,
+                # named here: MLflow would otherwise load the model in a child process to find them out; this package
+                # itself is on no index and must be installed beside them
+                pip_requirements=["mlflow", "numpy", "pyarrow", "safetensors", "torch"],
+            )
+        _save_example(description, {"poses": example[0], "visibility": example[1]})
+        client.log_artifacts(run_id, str(description), "model")
+    if not client.search_registered_models(f"name = '{NAME}'"):
+        client.create_registered_model(NAME, description="Corrects the depth of MediaPipe's 3D poses.")
+    version = client.create_model_version(
+        NAME,
+        source=f"{client.get_run(run_id).info.artifact_uri}/model",
+        run_id=run_id,
+        await_creation_for=0,  # it is there when the call returns; waiting is for stores in the cloud
+        tags={
+            "git_commit": git_commit(),
+            **tags,
+            **{f"metric.{key}": f"{value:.6g}" for key, value in metrics.items()},
+        },
+    )
+    set_alias(CANDIDATE, version.version)
+    return str(version.version)
+
+
+def _save_example(model: Path, example: dict[str, np.ndarray]) -> None:
+    # save_model(input_example=…) would run the model in a child process to check it, for ten seconds
+    from mlflow.models import Model
+    from mlflow.models.utils import _Example
+
+    description = Model.load(model)
+    saved = _Example(example)
+    saved.save(model)
+    description.saved_input_example_info = saved.info
+    description.save(model / "MLmodel")
+
+
+def record_evaluation(version: str, metrics: Mapping[str, float], folder: str | Path, under: str) -> None:
+    """Attaches figures (as tags of the version and metrics of its run) and a folder of files to a registered version."""
+    client = mlflow_client()
+    run_id = client.get_model_version(NAME, version).run_id
+    log_metrics(run_id, metrics)
+    log_files(run_id, folder, under)
+    for key, value in metrics.items():
+        if key.count("/") == 1:  # the model's own; the baselines' are in the run
+            client.set_model_version_tag(NAME, version, f"metric.{key}", f"{value:.6g}")
+
+
+def set_alias(alias: str, version: str) -> None:
+    mlflow_client().set_registered_model_alias(NAME, alias, version)
+
+
+def get_alias(alias: str) -> str | None:
+    """The version that carries the alias, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(mlflow_client().get_model_version_by_alias(NAME, alias).version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise unreachable(error) from error
+
+
+def download(source: str, into: str | Path | None = None) -> LocalModel:
+    """Brings a registered version onto this disk; a version that is there already is not fetched again.
+
+    When MLflow cannot be reached, what this machine fetched last under the same source is used.
+
+    Args:
+        source: "models:/pose-depth-refiner@champion" or "models:/pose-depth-refiner/3".
+        into: folder that keeps the versions; ~/.cache/pose-depth-refiner/models by default.
+
+    Raises:
+        UserError: no such model, alias or version; or MLflow is out of reach and nothing is kept.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    match = _SOURCE.fullmatch(source)
+    if match is None:
+        raise UserError(f"'{source}' names no model: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3")
+    name, alias, number = match["name"], match["alias"], match["version"]
+    cache = Path(into or Path.home() / ".cache" / "pose-depth-refiner" / "models", name)
+    # which version a source meant when it was last asked for, for the time when MLflow is down
+    server = hashlib.sha256(tracking_uri().encode()).hexdigest()[:8]
+    memory = cache / f".{alias or number}-{server}"
+    client = mlflow_client()
+    try:
+        version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise UserError(
+                f"{source} is not in the registry at {tracking_uri()}: {_what_is_there(client, name)}"
+            ) from None
+        if memory.exists() and (kept := _kept(cache / memory.read_text(), name)):
+            _log.warning(
+                "MLflow at %s is out of reach; going on with version %s from this disk", tracking_uri(), kept.version
+            )
+            return kept
+        raise unreachable(error) from None
+    # the run's id, too: a new registry counts its versions from 1 again
+    folder = cache / f"{version.version}-{version.run_id[:12]}"
+    if _kept(folder, name) is None:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as part:
+            mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=part, tracking_uri=tracking_uri())
+            checkpoint = next(Path(part).glob(f"**/artifacts/{CHECKPOINT}"))
+            _write_identity(checkpoint, version)
+            try:
+                os.replace(checkpoint, folder)
+            except OSError:  # another process was quicker; its copy is as good
+                if _kept(folder, name) is None:
+                    raise
+    memory.write_text(folder.name)
+    kept = _kept(folder, name)
+    assert kept is not None
+    return kept
+
+
+def _write_identity(folder: Path, version: Any) -> None:
+    identity = {"version": str(version.version), "run_id": version.run_id, "tags": dict(version.tags)}
+    (folder / "version.json").write_text(json.dumps(identity))
+
+
+def _kept(folder: Path, name: str) -> LocalModel | None:
+    try:
+        identity = json.loads((folder / "version.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return LocalModel(path=folder, name=name, **identity)
+
+
+def _what_is_there(client: Any, name: str) -> str:
+    found = client.search_registered_models(f"name = '{name}'")
+    if not found:
+        return "nothing is registered under that name yet; train a model with 'python -m rayjobs.train'"
+    aliases = ", ".join(f"@{a}" for a in sorted(client.get_registered_model(name).aliases)) or "none"
+    return f"its aliases are {aliases}; 'python -m rayjobs.evaluate' sets @{CHAMPION}"

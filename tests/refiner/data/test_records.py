@@ -1,0 +1,97 @@
+"""Observations and pairs survive the disk, and a damaged file is named rather than believed."""
+
+from dataclasses import fields
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from refiner import UserError
+from refiner.data import records
+from refiner.geometry import azimuth, view_angle
+
+
+@pytest.fixture
+def pairs(rng) -> records.Pairs:
+    n = 12
+    corrupted = rng.normal(0, 0.4, (n, 17, 3)).astype(np.float32)
+    azimuths = azimuth(corrupted).astype(np.float32)
+    return records.Pairs(
+        sequence=np.array(["a"] * 6 + ["b"] * 6, dtype=object),
+        camera=np.array((["c01"] * 3 + ["c02"] * 3) * 2, dtype=object),
+        frame=np.tile(np.arange(3, dtype=np.int32), 4),
+        timestamp_us=np.tile(np.arange(3, dtype=np.int64) * 16667, 4),
+        corrupted=corrupted,
+        ground_truth=corrupted + rng.normal(0, 0.05, (n, 17, 3)).astype(np.float32),
+        visibility=rng.uniform(0, 1, (n, 17)).astype(np.float32),
+        image_points=rng.uniform(-1, 1, (n, 17, 2)).astype(np.float32),
+        view_angle=view_angle(azimuths),
+        azimuth=azimuths,
+    )
+
+
+def write(pairs: records.Pairs, root, split: str, name: str) -> None:
+    records.write_atomically(pairs.to_table(), root / f"split={split}" / f"{name}.parquet", {"n": len(pairs)})
+
+
+def same(a: records.Pairs, b: records.Pairs) -> bool:
+    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(records.Pairs))
+
+
+def test_pairs_come_back_as_written_and_in_order_however_the_files_are_cut(tmp_path, pairs):
+    write(pairs.take(np.array([9, 10, 11, 0, 1, 2])), tmp_path, "train", "x")
+    write(pairs.take(np.array([3, 5, 4, 8, 7, 6])), tmp_path, "train", "y")
+    read = records.read_pairs(tmp_path, "train")
+    assert same(read, pairs)
+    assert read.clip_starts().tolist() == [0, 3, 6, 9]
+    whole = tmp_path / "whole"
+    write(pairs, whole, "train", "x")
+    assert records.fingerprint(whole, ("train", "val")) == records.fingerprint(tmp_path, ("train", "val"))
+    pairs.corrupted[0, 0, 0] += 1e-3
+    write(pairs, whole, "train", "x")
+    assert records.fingerprint(whole, ("train", "val")) != records.fingerprint(tmp_path, ("train", "val"))
+
+
+def test_a_writer_that_fails_leaves_nothing_behind(tmp_path, pairs, monkeypatch):
+    def full_disk(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write(pairs, tmp_path, "train", "x")
+    assert list((tmp_path / "split=train").iterdir()) == []
+
+
+def test_damaged_missing_and_foreign_files_are_named(tmp_path, pairs):
+    with pytest.raises(UserError, match=r"rayjobs\.pair"):
+        records.read_pairs(tmp_path, "val")
+    path = tmp_path / "split=val" / "x.parquet"
+    write(pairs, tmp_path, "val", "x")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="no whole Parquet file"):
+        records.read_pairs(tmp_path, "val")
+    pq.write_table(pairs.to_table().drop_columns(["azimuth"]), path)
+    with pytest.raises(UserError, match="azimuth"):
+        records.read_pairs(tmp_path, "val")
+
+
+def test_npz_keeps_the_published_keys_and_comes_back(tmp_path, pairs):
+    path = tmp_path / "pairs.npz"
+    records.export_npz(pairs, path)
+    with np.load(path) as content:
+        assert sorted(content) == ["corrupted", "ground_truth", "view_angle", "visibility"]
+    read = records.import_npz(path)
+    for key in records.NPZ_KEYS:
+        assert np.allclose(getattr(read, key), getattr(pairs, key), atol=1e-4)
+    assert np.allclose(read.azimuth, pairs.azimuth, atol=1e-4)
+
+
+def test_an_npz_of_another_shape_is_refused(tmp_path, pairs):
+    path = tmp_path / "pairs.npz"
+    np.savez(path, **{k: getattr(pairs, k) for k in records.NPZ_KEYS if k != "visibility"})
+    with pytest.raises(UserError, match=r"lacks .*visibility"):
+        records.import_npz(path)
+    np.savez(path, **{k: getattr(pairs, k) for k in records.NPZ_KEYS} | {"visibility": np.zeros((3, 33))})
+    with pytest.raises(UserError, match="'visibility' is"):
+        records.import_npz(path)

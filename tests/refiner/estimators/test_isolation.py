@@ -1,0 +1,118 @@
+"""What runs in a child process may raise, hang, or die: the caller gets a reason, and the next call works."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from refiner import UserError
+from refiner.estimators.isolation import ChildError, Isolated
+
+
+def work(*, what: str, on_progress) -> dict:
+    """Called in the child, by name."""
+    if what == "raise":
+        raise ValueError("not this one")
+    if what == "user":
+        raise UserError("clip.mp4 is empty: fetch it anew")
+    if what == "exit":
+        sys.exit(3)
+    if what == "hang":
+        time.sleep(3600)
+    if what == "segfault":
+        ctypes.string_at(0)
+    if what == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "slow":  # longer than a stall, but it says that it goes on
+        for i in range(14):
+            time.sleep(0.25)
+            on_progress(i)
+    print("this is no answer")
+    return {"pid": os.getpid()}
+
+
+@pytest.fixture
+def isolated():
+    with Isolated(f"{__name__}:work", stall_s=60) as isolated:
+        yield isolated
+
+
+@pytest.fixture
+def impatient():
+    """Its limit is short, but long enough for a child that waits for a busy core."""
+    with Isolated(f"{__name__}:work", stall_s=3) as isolated:
+        yield isolated
+
+
+def call(isolated, what):
+    return isolated(lambda _: None, what=what)
+
+
+def test_the_child_is_another_process_and_is_kept(isolated):
+    first = call(isolated, "work")
+    assert first["pid"] != os.getpid() and call(isolated, "work") == first
+
+
+def test_an_error_of_the_function_costs_one_call_and_not_the_process(isolated):
+    first = call(isolated, "work")
+    with pytest.raises(ChildError, match="ValueError: not this one") as caught:
+        call(isolated, "raise")
+    assert "in work" in caught.value.trace
+    with pytest.raises(UserError, match="is empty"):
+        call(isolated, "user")
+    with pytest.raises(ChildError, match="SystemExit: 3"):
+        call(isolated, "exit")
+    assert call(isolated, "work") == first
+
+
+@pytest.mark.parametrize(
+    ("what", "reason", "trace"),
+    [("segfault", "SIGSEGV", "string_at"), ("killed", "SIGKILL", ""), ("hang", "no progress for 3 s", "in work")],
+)
+def test_a_process_that_dies_or_stalls_says_how_and_is_replaced(impatient, what, reason, trace):
+    first = call(impatient, "work")
+    assert impatient.pid == first["pid"]
+    with pytest.raises(ChildError, match=reason) as caught:
+        call(impatient, what)
+    assert trace in caught.value.trace
+    with pytest.raises(ProcessLookupError):
+        os.kill(first["pid"], 0)
+    assert call(impatient, "work") != first
+
+
+def test_progress_keeps_a_slow_call_alive(impatient):
+    heard = []
+    impatient(heard.append, what="slow")
+    assert heard and heard == sorted(heard)
+
+
+def test_a_process_is_recycled_after_its_number_of_calls():
+    with Isolated(f"{__name__}:work", stall_s=60, calls_per_process=2) as isolated:
+        pids = [call(isolated, "work")["pid"] for _ in range(5)]
+    assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
+
+
+def test_a_child_ends_with_its_parent_even_in_the_middle_of_a_call():
+    program = (
+        f"from refiner.estimators.isolation import Isolated\nisolated = Isolated('{__name__}:work', stall_s=60)\n"
+        "print(isolated(print, what='work')['pid'], flush=True)\nisolated(print, what='hang')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
+    child = int(parent.stdout.readline())
+    time.sleep(0.3)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("the child outlived its parent")

@@ -1,0 +1,154 @@
+"""Pre-processing and what a caller of the refiner may rely on."""
+
+import numpy as np
+import pytest
+import torch
+
+from refiner import DepthRefiner, UserError
+from refiner.geometry import azimuth, mirror
+from refiner.inference.depth_refiner import validate_poses
+from refiner.model.config import RefinerConfig
+from refiner.model.network import PoseAwareDepthRefiner
+from refiner.skeleton import FROM_MEDIAPIPE, MIRROR, hips_midpoint
+
+WINDOW = RefinerConfig(taps_s=(-0.2, -0.1, 0.0, 0.1, 0.2), linear=True, symmetric=True, smoothing_s=0.05)
+
+
+def random_model(config: RefinerConfig) -> PoseAwareDepthRefiner:
+    torch.manual_seed(0)
+    model = PoseAwareDepthRefiner(config).eval()
+    torch.nn.init.normal_(model.encoder.correction[-1].weight, std=0.3)
+    torch.nn.init.normal_(model.encoder.scale[-1].weight, std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module", params=[RefinerConfig(), WINDOW], ids=["single frame", "window"])
+def refiner(request) -> DepthRefiner:
+    return DepthRefiner.of(random_model(request.param))
+
+
+@pytest.fixture(scope="module")
+def clip(make_pairs):
+    return make_pairs(1, frames=20, cameras=1)
+
+
+def test_33_landmarks_and_their_17_joints_get_the_same_answer(refiner, clip, rng):
+    landmarks, visibility = rng.normal(0, 0.3, (20, 33, 3)), rng.uniform(0, 1, (20, 33))
+    landmarks[:, FROM_MEDIAPIPE], visibility[:, FROM_MEDIAPIPE] = clip.corrupted, clip.visibility
+    full, joints = refiner.predict(landmarks, visibility), refiner.predict(clip.corrupted, clip.visibility)
+    np.testing.assert_allclose(full.poses, joints.poses, atol=1e-6)
+    np.testing.assert_allclose(full.confidence, joints.confidence, atol=1e-6)
+
+
+def test_a_batch_is_its_single_poses(refiner, clip):
+    batch = refiner.refine(clip.corrupted, clip.visibility)
+    singles = [refiner.refine(p, v) for p, v in zip(clip.corrupted, clip.visibility, strict=True)]
+    np.testing.assert_allclose(batch, singles, atol=1e-5)
+
+
+def test_a_clip_of_one_frame_is_a_single_pose(refiner, clip):
+    as_clip = refiner.refine(clip.corrupted[:1], clip.visibility[:1], sequence=True)
+    np.testing.assert_allclose(as_clip[0], refiner.refine(clip.corrupted[0], clip.visibility[0]), atol=1e-6)
+
+
+def test_a_clip_that_stands_still_is_a_single_pose_many_times(refiner, clip):
+    still = np.repeat(clip.corrupted[:1], 9, axis=0)
+    refined = refiner.refine(still, np.repeat(clip.visibility[:1], 9, axis=0), sequence=True)
+    np.testing.assert_allclose(refined, np.repeat(refiner.refine(still[:1], clip.visibility[:1]), 9, axis=0), atol=1e-5)
+
+
+def test_a_window_sees_motion_only_in_a_sequence(clip):
+    refiner = DepthRefiner.of(random_model(WINDOW))
+    assert not np.allclose(refiner.refine(clip.corrupted, sequence=True), refiner.refine(clip.corrupted), atol=1e-3)
+
+
+def test_the_frame_rate_does_not_matter_only_the_time(clip, make_pairs):
+    """The same motion at twice the rate, every second frame of it, gets (nearly) the same answer."""
+    fast = make_pairs(1, frames=40, cameras=1, fps=60)
+    refiner = DepthRefiner.of(random_model(RefinerConfig(taps_s=(-0.2, -0.1, 0.0, 0.1, 0.2))))
+    whole = refiner.refine(fast.corrupted, sequence=True, fps=60)[::2]
+    half = refiner.refine(fast.corrupted[::2], sequence=True, fps=30)
+    np.testing.assert_allclose(whole[6:-6], half[6:-6], atol=1e-5)
+
+
+def test_pairs_of_many_clips_are_refined_as_each_clip_alone(refiner, make_pairs):
+    pairs = make_pairs(2, frames=12, cameras=2)
+    together = refiner.predict_pairs(pairs)
+    for start in pairs.clip_starts():
+        rows = slice(start, start + 12)
+        alone = refiner.predict(pairs.corrupted[rows], pairs.visibility[rows], sequence=True, fps=30)
+        np.testing.assert_allclose(together.poses[rows], alone.poses, atol=1e-4)
+
+
+def test_the_hips_stay_the_origin_and_the_angle_is_that_of_the_given_pose(refiner, clip):
+    result = refiner.predict(clip.corrupted, clip.visibility)
+    np.testing.assert_allclose(hips_midpoint(result.poses), 0, atol=1e-6)
+    np.testing.assert_allclose(result.azimuth, azimuth(clip.corrupted), atol=1e-3)
+    assert (result.view_angle >= 0).all() and (result.view_angle <= 90).all()
+    assert result.poses.dtype == result.confidence.dtype == np.float32
+
+
+def test_where_the_person_stands_does_not_matter(refiner, clip):
+    moved = clip.corrupted + np.float32([0.5, -0.2, 1.0])
+    np.testing.assert_allclose(refiner.refine(moved), refiner.refine(clip.corrupted), atol=1e-5)
+
+
+def test_a_mirrored_pose_gets_the_mirrored_answer(clip):
+    refiner = DepthRefiner.of(random_model(WINDOW))
+    straight = refiner.refine(clip.corrupted, clip.visibility)
+    turned = refiner.refine(mirror(clip.corrupted), clip.visibility[:, MIRROR])
+    np.testing.assert_allclose(turned, mirror(straight), atol=1e-5)
+
+
+def test_image_points_change_what_a_model_with_image_points_says(clip, rng):
+    refiner = DepthRefiner.of(random_model(RefinerConfig(image_points=True)))
+    pixels = rng.uniform(0, 500, (20, 17, 2))
+    assert not np.allclose(
+        refiner.refine(clip.corrupted, image_points=pixels), refiner.refine(clip.corrupted), atol=1e-3
+    )
+    # where the crop lies and how large it is says nothing
+    np.testing.assert_allclose(
+        refiner.refine(clip.corrupted, image_points=pixels), refiner.refine(clip.corrupted, image_points=3 * pixels + 70),
+        atol=1e-4,
+    )  # fmt: skip
+
+
+GOOD = np.random.default_rng(0).normal(0, 0.3, (2, 17, 3))
+
+
+def _with(value, where):
+    poses = GOOD.copy()
+    poses[where] = value
+    return poses
+
+
+@pytest.mark.parametrize(
+    ("poses", "visibility", "says"),
+    [
+        (GOOD[0], None, "17×3: expected N×17×3"),
+        (GOOD[:, :16], None, "2×16×3: expected"),
+        (GOOD[..., :2], None, "2×17×2: expected"),
+        (GOOD[:0], None, "is empty"),
+        (np.zeros((9, 17, 3)) + GOOD[0], None, "9 poses are more than the 8"),
+        (_with(np.nan, (1, 2, 0)), None, r"poses\[1\]\[2\]\[0\] is nan"),
+        (_with(np.inf, (0, 0, 0)), None, r"is inf"),
+        (GOOD * 100, None, "which no person does in metres"),
+        (GOOD * 1000, None, "which no person does in metres"),
+        (GOOD * 0, None, "which no person does in metres"),
+        ([[[1, 2, 3]] * 17, [[1, 2, 3]] * 16], None, "no regular array"),
+        ("pose", None, "no regular array"),
+        (GOOD, np.ones((2, 33)), "visibility has the shape 2×33: expected 2×17"),
+        (GOOD, np.full((2, 17), np.nan), "is nan"),
+        (GOOD, np.full((2, 17), 50.0), "within 0 and 1"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_a_sentence_that_says_what_is_wrong(poses, visibility, says):
+    with pytest.raises(UserError, match=says):
+        validate_poses(poses, visibility, max_poses=8)
+
+
+def test_a_wrong_frame_rate_is_refused(refiner, clip):
+    with pytest.raises(UserError, match="fps is 0"):
+        refiner.refine(clip.corrupted, sequence=True, fps=0)
+    with pytest.raises(UserError, match="20 rising numbers"):
+        refiner.predict(clip.corrupted, sequence=True, timestamps_us=np.zeros(20))

@@ -1,0 +1,124 @@
+"""Runs and versions in MLflow, on a SQLite file of its own."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from refiner import DepthRefiner, UserError, registry
+from refiner.model.checkpoint import save_checkpoint
+from refiner.model.config import RefinerConfig
+from refiner.model.network import PoseAwareDepthRefiner
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("mlflow")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setenv("HOME", str(folder))
+        patch.setenv("GIT_COMMIT", "0123abc")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def example():
+    return np.random.default_rng(0).normal(0, 0.3, (3, 17, 3)).astype(np.float32), np.ones((3, 17), np.float32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    model = PoseAwareDepthRefiner(RefinerConfig(width=16, layers=1, feedforward=32))
+    torch.nn.init.normal_(model.encoder.correction[-1].weight)
+    return save_checkpoint(model, tmp_path_factory.mktemp("checkpoint"), {"trained_on": "nothing"})
+
+
+@pytest.fixture(scope="module")
+def version(store, checkpoint, example):
+    run = registry.start_run("a run", {"learning_rate": 0.1})
+    return registry.register(
+        checkpoint, run, example=example, metrics={"val_depth_cm": 7.5}, tags={"dataset_fingerprint": "fff"}
+    )
+
+
+def test_a_registered_version_is_the_candidate_and_loads_as_the_checkpoint_it_was(version, checkpoint, example):
+    assert registry.get_alias("candidate") == version and registry.get_alias("champion") is None
+    local = DepthRefiner(checkpoint)
+    for source in (f"models:/{registry.NAME}@candidate", f"models:/{registry.NAME}/{version}"):
+        loaded = DepthRefiner(source)
+        assert (loaded.name, loaded.version) == (registry.NAME, version)
+        np.testing.assert_array_equal(loaded.refine(*example), local.refine(*example))
+
+
+def test_a_version_says_where_it_comes_from(version):
+    found = registry.download(f"models:/{registry.NAME}@candidate")
+    assert found.tags["git_commit"] == "0123abc" and found.tags["dataset_fingerprint"] == "fff"
+    assert float(found.tags["metric.val_depth_cm"]) == 7.5
+    card = json.loads((found.path / "config.json").read_text())["card"]
+    assert card == {"trained_on": "nothing"}
+
+
+def test_mlflow_loads_it_as_any_other_model_and_no_file_of_it_is_a_pickle(version, store, checkpoint, example):
+    import mlflow
+
+    mlflow.set_tracking_uri(registry.tracking_uri())
+    model = mlflow.pyfunc.load_model(f"models:/{registry.NAME}/{version}")
+    assert {t.name for t in model.metadata.signature.inputs} == {"poses", "visibility"}
+    answer = model.predict(model.input_example)
+    np.testing.assert_allclose(answer["refined"], DepthRefiner(checkpoint).refine(*example), atol=1e-6)
+    files = [p for p in (store / "artifacts").rglob("*") if p.is_file()]
+    assert files and not [p for p in files if p.suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin")]
+
+
+def test_a_wrong_name_says_what_there_is(version):
+    with pytest.raises(UserError, match="its aliases are @candidate"):
+        registry.download(f"models:/{registry.NAME}@chamipon")
+    with pytest.raises(UserError, match="not in the registry"):
+        registry.download(f"models:/{registry.NAME}/99")
+    with pytest.raises(UserError, match="nothing is registered under that name"):
+        registry.download("models:/another@champion")
+    with pytest.raises(UserError, match="names no model"):
+        registry.download("models:pose-depth-refiner")
+
+
+def test_what_was_fetched_once_serves_while_mlflow_is_down(version, monkeypatch):
+    source = f"models:/{registry.NAME}@candidate"
+    before = registry.download(source)
+
+    def unreachable(*args, **kwargs):
+        from mlflow.exceptions import MlflowException
+
+        raise MlflowException("connection refused")
+
+    monkeypatch.setattr("mlflow.MlflowClient.get_model_version_by_alias", unreachable)
+    assert registry.download(source) == before
+    with pytest.raises(UserError, match="does not answer"):
+        registry.download(f"models:/{registry.NAME}@never-asked-for")
+
+
+def test_metrics_wait_for_mlflow_and_none_is_lost(store, monkeypatch):
+    from mlflow import MlflowClient
+
+    run = registry.start_run("with gaps", {})
+    attempts = []
+    send = MlflowClient.log_batch
+
+    def sometimes(self, *args, **kwargs):
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise ConnectionError("down")
+        return send(self, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", sometimes)
+    log = registry.MetricLog(run)
+    for step in range(3):
+        log.log({"loss": 1.0 / (1 + step), "infinite": float("inf")}, step)
+    log.close()
+    client = MlflowClient(registry.tracking_uri())
+    assert [(m.step, m.value) for m in client.get_metric_history(run, "loss")] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+    assert "infinite" not in client.get_run(run).data.metrics
+    monkeypatch.setattr(MlflowClient, "log_batch", lambda *a, **k: (_ for _ in ()).throw(ConnectionError("down")))
+    with pytest.raises(UserError, match="could not be reached"):
+        registry.MetricLog(run).log({"loss": 0.0}, 9).close(patience_s=0.5)

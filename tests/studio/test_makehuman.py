@@ -1,0 +1,159 @@
+"""People out of MakeHuman's data are people: their truth is what is seen, and they are as varied as adults are."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+
+from refiner import UserError
+from refiner.data.video import Frame
+from refiner.estimators.mediapipe import PoseEstimator
+from refiner.estimators.mediapipe_assets import model_path
+from refiner.skeleton import INDEX
+from studio import makehuman
+from studio.body import Dancer
+from studio.cameras import FLOOR
+from studio.dataset import Set, Spec, plan, prepare
+from studio.footage import Footage
+from studio.makehuman import Figure, shaped, skeleton
+from studio.motion import soles
+from studio.person import Person
+from studio.render import Renderer
+from studio.rig import L_ELBOW, L_HIP, L_KNEE, L_SHOULDER, NUM_BONES, PELVIS, forward_kinematics
+
+SIZE = (960, 540)
+
+
+def spec(**changes) -> Spec:
+    return Spec(**{"sequences": 3, "seconds": 0.5, "fps": 10, "seed": 3, "size": SIZE, "bodies": "makehuman"} | changes)
+
+
+def test_joints_mean_the_same_as_on_the_drawn_dancers():
+    """Mean bone lengths and face points as a share of the height; the two populations may differ in proportions."""
+
+    def mean(kind: type[Dancer]) -> np.ndarray:
+        bodies = [kind.draw(seed) for seed in range(24)]
+        rest = np.tile(np.eye(3), (NUM_BONES, 1, 1))
+        return np.mean(
+            [
+                body.joints(*forward_kinematics(rest, np.zeros(3), body.offsets)) * 1.75 / body.build.height
+                for body in bodies
+            ],
+            axis=0,
+        )
+
+    people, drawn = mean(Person), mean(Dancer)
+    # limbs and face, each about its own root, so that a longer trunk does not count against a nose
+    face = slice(INDEX["nose"], INDEX["right_ear"] + 1)
+    ears = [INDEX["left_ear"], INDEX["right_ear"]]
+    assert np.abs(people[face] - people[ears].mean(0) - drawn[face] + drawn[ears].mean(0)).max() < 0.02
+    for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle"):
+        assert np.linalg.norm((people - drawn)[INDEX[f"left_{name}"]]) < 0.10, name
+
+
+def test_in_the_zero_pose_limbs_are_straight_and_in_the_bind_pose_they_are_makehumans():
+    vertices = shaped(Figure.draw(np.random.default_rng(0)))
+    turned, placed, offsets = skeleton(vertices)
+    for first in (L_SHOULDER, L_ELBOW):
+        assert offsets[first + 2, 0] > 0.2 and np.abs(offsets[first + 2, 1:]).max() < 1e-6
+    for first in (L_HIP, L_KNEE):
+        assert offsets[first + 3, 1] < -0.3 and np.abs(offsets[first + 3, [0, 2]]).max() < 1e-6
+    relative = turned.copy()
+    for bone, parent in enumerate(makehuman.PARENTS):
+        if parent >= 0:
+            relative[bone] = turned[parent].T @ turned[bone]
+    again = forward_kinematics(relative, placed[PELVIS], offsets)
+    np.testing.assert_allclose(again[1], placed, atol=1e-6)
+
+
+def test_people_differ_as_adults_do():
+    figures = [Figure.draw(np.random.default_rng(seed)) for seed in range(300)]
+    heights = np.array([figure.height for figure in figures])
+    men = np.array([figure.male > 0.5 for figure in figures])
+    assert 0.4 < men.mean() < 0.6 and heights[men].mean() - heights[~men].mean() > 0.08
+    ages = np.array([figure.age for figure in figures])
+    assert ages.min() >= 18 and ages.max() <= 65 and ages.std() > 8
+    for figure in figures[:8]:
+        skin = shaped(figure)[np.unique(makehuman.assets().faces["body"])]
+        assert np.ptp(skin[:, 1]) == pytest.approx(figure.height, abs=1e-3)
+    # and no two have the same clothes or face
+    colours = {Person.draw(seed).look.colours.tobytes() for seed in range(20)}
+    assert len(colours) == 20
+
+
+def test_the_mesh_is_whole_and_the_shoes_stand_on_the_floor():
+    for seed in range(4):
+        person = Person.draw(seed)
+        mesh = person.mesh
+        assert np.isfinite(mesh.vertices).all() and np.isfinite(mesh.normals).all()
+        np.testing.assert_allclose(mesh.weights.sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(mesh.normals, axis=1), 1, atol=1e-3)
+        assert len(mesh.triangles) < 60_000
+        turned, placed = person.bind
+        low = mesh.vertices[:, 1].min() - soles(person, turned[None], placed[None])[..., 1].min()
+        assert abs(low) < 0.02
+
+
+def test_the_same_seed_gives_the_same_person_and_another_seed_another():
+    def digest(seed: int) -> str:
+        mesh = Person.draw(seed).mesh
+        return hashlib.sha256(mesh.vertices.tobytes() + mesh.tints.tobytes()).hexdigest()
+
+    assert digest(1) == digest(1) != digest(2)
+
+
+def test_mediapipe_finds_people_from_all_nine_sides():
+    take, seen = plan(spec(size=(1280, 720)))[0], 0
+    renderer = Renderer(take.dancer, take.room.light, FLOOR)
+    moments = [renderer.pose(*moment) for moment in zip(*take.bones(np.arange(3) / 30), strict=True)]
+    for camera in take.cameras.values():
+        stage = Set(take.room, camera)
+        with PoseEstimator(model_path()) as pose:
+            for i, moment in enumerate(moments):
+                seen += pose.estimate(Frame(i, i * 33333, stage.shoot(renderer, moment))) is not None
+    assert seen >= 26
+
+
+def test_a_machine_without_data_and_network_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("POSE_DEPTH_REFINER_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_CACHE_DIR", "")
+    makehuman.assets.cache_clear()
+    try:
+        with pytest.raises(UserError, match="--bodies drawn"):
+            makehuman.assets()
+    finally:
+        makehuman.assets.cache_clear()
+
+
+def test_a_cameras_faults_are_its_own_and_come_again():
+    faults = [Footage.draw(seed, 720) for seed in range(200)]
+    assert 0.1 < np.mean([fault.shutter > 0 for fault in faults]) < 0.3
+    assert len({fault.crf for fault in faults}) == 4
+    noisy = next(fault for fault in faults if fault.noise > 3 and fault.defocus == 0)
+    grey = np.full((72, 128, 3), 128, np.uint8)
+    once, again, later = noisy.spoil(grey, 0), noisy.spoil(grey, 0), noisy.spoil(grey, 1)
+    np.testing.assert_array_equal(once, again)
+    assert (once != later).any()
+    assert once.astype(float).std() == pytest.approx(noisy.noise, rel=0.15)
+    np.testing.assert_array_equal(Footage.clean().spoil(grey, 0), grey)
+
+
+def test_a_blurred_picture_is_of_the_truth_in_the_middle_of_its_exposure():
+    times = np.arange(5) / 10
+    blurred = dataclasses.replace(Footage.clean(), shutter=0.6)
+    moments = blurred.moments(times, 10)
+    np.testing.assert_allclose(moments[1:-1].mean(1), times[1:-1])
+    assert np.ptp(moments[2]) == pytest.approx(0.04)
+
+
+def test_a_dataset_of_people_is_filmed_with_faults_and_not_mixed_with_another(tmp_path):
+    takes = prepare(tmp_path, spec(seconds=0.2, size=(160, 96), footage="camera"))
+    assert takes[0].film(tmp_path, ["c01", "c05"]) == 4
+    with pytest.raises(UserError, match="made with bodies makehuman, not drawn"):
+        prepare(tmp_path, spec(seconds=0.2, size=(160, 96), footage="camera", bodies="drawn"))
+    with pytest.raises(UserError, match="bodies 'wax'"):
+        spec(bodies="wax")
