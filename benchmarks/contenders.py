@@ -46,13 +46,13 @@ def uvicorn(port: int, checkpoint: str) -> None:
     @api.post("/v1/refine")
     async def refine(request: Request) -> Response:
         body, kind = await request.body(), request.headers["content-type"]
-        arrow = kind == codec.ARROW
-        content = codec.decode_arrow(body) if arrow else codec.decode_json(body)
+        form = codec.ArrowCodec() if kind == codec.ARROW else codec.JsonCodec()
+        content = form.decode(body)
         found = refiner.predict(content.poses, content.visibility, sequence=content.sequence)
         response = codec.RefineResponse(
             poses=found.poses, confidence=found.confidence, view_angle=found.view_angle, model=model
         )
-        return Response(codec.encode_arrow(response) if arrow else codec.encode_json(response), media_type=kind)
+        return Response(form.encode(response)[0], media_type=kind)
 
     server.run(api, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 

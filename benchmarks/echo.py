@@ -6,7 +6,7 @@ from ray.serve import Application
 
 from refiner.inference.depth_refiner import Refinement, validate_poses
 from serve import codec
-from serve.app import RefineEndpoint
+from serve.deployments import RefineEndpoint
 from serve.live import Served
 from serve.schemas import AppArgs
 

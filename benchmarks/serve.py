@@ -71,7 +71,7 @@ class Contender:
 def payload(count: int, form: str) -> bytes:
     poses, sequence = standing_poses(count), count > 1
     if form == "arrow":
-        return codec.encode_arrow_request(codec.RefineRequest(poses=poses, sequence=sequence))
+        return codec.ArrowCodec().encode_request(codec.RefineRequest(poses=poses, sequence=sequence))
     if form == "mlflow":
         visibility = np.ones((count, 17), np.float32).tolist()
         return orjson.dumps(

@@ -20,8 +20,7 @@ import httpx
 import numpy as np
 
 from refiner import UserError
-from serve import codec
-from serve.codec import RefineRequest, RefineResponse
+from serve.codec import ArrowCodec, JsonCodec, RefineRequest, RefineResponse
 
 # Longer clips are sent in parts: small enough to be answered in seconds, large enough that HTTP costs nothing.
 PART_POSES = 2048
@@ -65,7 +64,7 @@ class _Calls:
         self.url = url.rstrip("/")
         self.retries = options.get("retries", Retries())
         self._chance = random.Random(options.get("seed"))
-        self._kind = codec.JSON if options.get("transport") == "json" else codec.ARROW
+        self._codec = JsonCodec() if options.get("transport") == "json" else ArrowCodec()
         token = options.get("token")
         self._options = {
             "base_url": self.url,
@@ -74,12 +73,10 @@ class _Calls:
         }
 
     def _body(self, request: RefineRequest) -> tuple[bytes, dict[str, str]]:
-        encode = codec.encode_arrow_request if self._kind == codec.ARROW else codec.encode_json_request
-        return encode(request), {"Content-Type": self._kind}
+        return self._codec.encode_request(request), {"Content-Type": self._codec.media_type}
 
     def _answer(self, response: httpx.Response) -> RefineResponse:
-        decode = codec.decode_arrow_response if self._kind == codec.ARROW else codec.decode_json_response
-        return decode(response.content)
+        return self._codec.decode_response(response.content)
 
     def _pause(self, attempt: int, outcome: httpx.Response | httpx.TransportError) -> float:
         """Seconds until the next attempt.

@@ -56,7 +56,7 @@ def test_four_replicas_share_a_gpu_and_none_is_kept_when_nobody_asks(tmp_path):
         assert replica["required_resources"] == {"CPU": 1.0, "GPU": 0.25}
 
         # Clips long enough that the replicas, not the proxy, are what they wait for: only there are they counted.
-        body = codec.encode_arrow_request(codec.RefineRequest(poses=standing_poses(FRAMES)))
+        body = codec.ArrowCodec().encode_request(codec.RefineRequest(poses=standing_poses(FRAMES)))
         # enough for more replicas than fit
         connections = scaling["target_ongoing_requests"] * (scaling["max_replicas"] - 1)
         most = answered = 0

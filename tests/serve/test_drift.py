@@ -9,7 +9,8 @@ from refiner.inference import drift, onnx
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.network import PoseAwareDepthRefiner
 from serve import codec
-from serve.app import RefineEndpoint, build_api
+from serve.deployments import RefineEndpoint
+from serve.routes import build_api
 from serve.schemas import AppArgs
 
 
@@ -40,7 +41,7 @@ async def drift_after(served: RefineEndpoint, poses: np.ndarray, visibility: np.
         for clip in np.split(np.arange(len(poses)), len(poses) // 24):
             request = codec.RefineRequest(poses=poses[clip], visibility=visibility[clip], sequence=True)
             answer = await client.post(
-                "/v1/refine", content=codec.encode_json_request(request), headers={"Content-Type": codec.JSON}
+                "/v1/refine", content=codec.JsonCodec().encode_request(request), headers={"Content-Type": codec.JSON}
             )
             assert answer.status_code == 200
         return (await client.get("/info")).json()["input_drift"]

@@ -109,7 +109,7 @@ def test_bad_json_gets_one_sentence_that_helps(endpoint, body, says):
 
 
 def test_bad_arrow_other_types_and_large_bodies_are_refused(endpoint, poses):
-    good = codec.encode_arrow_request(codec.RefineRequest(poses=poses))
+    good = codec.ArrowCodec().encode_request(codec.RefineRequest(poses=poses))
     headers = {"Content-Type": codec.ARROW}
     for body in (b"", b"junk", good[: len(good) // 2], good[:-400], good[100:]):
         answer = httpx.post(f"{endpoint}/v1/refine", content=body, headers=headers)

@@ -51,7 +51,7 @@ class Load:
                 time.sleep(0.01)
 
     def run_plain(self) -> None:
-        body = codec.encode_json_request(codec.RefineRequest(poses=standing_poses(3)))
+        body = codec.JsonCodec().encode_request(codec.RefineRequest(poses=standing_poses(3)))
         with httpx.Client() as client:
             while not self.stop.is_set():
                 try:
@@ -172,7 +172,7 @@ def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, tmp_path)
     cluster.deploy(quick)
     wait_for(lambda: len(replicas(cluster.token_path)) == 1, 90)  # those of the test before may still be leaving
     connections = 16
-    body = codec.encode_json_request(codec.RefineRequest(poses=standing_poses(8)))
+    body = codec.JsonCodec().encode_request(codec.RefineRequest(poses=standing_poses(8)))
     with ThreadPoolExecutor(1) as pool:
         load = closed_loop(f"{endpoint}/v1/refine", body, codec.JSON, connections=connections, seconds=25)
         result = pool.submit(asyncio.run, load)
@@ -254,7 +254,7 @@ def test_overload_is_answered_with_429_and_is_over_when_it_is_over(cluster, endp
     cluster.deploy(alone)
     # those of the tests before go first, so that calm and storm meet the same one
     wait_for(lambda: len(replicas(cluster.token_path)) == 1, 120)
-    body = codec.encode_json_request(codec.RefineRequest(poses=standing_poses(8)))
+    body = codec.JsonCodec().encode_request(codec.RefineRequest(poses=standing_poses(8)))
 
     url = f"{endpoint}/v1/refine"
     calm = asyncio.run(closed_loop(url, body, codec.JSON, connections=8, seconds=4))

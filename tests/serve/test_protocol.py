@@ -2,12 +2,13 @@
 
 import httpx
 import numpy as np
+import orjson
 import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from refiner import DepthRefiner, UserError
-from serve import inference_protocol
+from serve.codec import InferenceCodec
 from serve.live import standing_poses
 
 NAME = "pose-depth-refiner"
@@ -83,9 +84,9 @@ BAD = [
 @pytest.mark.parametrize(("body", "length", "says"), BAD)
 def test_a_malformed_inference_request_is_named(body, length, says):
     if isinstance(body, dict):
-        body = inference_protocol.orjson.dumps({"inputs": [body]})
+        body = orjson.dumps({"inputs": [body]})
     with pytest.raises(UserError, match=says):
-        inference_protocol.decode(body, length)
+        InferenceCodec(length).decode(body)
 
 
 @pytest.mark.cluster

@@ -58,7 +58,7 @@ def test_a_video_comes_back_as_the_poses_that_the_library_finds_in_it(endpoint, 
         headers={**HEADERS, "Accept": codec.ARROW},
         timeout=300,
     )
-    np.testing.assert_allclose(codec.decode_arrow_response(arrow.content).poses, expected.poses, atol=1e-4)
+    np.testing.assert_allclose(codec.ArrowCodec().decode_response(arrow.content).poses, expected.poses, atol=1e-4)
 
     for body, says in ((b"no video at all" * 100, "upload"), (clip.read_bytes()[:3000], "upload"), (b"", "upload")):
         refused = httpx.post(f"{endpoint}/v1/refine/video", content=body, headers=HEADERS, timeout=300)

@@ -1,0 +1,139 @@
+"""Poses as an Arrow IPC stream: columns of fixed-size lists of floats, one row a pose.
+
+`poses` (51 or 99 numbers), and if wanted `visibility` (17 or 33) and `image_points` (34 or 66); schema metadata
+`sequence` = "true" for a clip, and its `fps`.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from flatbuffers.table import Table
+
+from refiner import UserError
+from serve.codec.messages import ARROW, COORDINATES, RefineRequest, RefineResponse
+
+# Decompressed Arrow streams: twice what the largest body may have, and more than 16,384 poses of anything take.
+EXPANDED_BYTES = 64_000_000
+
+
+class ArrowCodec:
+    media_type = ARROW
+
+    def decode(self, body: bytes) -> RefineRequest:
+        """
+        Raises:
+            UserError: it is no Arrow IPC stream, or does not hold that.
+        """
+        data = _read_stream(body)
+        if "poses" not in data.column_names:
+            raise UserError('the Arrow stream has no column "poses" (fixed-size lists of 51 or 99 floats)')
+        if unknown := set(data.column_names) - set(COORDINATES):
+            raise UserError(f'the Arrow stream has a column "{min(unknown)}": known are {", ".join(COORDINATES)}')
+        metadata = data.schema.metadata or {}
+        try:
+            fps = float(metadata[b"fps"]) if b"fps" in metadata else None
+        except ValueError:
+            raise UserError('"fps" in the metadata of the Arrow stream is to be a number') from None
+        arrays = {name: _points(name, _column(data, name)) for name in data.column_names}
+        return RefineRequest(**arrays, sequence=metadata.get(b"sequence") == b"true", fps=fps)
+
+    def encode(self, response: RefineResponse, **columns: np.ndarray) -> tuple[bytes, dict[str, str]]:
+        """`columns` are further arrays of N rows that go beside."""
+        metadata = {"model_name": response.model["name"], "model_version": response.model["version"]}
+        return _write_stream({**columns, **response.arrays}, metadata), {"content-type": ARROW}
+
+    def encode_request(self, request: RefineRequest) -> bytes:
+        columns = {name: value for name in COORDINATES if (value := getattr(request, name)) is not None}
+        metadata = {"sequence": "true" if request.sequence else "false"}
+        if request.fps is not None:
+            metadata["fps"] = repr(request.fps)
+        return _write_stream(columns, metadata)
+
+    def decode_response(self, body: bytes) -> RefineResponse:
+        data = _read_stream(body)
+        metadata = data.schema.metadata
+        return RefineResponse(
+            poses=_column(data, "refined").reshape(data.num_rows, -1, 3),
+            confidence=_column(data, "confidence"),
+            view_angle=data.column("view_angle").to_numpy(),
+            model={"name": metadata[b"model_name"].decode(), "version": metadata[b"model_version"].decode()},
+        )
+
+
+def _points(name: str, rows: np.ndarray) -> np.ndarray:
+    """(N, joints · coordinates) -> (N, joints, coordinates), or (N, joints) where a joint has one number only."""
+    coordinates = COORDINATES[name]
+    if rows.shape[1] % coordinates:
+        raise UserError(f'the lists of "{name}" have {rows.shape[1]} numbers: {coordinates} for each joint are wanted')
+    return rows.reshape(len(rows), rows.shape[1] // coordinates, coordinates) if coordinates > 1 else rows
+
+
+def _read_stream(body: bytes) -> pa.Table:
+    try:
+        expanded = sum(_expanded_bytes(message) for message in pa.ipc.MessageReader.open_stream(body))
+        if expanded > EXPANDED_BYTES:
+            raise UserError(
+                f"the Arrow stream would decompress to {expanded:,} bytes, more than the {EXPANDED_BYTES:,} that are taken: "
+                "send the clip in parts"
+            )
+        with pa.ipc.open_stream(body) as reader:
+            data = reader.read_all()
+        data.validate(full=True)  # offsets and lengths are a stranger's
+        str(data.schema)  # and so are the names, which need not be UTF-8
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
+        raise UserError(f"the body is no Arrow IPC stream: {str(error).splitlines()[0]}") from None
+    return data
+
+
+def _expanded_bytes(message: pa.ipc.Message) -> int:
+    """Bytes that reading a message would take beyond its body: those of its compressed buffers, as they claim.
+
+    pyarrow has no limit for it, so the message's flatbuffer is looked into; pyarrow has verified it. Field 2 of a Message
+    is its header; fields 2 and 3 of a RecordBatch are its buffers (offset and length, int64 each) and their compression.
+    https://github.com/apache/arrow/blob/main/format/Message.fbs
+    """
+    if message.type == "schema":
+        return 0
+    if message.type != "record batch":
+        raise UserError(f"the Arrow stream has a {message.type}: plain columns of floats are taken")
+    content = bytes(message.metadata)
+    root = Table(content, int.from_bytes(content[:4], "little"))
+    batch = Table(content, 0)
+    root.Union(batch, root.Offset(4 + 2 * 2))
+    buffers, compression = batch.Offset(4 + 2 * 2), batch.Offset(4 + 2 * 3)
+    if not compression or not buffers:
+        return 0
+    where = np.frombuffer(content, "<i8", 2 * batch.VectorLen(buffers), batch.Vector(buffers)).reshape(-1, 2)
+    body = message.body or b""
+    # a compressed buffer starts with the length that it is to have; −1 says that it is not compressed after all
+    lengths = (int.from_bytes(body[at : at + 8], "little", signed=True) for at, length in where.tolist() if length >= 8)
+    return sum(length for length in lengths if length > 0)
+
+
+def _column(data: pa.Table, name: str) -> np.ndarray:
+    """A column of fixed-size lists (nested or not) of floats as (rows, numbers a row) float32."""
+    column = data.column(name).combine_chunks()
+    values, numbers = column, 1
+    while pa.types.is_fixed_size_list(values.type):
+        numbers *= values.type.list_size
+        if values.null_count:
+            break
+        values = values.flatten()
+    if values is column or not pa.types.is_floating(values.type) or values.null_count:
+        raise UserError(f'the column "{name}" is to be fixed-size lists of floats without nulls, not {column.type}')
+    return values.to_numpy().astype(np.float32, copy=False).reshape(len(column), numbers)
+
+
+def _write_stream(columns: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    arrays = {}
+    for name, values in columns.items():
+        kind = np.float32 if values.dtype.kind == "f" else values.dtype
+        flat = pa.array(np.ascontiguousarray(values, dtype=kind).reshape(-1))
+        size = int(np.prod(values.shape[1:]))
+        arrays[name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
+    data = pa.table(arrays).replace_schema_metadata(dict(metadata))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, data.schema) as writer:
+        writer.write_table(data)
+    return sink.getvalue().to_pybytes()

@@ -1,0 +1,137 @@
+"""The routes of a replica: which path asks it for what, and how that is documented."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from refiner import UserError
+from serve import codec, inference_protocol, metrics, problems
+from serve.guard import Guard
+from serve.schemas import Health, Info, Problem, RefineBody, RefineResult, Refused, VideoResult
+
+if TYPE_CHECKING:
+    from serve.deployments import RefineEndpoint
+
+
+class Shortcut:
+    """ASGI middleware, the innermost: answers one route itself. FastAPI's way to it (two exit stacks, dependencies, a
+    second exception handler) costs as much as decoding, checking and encoding a pose."""
+
+    def __init__(self, app: ASGIApp, route: tuple[str, str], answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self.app, self.route, self.answer = app, route, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or (scope["method"], scope["path"]) != self.route:
+            return await self.app(scope, receive, send)
+        request = Request(scope, receive)
+        try:
+            response = await self.answer(request)
+        except UserError as error:
+            response = await problems.on_user_error(request, error)
+        except HTTPException as error:
+            response = await problems.on_http_exception(request, error)
+        await response(scope, receive, send)
+
+
+def build_api(endpoint: "RefineEndpoint") -> FastAPI:
+    """The routes. Their bodies are read by hand: pydantic on a request's poses costs more than refining them."""
+    api = FastAPI(
+        title="pose-depth-refiner",
+        description="Corrects the depth of MediaPipe's 3D poses. Metres, virtual camera frame, COCO-17 or MediaPipe-33.",
+        version="1",
+        responses={code: {"model": Problem, "content": {"application/problem+json": {}}} for code in (422, 500)},
+    )
+    api.add_middleware(Shortcut, route=("POST", "/v1/refine"), answer=endpoint.refine_poses)
+    if endpoint.args.cors_origins:
+        api.add_middleware(CORSMiddleware, allow_origins=endpoint.args.cors_origins, allow_methods=["GET", "POST"])
+    if endpoint.tokens.wanted:
+        api.add_middleware(Guard, tokens=endpoint.tokens)
+    api.add_exception_handler(UserError, problems.on_user_error)
+    api.add_exception_handler(HTTPException, problems.on_http_exception)
+    api.add_exception_handler(Exception, problems.on_defect)
+
+    @api.post(
+        "/v1/refine",
+        response_model=None,
+        responses={
+            200: {"model": RefineResult, "content": {codec.ARROW: {"schema": {"type": "string", "format": "binary"}}}},
+            **{code: {"model": Problem} for code in (413, 415)},
+        },
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    codec.JSON: {"schema": RefineBody.model_json_schema(ref_template="#/components/schemas/{model}")},
+                    codec.ARROW: {"schema": {"type": "string", "format": "binary"}},
+                },
+            }
+        },
+    )
+    async def refine(request: Request) -> Response:
+        """Corrects poses. JSON or an Arrow IPC stream, in and out, by the body's content type."""
+        return await endpoint.refine_poses(request)
+
+    @api.post(
+        "/v1/refine/video",
+        response_model=None,
+        responses={
+            200: {"model": VideoResult, "content": {codec.ARROW: {"schema": {"type": "string", "format": "binary"}}}},
+            413: {"model": Problem},
+        },
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            }
+        },
+    )
+    async def refine_video(request: Request) -> Response:
+        """Finds the person in a video with MediaPipe, and corrects the poses. The body is the file itself; the answer is
+        JSON, or an Arrow IPC stream where the Accept header asks for one."""
+        clip, response = await endpoint.refine_video(request)
+        form = codec.ArrowCodec() if codec.ARROW in request.headers.get("accept", "") else codec.JsonCodec()
+        content, headers = form.encode(response, frame=clip.frame, timestamp_us=clip.timestamp_us)
+        return Response(content, headers={"x-model-version": response.model["version"], **headers})
+
+    inference_protocol.add_routes(
+        api,
+        model=lambda: endpoint.live.current.model,
+        infer=lambda request, form: endpoint.answer("/v2/models/infer", request, form),
+    )
+
+    @api.get("/metrics", response_class=PlainTextResponse)
+    async def prometheus() -> PlainTextResponse:
+        """This node's numbers, in Prometheus' text format."""
+        return PlainTextResponse(await metrics.of_this_node(), media_type="text/plain; version=0.0.4")
+
+    @api.get("/healthz")
+    async def healthz() -> Health:
+        """The replica is there and its model answers with finite numbers."""
+        endpoint.check_health()
+        return Health(status="ok")
+
+    @api.get("/info")
+    async def info() -> Info:
+        """Which model answers, where it comes from, and what became of the others."""
+        live = endpoint.live
+        served = live.current
+        return Info(
+            model=served.model,
+            run_id=served.run_id,
+            tags=dict(served.tags),
+            source=live.source,
+            device=str(served.refiner.device),
+            runtime=served.runtime,
+            loaded_at=served.loaded_at,
+            registry=live.registry,
+            refused=[Refused(version=version, reason=reason) for version, reason in live.refused.items()],
+            input_drift=endpoint.metrics.window.drift(served.trained_on),
+        )
+
+    return api
