@@ -1,13 +1,14 @@
 # make demo       the whole path on this machine: studio, extract, pair, train, evaluate, serve, one request over HTTP
 # make demo KEEP=1   the same, and everything stays up at the end
 # make test       all tests; make test-fast: those that need no Ray
+# make hooks      git checks and formats what is committed (pre-commit)
 # Each sets up .venv by itself.
 
 PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND := Agg
 
-.PHONY: setup demo test test-fast lint clean
+.PHONY: setup hooks demo test test-fast lint clean
 
 setup: .venv/.done
 
@@ -31,6 +32,9 @@ test-fast: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+hooks: setup
+	$(BIN)/pre-commit install
 
 clean:
 	rm -rf .venv build *.egg-info
