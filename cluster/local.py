@@ -335,7 +335,7 @@ def _ray_env(token_path: Path) -> dict[str, str]:
 
 
 def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, str]:
-    """Ray Serve behind HAProxy, which hands requests straight to replicas (docs/benchmarks.md), kept to this cluster."""
+    """Ray Serve behind HAProxy, which hands requests straight to replicas, kept to this cluster (docs/decisions/serving.md)."""
     folder = scratch / "haproxy"
     folder.mkdir()
     # What Ray's template has no option for is put into its output, by a script that runs in HAProxy's place (called as

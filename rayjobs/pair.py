@@ -133,7 +133,7 @@ def plan(
 def paired(rows: list[dict[str, Any]], dataset: aistpp.Dataset, out: Path) -> list[dict[str, Any]]:
     """Pairs all sequences into files below `out`.
 
-    On threads of this process: a whole AIST++ takes minutes (docs/benchmarks.md), and what computes and decompresses
+    On threads of this process: a whole AIST++ takes minutes (docs/benchmarks/extraction.md), and what computes and decompresses
     lets other threads run.
     """
     results = []

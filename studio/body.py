@@ -62,8 +62,8 @@ _MIDDLE = (PELVIS, SPINE1, SPINE2, SPINE3, NECK, HEAD)  # bones of both sides
 
 # Where detectors see a joint, from where the body has it: the left side's (the right's are their mirror images), in the frame
 # of a bone that carries it, metres at a height of 1.75 m. Medians over 40 dancers, MediaPipe's image points triangulated from
-# nine views (the face's from those it looks at; docs/decisions.md); a single frame is off by a centimetre an axis. AIST++'s
-# own truth is triangulated from a detector's points, too.
+# nine views (the face's from those it looks at; docs/decisions/studio.md); a single frame is off by a centimetre an axis.
+# AIST++'s own truth is triangulated from a detector's points, too.
 MARKED = {
     "nose": (HEAD, (0.0, 0.013, -0.015)),
     "left_eye": (HEAD, (-0.004, 0.010, -0.012)),

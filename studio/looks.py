@@ -61,7 +61,7 @@ class Build:
         """(24, 3) each joint relative to its parent in the zero pose, metres.
 
         Proportions are those of AIST++'s dancers where detectors see joints, which is 3 cm above a shoulder's and 1.5 cm above
-        an ankle's: MediaPipe takes a body with shorter legs for one whose feet are further away (docs/decisions.md).
+        an ankle's: MediaPipe takes a body with shorter legs for one whose feet are further away (docs/decisions/studio.md).
         """
         s = self.height / 1.75
         leg, arm, wide, hip, torso = (

@@ -1,8 +1,8 @@
 """The refiner's network on ONNX Runtime: the same weights and the same answers, three to four times quicker for one pose.
 
 For 17 tokens of 64 numbers, starting PyTorch's operators takes longer than computing them. From about a hundred poses on
-the arithmetic rules and both are equally fast (docs/benchmarks.md). CPU only. Used by the endpoint, which puts the network
-made here in the place of `DepthRefiner.network`.
+the arithmetic rules and both are equally fast (docs/benchmarks/endpoint.md). CPU only. Used by the endpoint, which puts
+the network made here in the place of `DepthRefiner.network`.
 """
 
 import os

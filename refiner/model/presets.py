@@ -9,8 +9,8 @@ from refiner.model.config import RefinerConfig
 PresetName = Literal["best", "baseline"]
 PRESETS: dict[str, RefinerConfig] = {
     "baseline": RefinerConfig(),
-    # Chosen on rendered dancers and choreographies that were held out (docs/decisions.md); as wide as fits into 2 MB with half
-    # precision, so that what ships is what everybody trains.
+    # Chosen on rendered dancers and choreographies that were held out (docs/benchmarks/refiner.md); as wide as fits into 2 MB
+    # with half precision, so that what ships is what everybody trains.
     "best": RefinerConfig(
         encoder="whole_pose",
         width=464,
