@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
+PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").rglob("*.md"))]
 DECISIONS = [page for page in PAGES if page.parent.name == "decisions" and page.name != "README.md"]
 PARTS = ("Decision", "Why", "Evidence")
 
@@ -29,8 +29,8 @@ def test_links_lead_to_files_and_headings_that_there_are(page):
 
 
 def test_documents_that_code_and_config_name_exist():
-    sources = (p for kind in ("py", "yaml", "json") for p in CHECKOUT.glob(f"[!.]*/**/*.{kind}"))
-    named = {name for source in sources for name in re.findall(r"docs/[\w/-]+\.md", source.read_text())}
+    sources = [p for kind in ("py", "yaml", "json") for p in CHECKOUT.glob(f"[!.]*/**/*.{kind}")]
+    named = {name for source in (*sources, *PAGES) for name in re.findall(r"docs/[\w/-]+\.md", source.read_text())}
     assert named and [name for name in sorted(named) if not (CHECKOUT / name).exists()] == []
 
 
