@@ -12,12 +12,8 @@ from pathlib import Path, PurePosixPath
 from pyarrow.fs import FileType
 
 from refiner import UserError, files
+from refiner.data.containers import SUFFIXES
 from refiner.files import File
-
-# What counts as a video in a folder. A file or glob that is named outright is taken whatever it is called.
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"}
-)
 
 
 def list_videos(where: str) -> list[File]:
@@ -33,7 +29,7 @@ def list_videos(where: str) -> list[File]:
     if info.type == FileType.File:
         videos = [File(files.absolute(where), info.size)]
     else:
-        videos = files.find(where, VIDEO_SUFFIXES, below=True) or _globbed(where)
+        videos = files.find(where, SUFFIXES, below=True) or _globbed(where)
     if not videos:
         raise UserError(f"no videos found in {where}: give a folder, a glob like 'videos/*_c01_*.mp4', or a file")
     by_name: dict[str, File] = {}
@@ -54,7 +50,7 @@ def _globbed(where: str) -> list[File]:
     address, mark, query = where.partition("?")
     folders = list(itertools.takewhile(lambda part: not glob.has_magic(part), address.split("/")))
     pattern = files.resolve(where)[1]
-    found = files.find("/".join(folders) + mark + query, VIDEO_SUFFIXES, below=True)
+    found = files.find("/".join(folders) + mark + query, SUFFIXES, below=True)
     return [file for file in found if PurePosixPath(files.resolve(file.where)[1]).match(pattern)]
 
 

@@ -1,10 +1,10 @@
 """Video files in and out: frames as RGB arrays with their own timestamps, and H.264 files written.
 
-Reading serves the extraction; writing the studio and the reports. Everything FFmpeg can decode is taken (PyAV).
+Reading serves the extraction and the endpoint; writing the studio and the reports. `containers` says which files are
+taken, `display` how their pictures are shown.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,67 +13,54 @@ from typing import BinaryIO
 
 import av
 import numpy as np
-from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from refiner.data.containers import opened
+from refiner.data.display import Display
 from refiner.errors import UserError
 
 # A file whose last picture ends this much before what its header promises has lost its tail (seconds). Less is what
 # muxers round, and edit lists and late frames shift.
 TAIL_TOLERANCE_S = 0.25
 
-# Bytes that FFmpeg asks for at a time: from a store each is a request. A header and a first picture take a few.
-READ_AT_ONCE = 1 << 18
-
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What the header of a video says."""
 
-    width: int  # pixels, upright (rotation metadata applied)
+    width: int  # pixels, as players show it: upright, square (see `Display`)
     height: int
     fps: float  # average; a variable frame rate has no other
     frames: int | None  # None where the container does not count them
     duration_s: float
+    notes: tuple[str, ...] = ()  # what a user should know of it, a sentence each
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Frame:
-    """One picture of a video."""
+    """One picture of a video: as decoded, and on demand as it is shown.
+
+    `picture.planes` are the decoded Y, U and V; `display.to_decoded` says where in them a point of the shown picture lies.
+    A picture that was drawn, not decoded, has only `rgb`.
+    """
 
     index: int  # number in the video, from 0, whatever the stride
     timestamp_us: int  # from the start of the video
-    rgb: np.ndarray  # (H, W, 3) uint8, C-contiguous, upright
+    _rgb: np.ndarray | None = None
+    picture: av.VideoFrame | None = None
+    display: Display | None = None
 
+    @property
+    def rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8, C-contiguous, as players show it; converted when it is first asked for."""
+        if self._rgb is None:
+            self._rgb = self.display.rgb(self.picture)
+        return self._rgb
 
-@contextmanager
-def _opened(
-    path: str | Path, file: BinaryIO | None = None
-) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its picture stream; FFmpeg's errors become one sentence."""
-    if file is None:
-        path = Path(path)
-        if not path.exists():
-            raise UserError(f"video {path} is missing")
-        if path.is_dir():
-            raise UserError(f"{path} is a folder, not a video")
-        if path.stat().st_size == 0:
-            raise UserError(f"video {path} is empty (0 bytes): fetch it anew")
-    try:
-        with av.open(file or str(path), metadata_errors="replace", buffer_size=READ_AT_ONCE) as container:
-            # cover art of a music file is a "video" stream, too
-            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-            if not streams:
-                held = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-                raise UserError(f"{path} has no pictures (it holds {held}): give a video")
-            if streams[0].codec_context is None:
-                raise UserError(f"video {path} is in a codec that this FFmpeg cannot decode: convert it to H.264")
-            yield container, streams[0]
-    except av.FFmpegError as error:
-        raise UserError(
-            f"{path} is no video that can be read ({error.strerror or error}): "
-            "it is damaged, cut off, or something else; fetch it anew"
-        ) from None
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as shown."""
+        return (self._rgb.shape[1], self._rgb.shape[0]) if self.display is None else self.display.size
 
 
 def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
@@ -86,18 +73,19 @@ def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
     Raises:
         UserError: it is no video, with the reason.
     """
-    with _opened(path, file) as (container, stream):
+    with opened(path, file) as source:
+        container, stream = source.container, source.stream
+        stream.codec_context.thread_count = 1
         first = next(container.decode(stream), None)
         if first is None:
-            raise UserError(f"video {path} holds no picture that can be decoded: fetch it anew")
-        width, height = first.width, first.height
-        if _quarter_turns(first) % 2:
-            width, height = height, width
+            raise UserError(f"video {source.path} holds no picture that can be decoded: fetch it anew")
+        width, height = _displayed(stream)(first).size
         rate = stream.average_rate or stream.guessed_rate
         duration = _declared_end_s(container, stream)
         frames = stream.frames or (round(duration * rate) if duration and rate else None)
         fps = float(rate) if rate else (frames / duration if frames and duration else 0.0)
-        return VideoInfo(width, height, fps, frames, duration or (frames / fps if frames and fps else 0.0))
+        duration = duration or (frames / fps if frames and fps else 0.0)
+        return VideoInfo(width, height, fps, frames, duration, source.notes)
 
 
 def frames(path: str | Path, stride: int = 1) -> Iterator[Frame]:
@@ -110,10 +98,7 @@ def frames(path: str | Path, stride: int = 1) -> Iterator[Frame]:
     Raises:
         UserError: it is no video; or, after the last picture that can be decoded, it is truncated or damaged.
     """
-    convert = VideoReformatter()
-    for index, timestamp_us, picture in _decoded(path):
-        if index % stride == 0:
-            yield Frame(index, timestamp_us, _rgb(convert, picture))
+    return (frame for frame in _decoded(path) if frame.index % stride == 0)
 
 
 def read_frame(path: str | Path, index: int) -> np.ndarray:
@@ -123,15 +108,17 @@ def read_frame(path: str | Path, index: int) -> np.ndarray:
         UserError: it is no video, or ends before that picture.
     """
     last = -1
-    for last, _, picture in _decoded(path):
+    for frame in _decoded(path):
+        last = frame.index
         if last == index:
-            return _rgb(VideoReformatter(), picture)
+            return frame.rgb
     raise UserError(f"video {path} has {last + 1} frames: there is no frame {index}")
 
 
-def _decoded(path: str | Path) -> Iterator[tuple[int, int, av.VideoFrame]]:
-    """(number, microseconds from the start, picture) of a whole video, in order of presentation."""
-    with _opened(path) as (container, stream):
+def _decoded(path: str | Path) -> Iterator[Frame]:
+    """A whole video, in order of presentation."""
+    with opened(path) as source:
+        container, stream, display = source.container, source.stream, _displayed(source.stream)
         # One thread: a core that has a whole video to itself loses by sharing it.
         stream.codec_context.thread_count = 1
         start = stream.start_time or 0
@@ -148,15 +135,15 @@ def _decoded(path: str | Path) -> Iterator[tuple[int, int, av.VideoFrame]]:
                     timestamp_us = round((picture.pts - start) * picture.time_base * 1_000_000)
                 # damaged files repeat a timestamp; whoever reads on relies on them rising
                 last_us = max(timestamp_us, last_us + 1)
-                yield index, last_us, picture
+                yield Frame(index, last_us, picture=picture, display=display(picture))
                 index += 1
         declared_s = _declared_end_s(container, stream)
         if not index:
-            raise UserError(f"video {path} holds no picture that can be decoded: fetch it anew")
+            raise UserError(f"video {source.path} holds no picture that can be decoded: fetch it anew")
         if not whole or (declared_s and end_s < declared_s - TAIL_TOLERANCE_S):
             promised = f"{stream.frames} frames" if stream.frames else f"{declared_s:.2f} s"
             raise UserError(
-                f"video {path} is truncated: its header promises {promised}, it ends after {index} frames "
+                f"video {source.path} is truncated: its header promises {promised}, it ends after {index} frames "
                 f"({end_s:.2f} s); fetch it anew"
             )
 
@@ -171,19 +158,17 @@ def _declared_end_s(container: av.container.InputContainer, stream: av.VideoStre
     return None
 
 
-def _quarter_turns(picture: av.VideoFrame) -> int:
-    """Counter-clockwise quarter turns that put a picture upright (phones film sideways and say so)."""
-    return round(picture.rotation / 90) % 4
+def _displayed(stream: av.VideoStream) -> Callable[[av.VideoFrame], Display]:
+    """Says of each picture of a stream how it is shown. They share one `Display` as long as that stays the same."""
+    last: Display | None = None
 
+    def display(picture: av.VideoFrame) -> Display:
+        nonlocal last
+        now = Display.of(picture, stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio)
+        last = last if now == last else now
+        return last
 
-def _rgb(convert: VideoReformatter, picture: av.VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8, upright.
-
-    FFmpeg pads rows to its alignment and PyAV hands the padding out as strides for many widths (1080, 1768, …).
-    MediaPipe ignores strides and would see garbage, so the copy to contiguous rows is not optional.
-    """
-    array = convert.reformat(picture, format="rgb24", threads=1).to_ndarray()
-    return np.ascontiguousarray(np.rot90(array, _quarter_turns(picture)))
+    return display
 
 
 class VideoWriter:

@@ -1,5 +1,6 @@
 """Video files as they come: every width, turned, deep, uneven in time, cut off, empty, or no video at all."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -134,3 +135,36 @@ def test_a_file_that_is_no_video_is_named_with_its_reason(tmp_path):
             with pytest.raises(UserError, match=reason) as caught:
                 read(path)
             assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "script", ["ffconcat version 1.0\nfile {name}\n", "#EXTM3U\n#EXTINF:1\n{name}\n#EXT-X-ENDLIST\n"]
+)
+def test_a_script_that_names_other_files_is_no_video(tmp_path, script):
+    written(tmp_path / "clip.mp4")
+    for name in ("script.mp4", "script.m3u8", "script.ffconcat"):
+        path = tmp_path / name
+        path.write_text(script.format(name="clip.mp4"))
+        for read in (video.probe, lambda p: list(video.frames(p))):
+            with pytest.raises(UserError, match=f"{name} is in none of the formats"):
+                read(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["a:b.mp4", "clip%03d.mp4", "concat:clip.mp4", b"clip\xff.mp4", "-clip.mp4", "clip\n.mp4"]
+)
+def test_a_name_is_only_a_name(tmp_path, name):
+    path = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), os.fsencode(name))))
+    written(tmp_path / "clip.mp4").rename(path)
+    assert video.probe(path).frames == len(list(video.frames(path))) == 30
+    path.write_bytes(b"no video")
+    with pytest.raises(UserError) as caught:
+        video.probe(path)
+    str(caught.value).encode()  # can be printed anywhere
+
+
+def test_a_frame_carries_its_planes_and_where_in_them_a_point_lies(tmp_path):
+    frame = next(video.frames(written(tmp_path / "clip.mp4")))
+    assert frame.size == (W, H) == (frame.picture.width, frame.picture.height)
+    np.testing.assert_array_equal(frame.display.to_decoded, [[1, 0, 0], [0, 1, 0]])
+    assert len(frame.picture.planes) == 3 and frame.rgb is frame.rgb

@@ -1,0 +1,164 @@
+"""Opening video files: which formats are taken, how a file is opened without reaching for another one, which of its streams
+is the video that players play.
+
+The endpoint hands strangers' uploads to this. FFmpeg's demuxers include playlists and scripts (HLS, ffconcat, …) that name
+other files, or themselves; none of those is on the list.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+from av.stream import Disposition
+
+from refiner.errors import UserError
+
+# FFmpeg's demuxers that may open a file -> the suffixes of the files that people have in them.
+FORMATS: dict[str, tuple[str, ...]] = {
+    "mov": (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v"),
+    "matroska": (".mkv", ".webm", ".mk3d"),
+    "avi": (".avi", ".divx"),
+    "mpeg": (".mpg", ".mpeg", ".vob", ".mpe", ".mod"),
+    "mpegts": (".ts", ".mts", ".m2ts", ".m2t", ".tod"),
+    "mpegvideo": (".m2v", ".m1v", ".mpv"),
+    "asf": (".wmv", ".asf"),
+    "flv": (".flv",),
+    "ogg": (".ogv", ".ogg"),
+    "gif": (".gif",),
+    "mxf": (".mxf",),
+    "dv": (".dv",),
+    "ivf": (".ivf",),
+    "h264": (".h264", ".264"),
+    "hevc": (".h265", ".265", ".hevc"),
+    "yuv4mpegpipe": (".y4m",),
+}
+# What counts as a video in a folder. A file that is named outright is taken whatever it is called.
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+_OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
+
+# Bytes that FFmpeg asks for at a time: from a store each is a request. A header and a first picture take a few.
+READ_AT_ONCE = 1 << 18
+
+# No camera films more than this (8K is 33 million); a header may promise 16384², which is a gigabyte a picture.
+MOST_PIXELS = 1 << 26
+
+# Streams of pictures that no player plays as the video: cover art, thumbnails, a layer of another stream.
+_BESIDE = (
+    Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image | Disposition.dependent
+)  # fmt: skip
+_SAME_LENGTH_S = 0.5  # streams of one recording differ by less
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open video file."""
+
+    path: str  # as errors call it
+    container: av.container.InputContainer
+    stream: av.VideoStream  # the video that players play
+    notes: tuple[str, ...]  # what a user should know of it, a sentence each
+
+
+@contextmanager
+def opened(path: str | Path, file: BinaryIO | None = None) -> Iterator[Opened]:
+    """Opens a video; FFmpeg's errors, here and while it is open, become one sentence.
+
+    Args:
+        path: the file.
+        file: its content, where that is not a local file's; `path` then only names it.
+
+    Raises:
+        UserError: it is no video, with the reason.
+    """
+    name = str(path).encode(errors="backslashreplace").decode()  # a name that is no UTF-8 can be printed, too
+    with ExitStack() as stack:
+        # FFmpeg gets an open file, never a name: "a:b.mp4" would be a protocol, "clip%d.mp4" a series, and what is no
+        # UTF-8 could not be said.
+        file = stack.enter_context(_local(Path(path), name)) if file is None else file
+        try:
+            container = stack.enter_context(
+                av.open(file, metadata_errors="replace", buffer_size=READ_AT_ONCE, options=_OPTIONS)
+            )
+        except av.ArgumentError:  # not on the whitelist
+            raise UserError(
+                f"{name} is in none of the formats that are read ({', '.join(FORMATS)}): convert it to MP4"
+            ) from None
+        except av.FFmpegError as error:
+            raise _unreadable(name, error) from None
+        try:
+            yield Opened(name, container, *_playing(container, name))
+        except av.FFmpegError as error:
+            raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str, error: av.FFmpegError) -> UserError:
+    return UserError(
+        f"{name} is no video that can be read ({error.strerror or error}): "
+        "it is damaged, cut off, or something else; fetch it anew"
+    )
+
+
+def _local(path: Path, name: str) -> BinaryIO:
+    if path.is_dir():
+        raise UserError(f"{name} is a folder, not a video")
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise UserError(f"video {name} is missing") from None
+    except OSError as error:
+        raise UserError(f"video {name} cannot be opened: {error.strerror}") from None
+    if not file.seek(0, 2):
+        file.close()
+        raise UserError(f"video {name} is empty (0 bytes): fetch it anew")
+    file.seek(0)
+    return file
+
+
+def _playing(container: av.container.InputContainer, name: str) -> tuple[av.VideoStream, tuple[str, ...]]:
+    """The video that players play: the one marked as default, of several the longest, of these the largest picture."""
+    streams = [s for s in container.streams.video if not s.disposition & _BESIDE]
+    if not streams:
+        held = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise UserError(f"{name} has no pictures (it holds {held}): give a video")
+    known = [s for s in streams if s.codec_context is not None]
+    if not known:
+        raise UserError(f"video {name} is in a codec that this FFmpeg cannot decode: convert it to H.264")
+    longest = max(_length_s(container, s) for s in known)
+
+    def rank(stream: av.VideoStream) -> tuple[bool, float, int, int]:
+        length = _length_s(container, stream)
+        context = stream.codec_context
+        return (
+            bool(stream.disposition & Disposition.default),
+            longest if length > longest - _SAME_LENGTH_S else length,
+            context.width * context.height,
+            -stream.index,
+        )
+
+    best = max(known, key=rank)
+    width, height = best.codec_context.width, best.codec_context.height
+    if width * height > MOST_PIXELS:
+        raise UserError(
+            f"video {name} has pictures of {width} × {height} pixels, more than can be read ({MOST_PIXELS:,} pixels): "
+            "scale it down"
+        )
+    if len(streams) == 1:
+        return best, ()
+    return best, (
+        f"there are {len(streams)} videos in it: stream {best.index} ({width} × {height}) is read, "
+        "the one that players play",
+    )
+
+
+def _length_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """How long a stream is, seconds, as far as its file says."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    try:  # Matroska's, written by FFmpeg and mkvmerge: 00:00:06.200000000
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except (KeyError, ValueError):
+        return (container.duration or 0) / av.time_base
