@@ -8,7 +8,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from refiner import DepthRefiner, UserError
-from serve.codec import InferenceCodec
+from serve.codec import InferenceCodec, RefineResponse
 from serve.live import standing_poses
 
 NAME = "pose-depth-refiner"
@@ -94,3 +94,31 @@ def test_an_output_that_there_is_not_is_refused(endpoint):
     request = {"inputs": [{**POSES, "data": standing_poses(1).ravel().tolist()}], "outputs": [{"name": "bones"}]}
     answer = httpx.post(f"{endpoint}/v2/models/{NAME}/infer", json=request)
     assert answer.status_code == 422 and "refined" in answer.json()["error"]
+
+
+def test_half_precision_goes_in_and_comes_out():
+    poses = standing_poses(3).astype("<f2")
+    for data in ({"parameters": {"binary_data_size": poses.nbytes}}, {"data": poses.ravel().tolist()}):
+        binary = "data" not in data
+        request = {
+            "inputs": [{"name": "poses", "datatype": "FP16", "shape": [3, 17, 3], **data}],
+            "parameters": {"output_datatype": "FP16", "binary_data_output": binary},
+        }
+        head = orjson.dumps(request)
+        codec = InferenceCodec(str(len(head)))
+        decoded = codec.decode(head + (poses.tobytes() if binary else b""))
+        assert decoded.poses.dtype == np.float32
+        np.testing.assert_array_equal(decoded.poses, poses)
+        arrays = {"poses": decoded.poses, "confidence": decoded.poses[..., 0], "view_angle": decoded.poses[:, 0, 0]}
+        body, headers = codec.encode(RefineResponse(**arrays, model={"name": "a", "version": "1"}))
+        length = int(headers.get("inference-header-content-length", len(body)))
+        outputs = orjson.loads(body[:length])["outputs"]
+        assert [o["datatype"] for o in outputs] == ["FP16"] * 3
+        refined = np.frombuffer(body, "<f2", 153, length) if binary else np.array(outputs[0]["data"], np.float16)
+        np.testing.assert_array_equal(refined.reshape(3, 17, 3), poses)
+
+
+def test_an_output_datatype_that_there_is_not_is_refused():
+    request = {"inputs": [{**POSES, "data": [0.0] * 51}], "parameters": {"output_datatype": ["FP8"]}}
+    with pytest.raises(UserError, match="output_datatype"):
+        InferenceCodec(None).decode(orjson.dumps(request))
