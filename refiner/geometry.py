@@ -69,6 +69,11 @@ class Camera:
         return cv2.undistortPoints(straight[:, None], matrix, self.distortion, criteria=stop)[:, 0]
 
 
+def unit(v: np.ndarray) -> np.ndarray:
+    """(..., 3) -> the same direction, length 1."""
+    return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-9)
+
+
 def rotation_matrix(rvec: np.ndarray) -> np.ndarray:
     """(..., 3) axis times angle in radians -> (..., 3, 3) (Rodrigues' formula)."""
     rvec = np.asarray(rvec, dtype=np.float64)

@@ -105,7 +105,7 @@ def test_a_job_runs_in_a_small_upload_of_the_checkout_and_its_last_json_line_com
 
 
 def test_a_failed_job_raises_its_own_line_of_error(cluster, capfd):
-    job = "python -m rayjobs.session_is_no_job"
+    job = "python -m rayjobs.launch_is_no_job"
     with pytest.raises(UserError, match=r"No module named rayjobs\.launch_is_no_job"):
         cluster.submit(job)
     with pytest.raises(UserError, match=r"failed \(FAILED\): no videos in x$"):

@@ -1,0 +1,168 @@
+"""GLB (binary glTF 2.0): the skeleton with a simple body, for the web, game engines and Blender. Metres, y up."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from refiner.errors import UserError
+from refiner.formats.motion import Motion
+from refiner.formats.rig import NAMES, PARENTS, Rigged, rig
+from refiner.geometry import unit
+
+if TYPE_CHECKING:
+    from pygltflib import GLTF2, Animation
+
+THICKNESS = 0.09  # of a bone's drawn body, as a share of its length
+COLOUR = [0.12, 0.47, 0.71, 1.0]
+
+
+def write(motion: Motion, path: Path) -> None:
+    """Writes a skinned body of one prism per bone and an animation of rotations and of the root's place.
+
+    Raises:
+        UserError: pygltflib is not installed.
+    """
+    try:
+        import pygltflib as gltf
+    except ImportError:
+        raise UserError(
+            "GLB files need the package pygltflib: install it with pip install 'pose-depth-refiner[formats]'"
+        ) from None
+    even, _ = motion.even()
+    rigged = rig(even.joints, even.fps)
+    document = gltf.GLTF2(asset=gltf.Asset(version="2.0", generator="pose-depth-refiner"))
+    data = _Buffer(gltf, document)
+    joints = list(range(len(NAMES)))
+    document.nodes = [
+        gltf.Node(
+            name=name,
+            translation=(rigged.root[0] if parent < 0 else rigged.offsets[j]).tolist(),
+            children=[child for child, of in enumerate(PARENTS) if of == j],
+        )
+        for j, (name, parent) in enumerate(zip(NAMES, PARENTS, strict=True))
+    ]
+    at_rest = _at_rest(rigged)
+    inverse = np.tile(np.eye(4, dtype=np.float32), (len(NAMES), 1, 1))
+    inverse[:, 3, :3] = -at_rest  # column-major: the translation is the last row
+    document.skins = [gltf.Skin(joints=joints, skeleton=0, inverseBindMatrices=data.add(inverse, "MAT4"))]
+    vertices, faces, owners = _body(rigged, at_rest)
+    bones = np.zeros((len(vertices), 4), np.uint8)
+    bones[:, 0] = owners
+    weights = np.zeros((len(vertices), 4), np.float32)
+    weights[:, 0] = 1
+    attributes = gltf.Attributes(
+        POSITION=data.add(vertices, "VEC3", bounds=True),
+        JOINTS_0=data.add(bones, "VEC4"),
+        WEIGHTS_0=data.add(weights, "VEC4"),
+    )
+    document.materials = [
+        gltf.Material(
+            pbrMetallicRoughness=gltf.PbrMetallicRoughness(baseColorFactor=COLOUR, metallicFactor=0.0), doubleSided=True
+        )
+    ]
+    document.meshes = [
+        gltf.Mesh(primitives=[gltf.Primitive(attributes=attributes, indices=data.add(faces, "SCALAR"), material=0)])
+    ]
+    document.nodes.append(gltf.Node(name=motion.name, mesh=0, skin=0))
+    document.scenes, document.scene = [gltf.Scene(nodes=[0, len(NAMES)])], 0
+    document.animations = [_animation(gltf, data, even, rigged)]
+    document.set_binary_blob(data.close())
+    document.save_binary(str(path))
+
+
+class _Buffer:
+    """The document's binary part, filled array by array; each becomes an accessor, whose number `add` returns."""
+
+    def __init__(self, gltf: ModuleType, document: "GLTF2") -> None:
+        self._gltf, self._document, self._parts, self._length = gltf, document, [], 0
+
+    def add(self, array: np.ndarray, kind: str, bounds: bool = False) -> int:
+        """Args:
+        array: of float32, uint8 or uint16; its first axis counts the elements.
+        kind: glTF's name of an element: SCALAR, VEC3, VEC4, MAT4.
+        bounds: state its least and greatest values, as positions and times must.
+        """
+        gltf, content = self._gltf, np.ascontiguousarray(array).tobytes()
+        types = {"f": gltf.FLOAT, "B": gltf.UNSIGNED_BYTE, "H": gltf.UNSIGNED_SHORT}
+        view = gltf.BufferView(buffer=0, byteOffset=self._length, byteLength=len(content))
+        self._document.bufferViews.append(view)
+        flat = array.reshape(len(array), -1)
+        self._document.accessors.append(
+            gltf.Accessor(
+                bufferView=len(self._document.bufferViews) - 1,
+                componentType=types[array.dtype.char],
+                count=len(array),
+                type=kind,
+                min=flat.min(0).tolist() if bounds else None,
+                max=flat.max(0).tolist() if bounds else None,
+            )
+        )
+        padded = content + bytes(-len(content) % 4)
+        self._parts.append(padded)
+        self._length += len(padded)
+        return len(self._document.accessors) - 1
+
+    def close(self) -> bytes:
+        self._document.buffers = [self._gltf.Buffer(byteLength=self._length)]
+        return b"".join(self._parts)
+
+
+def _at_rest(rigged: Rigged) -> np.ndarray:
+    """(J, 3) m: the joints of the rest pose, about the hips."""
+    places = np.zeros((len(NAMES), 3))
+    for j, parent in enumerate(PARENTS):
+        if parent >= 0:
+            places[j] = places[parent] + rigged.offsets[j]
+    return places
+
+
+def _body(rigged: Rigged, at_rest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A double pyramid for each bone, in the rest pose.
+
+    Returns:
+        (V, 3) float32 vertices m, (F,) uint16 indices of triangles, (V,) the joint that each vertex goes with.
+    """
+    bones = [(parent, at_rest[parent], at_rest[j]) for j, parent in enumerate(PARENTS) if parent >= 0]
+    bones += [
+        (NAMES.index(name), at_rest[NAMES.index(name)], at_rest[NAMES.index(name)] + tip)
+        for name, tip in rigged.tips.items()
+    ]
+    bones = [bone for bone in bones if np.linalg.norm(bone[2] - bone[1]) > 1e-3]
+    corners = np.array([(0, 4, 1), (0, 1, 2), (0, 2, 3), (0, 3, 4), (5, 1, 4), (5, 2, 1), (5, 3, 2), (5, 4, 3)])
+    vertices, faces, owners = [], [], []
+    for n, (owner, start, end) in enumerate(bones):
+        along = end - start
+        side = unit(
+            np.cross(along, (0.0, 0.0, 1.0) if abs(along[2]) < 0.9 * np.linalg.norm(along) else (0.0, 1.0, 0.0))
+        )
+        front = unit(np.cross(along, side))
+        radius = max(THICKNESS * np.linalg.norm(along), 0.012)
+        ring = start + 0.2 * along + radius * np.array([side, front, -side, -front])
+        vertices += [start, *ring, end]
+        faces.append(corners + 6 * n)
+        owners += [owner] * 6
+    return np.array(vertices, np.float32), np.concatenate(faces).astype(np.uint16).ravel(), np.array(owners)
+
+
+def _animation(gltf: ModuleType, data: _Buffer, motion: Motion, rigged: Rigged) -> "Animation":
+    """Rotations of all joints and the root's place, over time."""
+    count, joints = rigged.rotations.shape[:2]
+    turns = Rotation.from_matrix(rigged.rotations.reshape(-1, 3, 3)).as_quat().reshape(count, joints, 4)
+    # q and −q are one rotation; viewers interpolate between neighbours, so the sign must not jump
+    signs = np.where((turns[1:] * turns[:-1]).sum(-1) < 0, -1.0, 1.0)
+    turns[1:] *= np.cumprod(signs, axis=0)[..., None]
+    times = data.add((motion.seconds - motion.seconds[0]).astype(np.float32), "SCALAR", bounds=True)
+    animation = gltf.Animation(name=motion.name)
+
+    def track(joint: int, path: str, values: np.ndarray, kind: str) -> None:
+        animation.samplers.append(gltf.AnimationSampler(input=times, output=data.add(values.astype(np.float32), kind)))
+        target = gltf.AnimationChannelTarget(node=joint, path=path)
+        animation.channels.append(gltf.AnimationChannel(sampler=len(animation.samplers) - 1, target=target))
+
+    track(0, "translation", rigged.root, "VEC3")
+    for joint in range(joints):
+        track(joint, "rotation", turns[:, joint], "VEC4")
+    return animation
