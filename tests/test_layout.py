@@ -10,7 +10,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 # From top to bottom: each uses what stands above it, and nothing below.
 ROOMS = (
     "refiner", "refiner.data", "refiner.estimators", "refiner.model", "refiner.registry", "refiner.inference",
-    "refiner.evaluation", "refiner.training", "refiner.formats", "studio", "cluster", "serve.codec", "serve.client", "rayjobs", "serve",
+    "refiner.evaluation", "refiner.training", "refiner.formats",
+    "studio", "cluster", "serve.codec", "serve.client", "rayjobs", "serve",
 )  # fmt: skip
 # Where a public name or a model's address is looked up when it is asked for: not at import.
 LAZY = {("refiner", "refiner.inference.depth_refiner")}
