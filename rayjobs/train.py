@@ -23,6 +23,7 @@ from rayjobs.train_worker import train_worker
 from refiner import UserError, registry
 from refiner.command import cores, launch, log
 from refiner.data import checks, records
+from refiner.evaluation import plots
 from refiner.inference import drift
 from refiner.model import presets
 from refiner.model.checkpoint import load_checkpoint, read_card, save_checkpoint
@@ -167,9 +168,9 @@ def _register(options: Options, folder: str, run_id: str, name: str, clock: list
         card |= {"run_id": run_id, "git_commit": registry.git_commit(), "dataset_fingerprint": fingerprint}
         card[drift.CARD_KEY] = drift.of_pairs(options.pairs)
         clean = save_checkpoint(model, Path(scratch, "checkpoint"), card)
-        plots = Path(scratch, "plots")
-        plots.loss_curve(history, plots / "loss.png")
-        registry.log_files(run_id, plots)
+        pictures = Path(scratch, "plots")
+        plots.loss_curve(history, pictures / "loss.png")
+        registry.log_files(run_id, pictures)
         example = records.read_pairs(options.pairs, "val").take(slice(0, 4))
         version = registry.register(
             clean,
