@@ -1,16 +1,16 @@
-# make demo       the whole path on this machine: studio, extract, pair, train, evaluate, serve, one request over HTTP
-# make demo KEEP=1   the same, and everything stays up at the end
-# make test       all tests; make test-fast: those that need no Ray
-# make hooks      git checks and formats what is committed (pre-commit)
-# Each sets up .venv by itself.
+# `make help` lists the targets. Each sets up .venv by itself.
 
 PYTHON ?= python3
 BIN := .venv/bin
+PACKAGES := refiner studio rayjobs serve cluster
 export MPLBACKEND := Agg
 
-.PHONY: setup hooks demo test test-fast lint clean
+.PHONY: help setup demo test test-fast lint hooks release clean
 
-setup: .venv/.done
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.done  ## .venv with everything that development needs; PYTHON=python3.12 names another interpreter
 
 .venv/.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -19,22 +19,29 @@ setup: .venv/.done
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-demo: setup
+demo: setup  ## studio, extract, pair, train, evaluate, serve, one request over HTTP; KEEP=1 leaves everything up at the end
 	$(BIN)/python -m cluster.local $(if $(KEEP),--keep) -- python -m rayjobs.demo $(if $(KEEP),--keep)
 
-test: setup
-	$(BIN)/ruff check .
+test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest
 
-test-fast: setup
+test-fast: setup  ## the tests that need no Ray
 	$(BIN)/python -m pytest -m "not cluster"
 
-lint: setup
+# The second look of deptry is at what is not installed, which may use development's packages. Contenders and Blender bring their own.
+lint: setup  ## formatting, common mistakes, dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/deptry $(PACKAGES)
+	$(BIN)/deptry $(PACKAGES) tests benchmarks -e '\.venv' -e '.*/(contender|tflite_alone|blender_)' --ignore DEP004
 
-hooks: setup
+hooks: setup  ## git checks and formats what is committed
 	$(BIN)/pre-commit install
 
-clean:
-	rm -rf .venv build *.egg-info
+release: setup  ## dist/ with sdist and wheel, built and checked
+	rm -rf dist
+	$(BIN)/python -m build
+	DIST=dist $(BIN)/python -m pytest tests/test_wheel.py
+
+clean:  ## without .venv and what was built
+	rm -rf .venv build dist *.egg-info

@@ -24,8 +24,6 @@ from rayjobs.progress import Progress
 from refiner import UserError, files
 from refiner.command import launch, log
 from refiner.data.aistpp import FPS, METRES_PER_UNIT, SPLITS, Dataset, Name, write_pickle
-from studio.dataset import PATTERN, write_text
-from studio.mocap import deepmimic_clips, deepmimic_keypoints, keypoints, read_bvh
 
 MANIFEST = "motions.json"
 DEEPMIMIC = "deepmimic"
@@ -72,6 +70,9 @@ class Recording:
 
 
 def run(options: Options) -> Summary:
+    # not at the module's top: --help is there without the studio's extra, and its absence is one sentence
+    from studio.dataset import write_text
+
     start = time.monotonic()
     out = files.local_folder(options.out, "--out")
     manifest = out / MANIFEST
@@ -125,6 +126,8 @@ def recordings_of(source: str, up: str) -> Iterator[Recording]:
     Raises:
         UserError: there are none.
     """
+    from studio.mocap import deepmimic_clips, deepmimic_keypoints
+
     path = Path(source)
     if source == DEEPMIMIC and not path.exists():
         for name, text in sorted(deepmimic_clips().items()):
@@ -147,6 +150,8 @@ def recordings_of(source: str, up: str) -> Iterator[Recording]:
 
 
 def _read_bvh(path: Path, up: str) -> np.ndarray:
+    from studio.mocap import keypoints, read_bvh
+
     return keypoints(read_bvh(path.read_text(encoding="latin-1"), str(path)), str(path), up)
 
 
@@ -170,6 +175,8 @@ def hold_out(names: list[str], val: tuple[str, ...], test: tuple[str, ...]) -> d
 
 def share_out(recordings: list[tuple[Recording, int]]) -> dict[str, str]:
     """The split of each recording, given with its length: actors take turns, the longest first."""
+    from studio.dataset import PATTERN
+
     actors = {r.name: r.actor for r, _ in recordings}
     if len(set(actors.values())) < len(SPLITS):  # too few to have each in a split of its own: recordings must do
         actors = {name: name for name in actors}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import ray
 
@@ -19,7 +19,9 @@ from rayjobs.session import cluster_cores, ray_session
 from refiner import files
 from refiner.command import launch, log
 from refiner.data.aistpp import CAMERAS, SPLITS
-from studio.dataset import Spec, Take, is_whole, prepare, setting_files
+
+if TYPE_CHECKING:
+    from studio.dataset import Take
 
 # Cameras of one sequence that one task films where sequences are few. Where they are many, a task films all nine: the
 # dancer's body is built once in each task, which takes as long as ten frames of nine cameras.
@@ -88,6 +90,9 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
+    # not at the module's top: --help is there without the extra, and its absence is one sentence
+    from studio.dataset import Spec, is_whole, prepare, setting_files
+
     start = time.monotonic()
     root = files.local_folder(options.out, "--out")
     if options.settings is not None:
@@ -131,7 +136,7 @@ def run(options: Options) -> Summary:
     )
 
 
-def filmed(missing: list[tuple[Take, list[str]]], root: Path) -> Iterator[tuple[int, int]]:
+def filmed(missing: list[tuple["Take", list[str]]], root: Path) -> Iterator[tuple[int, int]]:
     """(videos, frames) of each piece of work as it is done; as many at once as the cluster has cores."""
     film = ray.remote(num_cpus=1, max_retries=2)(_film)
     limit = cluster_cores()
@@ -147,7 +152,7 @@ def filmed(missing: list[tuple[Take, list[str]]], root: Path) -> Iterator[tuple[
         yield from ray.get(done)
 
 
-def _film(take: Take, cameras: list[str], root: str) -> tuple[int, int]:
+def _film(take: "Take", cameras: list[str], root: str) -> tuple[int, int]:
     return len(cameras), take.film(Path(root), cameras)
 
 

@@ -7,6 +7,7 @@ refined = DepthRefiner("models:/pose-depth-refiner@champion").refine(pose, visib
 from refiner.errors import UserError
 
 __all__ = ["DepthRefiner", "UserError"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str):

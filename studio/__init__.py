@@ -13,3 +13,7 @@
 
 Everything is a function of a seed and of numbers, never of time or of the machine. `rayjobs.studio` spreads it over a cluster.
 """
+
+from refiner.extras import require
+
+require("the studio", "numba", "skimage")

@@ -1,6 +1,8 @@
 """What tests share. Real data is used where it lies beside the checkout, and its tests skip where it does not."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,6 +38,22 @@ def _shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"no real data at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def copy_checkout() -> Callable[[Path], Path]:
+    """`copy_checkout(folder)` makes it what git would hand to somebody else, uncommitted changes included."""
+
+    def copy(folder: Path) -> Path:
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+        listed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+        for name in filter(None, listed.split("\0")):
+            if (CHECKOUT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(CHECKOUT / name, folder / name)
+        return folder
+
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -32,20 +32,9 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory, endpoint) -> Path:
-    """What git would hand to somebody else, uncommitted changes included; the endpoint's config with the session's port."""
-    copy = tmp_path_factory.mktemp("readme") / "checkout"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (CHECKOUT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, copy / name)
+def checkout(tmp_path_factory, copy_checkout, endpoint) -> Path:
+    """The checkout, and in its endpoint's config the session's port."""
+    copy = copy_checkout(tmp_path_factory.mktemp("readme") / "checkout")
     config = copy / "serve/config.yaml"
     config.write_text(config.read_text().replace("port: 8000", f"port: {endpoint.rsplit(':', 1)[1]}"))
     return copy

@@ -26,6 +26,7 @@ from refiner.command import launch, log
 from refiner.data import records
 from refiner.data.records import Pairs
 from refiner.evaluation import baselines, compare
+from refiner.extras import require
 from refiner.geometry import azimuth
 from refiner.inference.depth_refiner import Refinement
 from serve.client import Client
@@ -80,6 +81,7 @@ class Clock:
 
 
 def run(options: Options) -> Summary:
+    require("the demo", "numba", "skimage", "jinja2")  # now, and not when half of it is done
     cluster = Cluster.from_environment()
     data, out = Path(options.data).absolute(), Path(options.out).absolute()
     dataset, observations, pairs = data / "dataset", data / "observations", data / "pairs"

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from refiner.data import aistpp, records, video
@@ -95,6 +94,8 @@ class Report:
 
     def write(self, seconds: Mapping[str, float]) -> Path:
         """Writes index.html."""
+        import jinja2
+
         mediapipe, refined = self.found.methods["mediapipe"], self.found.methods[REFINED]
         tiles = [
             (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refiner.errors import UserError
+from refiner.extras import require
 from refiner.formats.motion import MARKERS, Motion
 
 MM = 1000.0
@@ -14,14 +14,11 @@ def write(motion: Motion, path: Path) -> None:
     """Writes the joints as markers under OpenPose's names; the residual is −1 while the person is not seen.
 
     Raises:
-        UserError: ezc3d is not installed.
+        MissingPackage: ezc3d is not installed.
     """
-    try:
-        import ezc3d
-    except ImportError:
-        raise UserError(
-            "C3D files need the package ezc3d: install it with pip install 'pose-depth-refiner[formats]'"
-        ) from None
+    require("the C3D format", "ezc3d")
+    import ezc3d
+
     even, seen = motion.even()
     points = np.ones((4, len(MARKERS), len(even)))
     points[:3] = MM * even.markers().transpose(2, 1, 0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from refiner.errors import UserError
+from refiner.extras import require
 from refiner.formats.motion import Motion
 from refiner.formats.rig import NAMES, PARENTS, Rigged, rig
 from refiner.geometry import unit
@@ -23,14 +23,11 @@ def write(motion: Motion, path: Path) -> None:
     """Writes a skinned body of one prism per bone and an animation of rotations and of the root's place.
 
     Raises:
-        UserError: pygltflib is not installed.
+        MissingPackage: pygltflib is not installed.
     """
-    try:
-        import pygltflib as gltf
-    except ImportError:
-        raise UserError(
-            "GLB files need the package pygltflib: install it with pip install 'pose-depth-refiner[formats]'"
-        ) from None
+    require("the GLB format", "pygltflib")
+    import pygltflib as gltf
+
     even, _ = motion.even()
     rigged = rig(even.joints, even.fps)
     document = gltf.GLTF2(asset=gltf.Asset(version="2.0", generator="pose-depth-refiner"))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from refiner.errors import UserError
+from refiner.extras import require
 
 EXPERIMENT = "pose-depth-refiner"
 
@@ -156,6 +157,7 @@ def unreachable(error: Exception) -> UserError:
 
 
 def mlflow_client(uri: str | None = None) -> Any:
+    require("the registry", "mlflow")
     from mlflow import MlflowClient
 
     uri = uri or tracking_uri()

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from refiner.errors import UserError
+from refiner.extras import require
 from refiner.registry.runs import git_commit, log_files, log_metrics, mlflow_client, tracking_uri, unreachable
 
 NAME = "pose-depth-refiner"
@@ -167,6 +168,7 @@ def download(source: str, into: str | Path | None = None) -> LocalModel:
     Raises:
         UserError: no such model, alias or version; or MLflow is out of reach and nothing is kept.
     """
+    require("the registry", "mlflow")
     import mlflow
     from mlflow.exceptions import MlflowException
 

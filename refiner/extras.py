@@ -1,0 +1,37 @@
+"""What is said where a package is missing: the sentence names the extra that brings it."""
+
+from importlib.util import find_spec
+
+from refiner.errors import UserError
+
+DISTRIBUTION = "pose-depth-refiner"
+# Importable name -> the extra in pyproject.toml. What stands in none of them comes with every installation.
+EXTRAS = {
+    "numba": "studio", "skimage": "studio",
+    "jinja2": "demo",
+    "ezc3d": "formats", "pygltflib": "formats",
+}  # fmt: skip
+
+
+class MissingPackage(UserError, ImportError):
+    """A package that this installation lacks; the message says how to install it."""
+
+
+def require(what: str, *packages: str) -> None:
+    """Looks whether packages can be imported, before they are.
+
+    Args:
+        what: who needs them, as the sentence begins: "the studio".
+        packages: importable names.
+
+    Raises:
+        MissingPackage: one is not installed.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        extras = sorted({EXTRAS[package] for package in missing if package in EXTRAS})
+        requirement = f"{DISTRIBUTION}[{','.join(extras)}]" if extras else DISTRIBUTION
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingPackage(
+            f"{what} needs {' and '.join(missing)}, which {verb} not installed: run pip install '{requirement}'"
+        )
