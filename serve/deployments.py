@@ -11,7 +11,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,9 @@ from serve.batching import Batcher
 from serve.bodies import pieces_of, read_body
 from serve.codec import ARROW, JSON, ArrowCodec, Codec, JsonCodec, RefineRequest, RefineResponse
 from serve.guard import Tokens
+from serve.inference_protocol import About
 from serve.live import LiveModel, Served
-from serve.metrics import Metrics
+from serve.metrics import Metrics, Statistics
 from serve.routes import build_api
 from serve.schemas import AppArgs
 from serve.video import Clip, VideoObserver
@@ -53,7 +54,7 @@ class RefineEndpoint:
         torch.set_num_threads(args.threads)
         self.args, self._videos = args, videos
         self.tokens = Tokens(args.token_file, os.environ)
-        self.metrics = Metrics()
+        self.metrics, self.statistics = Metrics(), Statistics()
         self.live = LiveModel(
             args.model,
             device=args.device,
@@ -63,6 +64,7 @@ class RefineEndpoint:
             now=lambda: datetime.now(UTC),
             on_swap=self.metrics.swapped,
         )
+        self.about = About(lambda: self.live.current.model, self.statistics, args.max_poses)
         self._short = Batcher(MOST_TOGETHER, self.metrics.batched)
         self._clips = ThreadPoolExecutor(1, thread_name_prefix="clips")
         # what is loaded now stays: a full collection over it would stop every request for 50 ms, now and then
@@ -100,10 +102,24 @@ class RefineEndpoint:
             HTTPException: it is too large.
         """
         body = await read_body(request, int(self.args.max_body_mb * 1e6))
+        served = self.live.current  # one version for the whole answer
+        start = perf_counter()
+        try:
+            payload, headers = await self.respond(route, served, body, codec)
+        except UserError:
+            self.statistics.failed(served.model["version"], perf_counter() - start)
+            raise
+        return Response(payload, headers={"x-model-version": served.model["version"], **headers})
+
+    async def respond(self, route: str, served: Served, body: bytes, codec: Codec) -> tuple[bytes, dict[str, str]]:
+        """A body's answer, and the headers that belong to it.
+
+        Raises:
+            UserError: the body or the poses in it make no sense.
+        """
         start = perf_counter()
         content = codec.decode(body)
         decoded = perf_counter()
-        served = self.live.current  # one version for the whole answer
         found = await self.refine(served, content)
         refined = perf_counter()
         response = RefineResponse(
@@ -112,7 +128,8 @@ class RefineEndpoint:
         payload, headers = codec.encode(response)
         stages = {"decode": decoded - start, "refine": refined - decoded, "encode": perf_counter() - refined}
         self.metrics.refined(route, found, stages)
-        return Response(payload, headers={"x-model-version": served.model["version"], **headers})
+        self.statistics.succeeded(served.model["version"], len(found.poses), stages, time())
+        return payload, headers
 
     async def refine(self, served: Served, request: RefineRequest) -> Refinement:
         """

@@ -12,8 +12,14 @@ from refiner import UserError
 from serve.problems import problem
 
 VARIABLE = "POSE_API_TOKENS"
-# What load balancers and schedulers ask without a token; they learn nothing from it.
-OPEN_PATHS = {"/healthz", "/v2/health/live", "/v2/health/ready"}
+# What load balancers and schedulers ask without a token, and what tells a person how to send one; they learn nothing from it.
+OPEN_PATHS = {"/healthz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"}
+OPEN_FOLDER = "/docs/"
+
+
+def is_open(path: str) -> bool:
+    """Whether anybody may ask for it."""
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
 class Tokens:
@@ -63,7 +69,7 @@ class Guard:
         self.app, self.tokens = app, tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and not is_open(scope["path"]):
             header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             if not self.tokens.admit(header):
                 refusal = problem(

@@ -1,8 +1,10 @@
 """The Open Inference Protocol's routes, for KServe's, Triton's and others' clients; its bodies are `serve.codec.inference`'s.
-https://github.com/kserve/open-inference-protocol
+
+What is said about the server and its model is made here, as plain dictionaries, for HTTP and for `serve.grpc_service`.
+https://github.com/kserve/open-inference-protocol, and Triton's extensions: model configuration, statistics, repository.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -13,6 +15,8 @@ from starlette.responses import Response
 from refiner.registry import NAME
 from serve.codec import BINARY, JSON, Codec, InferenceCodec
 from serve.codec.inference import HEADER_LENGTH
+from serve.live import rounded, standing_poses
+from serve.metrics import Statistics
 
 INPUTS = [
     {"name": "poses", "datatype": "FP32", "shape": [-1, -1, 3]},
@@ -24,44 +28,43 @@ OUTPUTS = [
     {"name": "confidence", "datatype": "FP32", "shape": [-1, 17]},
     {"name": "view_angle", "datatype": "FP32", "shape": [-1]},
 ]
+SERVER = {
+    "name": NAME,
+    "version": "1",
+    "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "statistics"],
+}
 
 
-def add_routes(
-    api: FastAPI,
-    model: Callable[[], dict[str, str]],
-    infer: Callable[[Request, Codec], Awaitable[Response]],
-) -> None:
-    """
-    Args:
-        api: gets the routes.
-        model: {"name", "version"} of what serves now.
-        infer: reads a request's body, refines, and answers; told in which form.
-    """
-    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+class About:
+    """What clients ask about the model."""
 
-    def named(name: str, version: str | None) -> dict[str, str]:
-        served = model()
-        if name != served["name"] or version not in (None, served["version"]):
-            wanted = name if version is None else f"{name} version {version}"
-            raise HTTPException(404, f"{wanted} is not served: {served['name']} version {served['version']} is")
+    def __init__(self, model: Callable[[], Mapping[str, str]], statistics: Statistics, max_poses: int) -> None:
+        """
+        Args:
+            model: {"name", "version"} of what serves now.
+            statistics: of this replica.
+            max_poses: that a request may have.
+        """
+        self._model, self._statistics, self._max_poses = model, statistics, max_poses
+
+    def named(self, name: str, version: str | None) -> Mapping[str, str]:
+        """The model that serves, if it is the one that is meant.
+
+        Raises:
+            LookupError: it is not; the sentence says which is.
+        """
+        served = self._model()
+        if name != served["name"] or version not in (None, "", served["version"]):
+            wanted = f"{name} version {version}" if version else name
+            raise LookupError(f"{wanted} is not served: {served['name']} version {served['version']} is")
         return served
 
-    @router.get("")
-    async def server() -> dict[str, Any]:
-        return {"name": NAME, "version": "1", "extensions": ["binary_tensor_data"]}
-
-    @router.get("/health/live")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
-
-    @router.get("/health/ready")
-    async def ready() -> dict[str, bool]:
-        return {"ready": True}  # a replica gets requests only once its model has answered
-
-    @router.get("/models/{name}")
-    @router.get("/models/{name}/versions/{version}")
-    async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
-        served = named(name, version)
+    def metadata(self, name: str, version: str | None) -> dict[str, Any]:
+        """
+        Raises:
+            LookupError: another model serves.
+        """
+        served = self.named(name, version)
         return {
             "name": served["name"],
             "versions": [served["version"]],
@@ -70,27 +73,135 @@ def add_routes(
             "outputs": OUTPUTS,
         }
 
+    def configuration(self, name: str, version: str | None) -> dict[str, Any]:
+        """As Triton's model_config.proto has it: shapes without the first axis, the number of poses.
+
+        Raises:
+            LookupError: another model serves.
+        """
+        served = self.named(name, version)
+
+        def tensor(described: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                "name": described["name"],
+                "data_type": f"TYPE_{described['datatype']}",
+                "dims": described["shape"][1:] or [1],
+            }
+
+        return {
+            "name": served["name"],
+            "platform": "pytorch",
+            "backend": "python",
+            "version_policy": {
+                "specific": {"versions": [int(served["version"])] if served["version"].isdecimal() else []}
+            },
+            "max_batch_size": self._max_poses,
+            "input": [{**tensor(t), "optional": t["name"] != "poses"} for t in INPUTS],
+            "output": [tensor(t) for t in OUTPUTS],
+        }
+
+    def statistics(self, name: str, version: str | None) -> dict[str, Any]:
+        """Of this replica since it started; for every model if `name` is empty.
+
+        Raises:
+            LookupError: another model serves.
+        """
+        served = self.named(name, version) if name else self._model()
+        return {"model_stats": [self._statistics.of(served)]}
+
+    def index(self) -> list[dict[str, str]]:
+        """All models, of which there is one."""
+        return [{**self._model(), "state": "READY", "reason": ""}]
+
+
+def example() -> dict[str, Any]:
+    """A request that works."""
+    poses = standing_poses(1)
+    return {
+        "inputs": [{"name": "poses", "datatype": "FP32", "shape": list(poses.shape), "data": rounded(poses.ravel())}]
+    }
+
+
+def add_routes(api: FastAPI, about: About, infer: Callable[[Request, Codec], Awaitable[Response]]) -> None:
+    """
+    Args:
+        api: gets the routes.
+        about: the model.
+        infer: reads a request's body, refines, and answers; told in which form.
+    """
+    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+
+    def asked(answer: Callable[[str, str | None], Any], name: str, version: str | None) -> Any:
+        try:
+            return answer(name, version)
+        except LookupError as error:
+            raise HTTPException(404, str(error)) from None
+
+    @router.get("")
+    async def server() -> dict[str, Any]:
+        """What this server is, and which extensions of the protocol it speaks."""
+        return SERVER
+
+    @router.get("/health/live")
+    async def live() -> dict[str, bool]:
+        """The replica is there."""
+        return {"live": True}
+
+    @router.get("/health/ready")
+    async def ready() -> dict[str, bool]:
+        """It answers requests."""
+        return {"ready": True}  # a replica gets requests only once its model has answered
+
+    @router.get("/models")
+    async def models() -> dict[str, list[str]]:
+        """Names of the models that are served."""
+        return {"models": [model["name"] for model in about.index()]}
+
+    @router.post("/repository/index")
+    async def index() -> list[dict[str, str]]:
+        """Triton's list of models, with their versions."""
+        return about.index()
+
+    @router.get("/models/stats")
+    async def all_statistics() -> dict[str, Any]:
+        """Requests, poses and times of every model, counted by the replica that answers, since it started."""
+        return about.statistics("", None)
+
+    @router.get("/models/{name}")
+    @router.get("/models/{name}/versions/{version}")
+    async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
+        """The model's inputs and outputs."""
+        return asked(about.metadata, name, version)
+
     @router.get("/models/{name}/ready")
     @router.get("/models/{name}/versions/{version}/ready")
     async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
-        return {"name": named(name, version)["name"], "ready": True}
+        """The model answers requests."""
+        return {"name": asked(about.named, name, version)["name"], "ready": True}
 
-    body = {
-        "schema": {"type": "object", "required": ["inputs"], "properties": {"inputs": {"type": "array", "items": {}}}}
+    @router.get("/models/{name}/config")
+    @router.get("/models/{name}/versions/{version}/config")
+    async def configuration(name: str, version: str | None = None) -> dict[str, Any]:
+        """Triton's model configuration: inputs, outputs, and how many poses a request may have."""
+        return asked(about.configuration, name, version)
+
+    @router.get("/models/{name}/stats")
+    @router.get("/models/{name}/versions/{version}/stats")
+    async def statistics(name: str, version: str | None = None) -> dict[str, Any]:
+        """Requests, poses and times, counted by the replica that answers, since it started."""
+        return asked(about.statistics, name, version)
+
+    schema = {"type": "object", "required": ["inputs"], "properties": {"inputs": {"type": "array", "items": {}}}}
+    documented: dict[str, Any] = {
+        "openapi_extra": {"requestBody": {"content": {JSON: {"schema": schema, "example": example()}, BINARY: {}}}},
+        "response_model": None,
     }
 
-    @router.post(
-        "/models/{name}/infer",
-        openapi_extra={"requestBody": {"content": {JSON: body, BINARY: {}}}},
-        response_model=None,
-    )
-    @router.post(
-        "/models/{name}/versions/{version}/infer",
-        openapi_extra={"requestBody": {"content": {JSON: body, BINARY: {}}}},
-        response_model=None,
-    )
+    @router.post("/models/{name}/infer", **documented)
+    @router.post("/models/{name}/versions/{version}/infer", **documented)
     async def inference(request: Request, name: str, version: str | None = None) -> Response:
-        named(name, version)
+        """Corrects poses. Tensors as JSON, or as bytes behind it."""
+        asked(about.named, name, version)
         return await infer(request, InferenceCodec(request.headers.get(HEADER_LENGTH)))
 
     api.include_router(router)

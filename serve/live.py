@@ -216,6 +216,11 @@ def standing_poses(count: int) -> np.ndarray:
     return np.einsum("nij,kj->nki", about_y, pose).astype(np.float32)
 
 
+def rounded(poses: np.ndarray) -> list[Any]:
+    """In centimetres' steps, as nested lists: for examples that people read."""
+    return poses.astype(np.float64).round(2).tolist()
+
+
 def try_out(refiner: DepthRefiner, sizes: tuple[int, ...] = WARM_UP_SIZES) -> None:
     """Refines some poses, each size as a batch and as a clip.
 

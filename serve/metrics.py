@@ -108,6 +108,69 @@ class Metrics:
             self._shown = version
 
 
+class Statistics:
+    """What this replica has answered, by version: for the Open Inference Protocol, whose clients ask the server itself.
+
+    Fields and units are those of Triton's statistics extension: times in nanoseconds, summed.
+    """
+
+    def __init__(self) -> None:
+        self._versions: dict[str, dict[str, list[int]]] = {}  # version -> what -> [requests, ns]
+        self._poses: dict[str, int] = {}
+        self._last_ms: dict[str, int] = {}
+
+    def succeeded(self, version: str, poses: int, stages: Mapping[str, float], now_s: float) -> None:
+        """
+        Args:
+            version: that answered.
+            poses: of the request.
+            stages: seconds that it took to decode, refine and encode.
+            now_s: Unix time.
+        """
+        for what, seconds in (
+            ("success", sum(stages.values())),
+            ("compute_input", stages["decode"]),
+            ("compute_infer", stages["refine"]),
+            ("compute_output", stages["encode"]),
+        ):
+            self._add(version, what, seconds)
+        self._poses[version] = self._poses.get(version, 0) + poses
+        self._last_ms[version] = int(now_s * 1e3)
+
+    def failed(self, version: str, seconds: float) -> None:
+        self._add(version, "fail", seconds)
+
+    def of(self, model: Mapping[str, str]) -> dict[str, Any]:
+        """In the form of the statistics extension."""
+        version = model["version"]
+        counted = self._versions.get(version, {})
+        kinds = (
+            "success",
+            "fail",
+            "queue",
+            "compute_input",
+            "compute_infer",
+            "compute_output",
+            "cache_hit",
+            "cache_miss",
+        )
+        return {
+            **model,
+            "last_inference": self._last_ms.get(version, 0),
+            "inference_count": self._poses.get(version, 0),
+            "execution_count": counted.get("success", (0, 0))[0],
+            "inference_stats": {
+                kind: dict(zip(("count", "ns"), counted.get(kind, (0, 0)), strict=True)) for kind in kinds
+            },
+            "batch_stats": [],
+        }
+
+    def _add(self, version: str, what: str, seconds: float) -> None:
+        counted = self._versions.setdefault(version, {}).setdefault(what, [0, 0])
+        counted[0] += 1
+        counted[1] += int(seconds * 1e9)
+
+
 async def of_this_node() -> bytes:
     """What this node's Ray agent exports, in Prometheus' text format."""
     here = ray.get_runtime_context().get_node_id()

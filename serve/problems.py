@@ -6,11 +6,13 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from refiner import UserError
 
 logger = logging.getLogger("ray.serve")
 
+PROBLEM = "application/problem+json"
 TITLES = {
     400: "Bad request",
     401: "Unauthorized",
@@ -30,7 +32,7 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
     title = TITLES.get(status, "Error")
     # "error" is where clients of the Open Inference Protocol look for the sentence
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail, "error": detail}
-    return Response(orjson.dumps(content), status, headers, media_type="application/problem+json")
+    return Response(orjson.dumps(content), status, headers, media_type=PROBLEM)
 
 
 async def on_user_error(request: Request, error: UserError) -> Response:
@@ -44,3 +46,27 @@ async def on_http_exception(request: Request, error: HTTPException) -> Response:
 async def on_defect(request: Request, error: Exception) -> Response:
     logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
     return problem(500, "Something is broken here; the request's id (x-request-id) leads to it in the logs.")
+
+
+class Defects:
+    """ASGI middleware: what nobody foresaw is a 500 and a line in the log. Starlette's own handler for that stands outside
+    all middlewares, so a browser would not be let to read its answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise
+            response = await on_defect(Request(scope), error)
+            await response(scope, receive, send)

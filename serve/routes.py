@@ -11,12 +11,30 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from refiner import UserError
-from serve import codec, inference_protocol, metrics, problems
+from serve import codec, documentation, inference_protocol, metrics, problems
+from serve.codec.inference import HEADER_LENGTH
 from serve.guard import Guard
-from serve.schemas import Health, Info, Problem, RefineBody, RefineResult, Refused, VideoResult
+from serve.live import rounded, standing_poses
+from serve.schemas import Health, Info, RefineBody, RefineResult, Refused, VideoResult
 
 if TYPE_CHECKING:
     from serve.deployments import RefineEndpoint
+
+
+# Of an answer's headers what a page in a browser may read.
+EXPOSED_HEADERS = ["x-model-version", "x-request-id", "retry-after", "www-authenticate", HEADER_LENGTH]
+
+
+class Heads:
+    """ASGI middleware: HEAD is GET without the body, which the server leaves out. FastAPI's routes know nothing of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self.app(scope, receive, send)
 
 
 class Shortcut:
@@ -45,30 +63,44 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
         title="pose-depth-refiner",
         description="Corrects the depth of MediaPipe's 3D poses. Metres, virtual camera frame, COCO-17 or MediaPipe-33.",
         version="1",
-        responses={code: {"model": Problem, "content": {"application/problem+json": {}}} for code in (422, 500)},
+        docs_url=None,
+        redoc_url=None,
+        responses=documentation.problems(*documentation.USUAL),
     )
+    documentation.add_documentation(api, tokens=endpoint.tokens.wanted)
+    # from the inside to the outside: who is turned away by the guard is told so in a way that a browser lets pass
     api.add_middleware(Shortcut, route=("POST", "/v1/refine"), answer=endpoint.refine_poses)
-    if endpoint.args.cors_origins:
-        api.add_middleware(CORSMiddleware, allow_origins=endpoint.args.cors_origins, allow_methods=["GET", "POST"])
+    api.add_middleware(problems.Defects)
     if endpoint.tokens.wanted:
         api.add_middleware(Guard, tokens=endpoint.tokens)
+    if endpoint.args.cors_origins:
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=endpoint.args.cors_origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],  # as asked for: authorization, and what clients of other protocols add
+            expose_headers=EXPOSED_HEADERS,
+        )
+    api.add_middleware(Heads)
     api.add_exception_handler(UserError, problems.on_user_error)
     api.add_exception_handler(HTTPException, problems.on_http_exception)
-    api.add_exception_handler(Exception, problems.on_defect)
 
     @api.post(
         "/v1/refine",
         response_model=None,
         responses={
-            200: {"model": RefineResult, "content": {codec.ARROW: {"schema": {"type": "string", "format": "binary"}}}},
-            **{code: {"model": Problem} for code in (413, 415)},
+            200: {"model": RefineResult, "content": {codec.ARROW: documentation.binary()}},
+            **documentation.problems(413, 415, 429),
         },
         openapi_extra={
             "requestBody": {
                 "required": True,
                 "content": {
-                    codec.JSON: {"schema": RefineBody.model_json_schema(ref_template="#/components/schemas/{model}")},
-                    codec.ARROW: {"schema": {"type": "string", "format": "binary"}},
+                    codec.JSON: {
+                        "schema": RefineBody.model_json_schema(ref_template="#/components/schemas/{model}"),
+                        "example": {"poses": rounded(standing_poses(1)), "sequence": False},
+                    },
+                    codec.ARROW: documentation.binary(),
                 },
             }
         },
@@ -81,13 +113,13 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
         "/v1/refine/video",
         response_model=None,
         responses={
-            200: {"model": VideoResult, "content": {codec.ARROW: {"schema": {"type": "string", "format": "binary"}}}},
-            413: {"model": Problem},
+            200: {"model": VideoResult, "content": {codec.ARROW: documentation.binary()}},
+            **documentation.problems(413, 429),
         },
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+                "content": {"application/octet-stream": documentation.binary()},
             }
         },
     )
@@ -101,7 +133,7 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
 
     inference_protocol.add_routes(
         api,
-        model=lambda: endpoint.live.current.model,
+        about=endpoint.about,
         infer=lambda request, form: endpoint.answer("/v2/models/infer", request, form),
     )
 

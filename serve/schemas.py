@@ -53,9 +53,7 @@ class ModelName(BaseModel):
 class RefineBody(BaseModel):
     """Poses in metres in the virtual camera frame, as MediaPipe's world landmarks are (x right, y down, smaller z nearer)."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"poses": [[[0.0, 0.0, 0.0]] * 17], "sequence": False}]}, extra="forbid"
-    )
+    model_config = ConfigDict(extra="forbid")
 
     poses: list[Pose] = Field(min_length=1, description="N × 17 × 3 (COCO) or N × 33 × 3 (MediaPipe); one pose too")
     visibility: list[list[float]] | None = Field(default=None, description="N × 17 or N × 33, 0 … 1, as the poses")
