@@ -21,7 +21,7 @@ from refiner.data.aistpp import CAMERAS
 from refiner.data.pairing import read_observations
 from refiner.evaluation.metrics import CM
 from refiner.skeleton import INDEX, MIRROR, to_coco
-from studio.body import both_sides
+from studio.bodies.body import both_sides
 from studio.dataset import MANIFEST, Spec, Take, plan
 
 # Which way a point of the face looks, in the head's frame, and the cosine from which on a camera sees it.

@@ -17,7 +17,7 @@ from refiner.geometry import rotation_matrix
 from refiner.skeleton import INDEX, NUM_JOINTS
 from refiner.wheels import Unavailable, cache_folder, keep, read_wheel
 from studio.cameras import FLOOR
-from studio.retarget import ground
+from studio.motion.contacts import ground
 
 # Hips to ankles over knees, as a share of the stature (Winter, Biomechanics and Motor Control of Human Movement).
 _LEG = 0.491

@@ -17,14 +17,16 @@ from refiner.estimators.mediapipe import PoseEstimator
 from refiner.estimators.mediapipe_assets import model_path
 from refiner.geometry import azimuth, mirror, procrustes, to_virtual_camera
 from refiner.skeleton import BONES, INDEX, to_coco
-from studio.body import Dancer
+from studio import rig
+from studio.bodies.drawn import Dancer
+from studio.bodies.person import Person
 from studio.cameras import FLOOR
-from studio.dataset import Set, Spec, Take, is_whole, plan, prepare
-from studio.motion import soles
-from studio.person import Person
-from studio.render import Renderer
-from studio.retarget import Source, perform, turned_about_y
-from studio.rig import NUM_BONES, forward_kinematics
+from studio.dataset import Spec, Take, is_whole, plan, prepare
+from studio.motion.limbs import soles, turned_about_y
+from studio.motion.retarget import perform
+from studio.motion.sources import Source
+from studio.pictures.renderer import Renderer
+from studio.pictures.stage import Set
 
 SIZE = (640, 360)
 
@@ -66,8 +68,8 @@ def test_every_joint_projects_onto_the_body_in_every_view_and_lies_behind_its_su
 @pytest.mark.parametrize("seed", range(4))
 def test_the_truth_of_the_face_is_the_depth_of_its_pixel(seed, body):
     dancer = body.draw(seed)
-    rotations, root = np.tile(np.eye(3), (NUM_BONES, 1, 1)), np.array([0.2, FLOOR + 0.95, -0.1])
-    turned, placed = forward_kinematics(rotations, root, dancer.offsets)
+    rotations, root = np.tile(np.eye(3), (rig.NUM_BONES, 1, 1)), np.array([0.2, FLOOR + 0.95, -0.1])
+    turned, placed = rig.forward_kinematics(rotations, root, dancer.offsets)
     joints = dancer.joints(turned, placed)
     take = plan(spec(size=(1920, 1080), seed=seed))[0]
     renderer = Renderer(dancer, take.room.light, FLOOR)
@@ -82,7 +84,9 @@ def test_the_truth_of_the_face_is_the_depth_of_its_pixel(seed, body):
 
 def test_a_dancer_who_faces_c01_shows_each_camera_the_side_that_it_stands_on(takes):
     dancer = takes[0].dancer
-    placed = forward_kinematics(np.tile(np.eye(3), (NUM_BONES, 1, 1)), np.array([0, FLOOR + 0.95, 0]), dancer.offsets)
+    placed = rig.forward_kinematics(
+        np.tile(np.eye(3), (rig.NUM_BONES, 1, 1)), np.array([0, FLOOR + 0.95, 0]), dancer.offsets
+    )
     pose = dancer.joints(*placed)
     angles = [azimuth(to_virtual_camera(takes[0].cameras[c].to_camera(pose))) for c in CAMERAS]
     expected = np.array([0, 45, 90, 135, 180, -135, -90, -45, 0])
@@ -367,7 +371,7 @@ def test_gaps_in_a_real_motion_are_bridged(aistpp: Path, tmp_path):
     dancer, times = Dancer.draw(0), np.arange(60) / FPS
     poses = [
         dancer.joints(
-            *forward_kinematics(
+            *rig.forward_kinematics(
                 *perform(str(root), Source(name, 0, 0, False), dancer, 1, FLOOR).at(times), dancer.offsets
             )
         )

@@ -11,16 +11,18 @@ from refiner.data.video import Frame
 from refiner.estimators.mediapipe import PoseEstimator
 from refiner.estimators.mediapipe_assets import model_path
 from refiner.skeleton import INDEX
-from studio import makehuman
-from studio.body import Dancer
+from studio import rig
+from studio.bodies import makehuman
+from studio.bodies.body import Body
+from studio.bodies.drawn import Dancer
+from studio.bodies.makehuman import Figure, shaped, skeleton
+from studio.bodies.person import Person
 from studio.cameras import FLOOR
-from studio.dataset import Set, Spec, plan, prepare
-from studio.footage import Footage
-from studio.makehuman import Figure, shaped, skeleton
-from studio.motion import soles
-from studio.person import Person
-from studio.render import Renderer
-from studio.rig import L_ELBOW, L_HIP, L_KNEE, L_SHOULDER, NUM_BONES, PELVIS, forward_kinematics
+from studio.dataset import Spec, plan, prepare
+from studio.motion.limbs import soles
+from studio.pictures.footage import Footage
+from studio.pictures.renderer import Renderer
+from studio.pictures.stage import Set
 
 SIZE = (960, 540)
 
@@ -32,12 +34,12 @@ def spec(**changes) -> Spec:
 def test_joints_mean_the_same_as_on_the_drawn_dancers():
     """Mean bone lengths and face points as a share of the height; the two populations may differ in proportions."""
 
-    def mean(kind: type[Dancer]) -> np.ndarray:
+    def mean(kind: type[Body]) -> np.ndarray:
         bodies = [kind.draw(seed) for seed in range(24)]
-        rest = np.tile(np.eye(3), (NUM_BONES, 1, 1))
+        rest = np.tile(np.eye(3), (rig.NUM_BONES, 1, 1))
         return np.mean(
             [
-                body.joints(*forward_kinematics(rest, np.zeros(3), body.offsets)) * 1.75 / body.build.height
+                body.joints(*rig.forward_kinematics(rest, np.zeros(3), body.offsets)) * 1.75 / body.build.height
                 for body in bodies
             ],
             axis=0,
@@ -55,15 +57,15 @@ def test_joints_mean_the_same_as_on_the_drawn_dancers():
 def test_in_the_zero_pose_limbs_are_straight_and_in_the_bind_pose_they_are_makehumans():
     vertices = shaped(Figure.draw(np.random.default_rng(0)))
     turned, placed, offsets = skeleton(vertices)
-    for first in (L_SHOULDER, L_ELBOW):
+    for first in (rig.L_SHOULDER, rig.L_ELBOW):
         assert offsets[first + 2, 0] > 0.2 and np.abs(offsets[first + 2, 1:]).max() < 1e-6
-    for first in (L_HIP, L_KNEE):
+    for first in (rig.L_HIP, rig.L_KNEE):
         assert offsets[first + 3, 1] < -0.3 and np.abs(offsets[first + 3, [0, 2]]).max() < 1e-6
     relative = turned.copy()
-    for bone, parent in enumerate(makehuman.PARENTS):
+    for bone, parent in enumerate(rig.PARENTS):
         if parent >= 0:
             relative[bone] = turned[parent].T @ turned[bone]
-    again = forward_kinematics(relative, placed[PELVIS], offsets)
+    again = rig.forward_kinematics(relative, placed[rig.PELVIS], offsets)
     np.testing.assert_allclose(again[1], placed, atol=1e-6)
 
 

@@ -9,13 +9,16 @@ from refiner import UserError
 from refiner.data.aistpp import FPS, METRES_PER_UNIT, Dataset, write_pickle
 from refiner.geometry import rotation_matrix
 from refiner.skeleton import BONES, INDEX
-from studio.body import Dancer
+from studio import rig
+from studio.bodies.drawn import Dancer
 from studio.cameras import FLOOR
 from studio.dataset import Spec, Take, plan
 from studio.mocap import deepmimic_clips, deepmimic_keypoints, keypoints, read_bvh, read_deepmimic
-from studio.motion import dance, soles
-from studio.retarget import Source, TooShort, draw_source, perform, varied
-from studio.rig import HEAD, L_ELBOW, L_KNEE, L_SHOULDER, PARENTS, PELVIS, SPINE2, forward_kinematics
+from studio.motion.choreography import dance
+from studio.motion.limbs import soles
+from studio.motion.retarget import perform
+from studio.motion.sources import Source, TooShort, draw_source
+from studio.motion.varied import varied
 
 # Names of the rig's 24 bones as other tools have them.
 RIGS = {
@@ -46,14 +49,17 @@ def as_bvh(names, rotations, root, offsets, *, fps=60.0, unit=0.01, axes=None, o
     from scipy.spatial.transform import Rotation
 
     axes = np.eye(3) if axes is None else axes
-    rotations, children = rotations.copy(), [np.flatnonzero(np.equal(PARENTS, bone)) for bone in range(len(PARENTS))]
-    rotations[:, PELVIS] = axes @ rotations[:, PELVIS]
+    rotations, children = (
+        rotations.copy(),
+        [np.flatnonzero(np.equal(rig.PARENTS, bone)) for bone in range(len(rig.PARENTS))],
+    )
+    rotations[:, rig.PELVIS] = axes @ rotations[:, rig.PELVIS]
     lines, columns = ["HIERARCHY"], [root @ axes.T / unit]
 
     def joint(bone: int, indent: str) -> None:
-        lines.append(f"{indent}{'ROOT' if bone == PELVIS else 'JOINT'} {names[bone].replace(' ', '_')}\n{indent}{{")
+        lines.append(f"{indent}{'ROOT' if bone == rig.PELVIS else 'JOINT'} {names[bone].replace(' ', '_')}\n{indent}{{")
         lines.append(f"{indent}  OFFSET {' '.join(f'{v:.6f}' for v in offsets[bone] / unit)}")
-        positions = "Xposition Yposition Zposition " if bone == PELVIS else ""
+        positions = "Xposition Yposition Zposition " if bone == rig.PELVIS else ""
         channels = positions + " ".join(f"{axis}rotation" for axis in order)
         lines.append(f"{indent}  CHANNELS {len(channels.split())} {channels}")
         columns.append(Rotation.from_matrix(rotations[:, bone]).as_euler(order, degrees=True))
@@ -63,7 +69,7 @@ def as_bvh(names, rotations, root, offsets, *, fps=60.0, unit=0.01, axes=None, o
             lines.append(f"{indent}  End Site\n{indent}  {{\n{indent}    OFFSET 0 {0.05 / unit} 0\n{indent}  }}")
         lines.append(f"{indent}}}")
 
-    joint(PELVIS, "")
+    joint(rig.PELVIS, "")
     lines.append(f"MOTION\nFrames: {len(root)}\nFrame Time: {1 / fps:.7f}")
     lines += [" ".join(f"{v:.6f}" for v in row) for row in np.concatenate(columns, axis=1)]
     return "\n".join(lines)
@@ -113,7 +119,7 @@ def test_a_bvh_file_is_read_as_its_angles_say():
 
 
 @pytest.mark.parametrize(
-    ("rig", "unit", "axes", "fps", "order"),
+    ("naming", "unit", "axes", "fps", "order"),
     [
         ("cmu", 0.0254 / 0.45, np.eye(3), 120, "ZYX"),
         ("bandai-namco", 0.01, np.eye(3), 30, "ZXY"),
@@ -123,12 +129,12 @@ def test_a_bvh_file_is_read_as_its_angles_say():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_studios_own_motion_comes_back_from_bvh(dancing, rig, unit, axes, fps, order):
+def test_the_studios_own_motion_comes_back_from_bvh(dancing, naming, unit, axes, fps, order):
     dancer, motion = dancing
     rotations, root = motion.at(np.arange(2 * fps) / fps)
-    text = as_bvh(RIGS[rig], rotations, root, dancer.offsets, fps=fps, unit=unit, axes=axes, order=order)
+    text = as_bvh(RIGS[naming], rotations, root, dancer.offsets, fps=fps, unit=unit, axes=axes, order=order)
     poses = keypoints(read_bvh(text, "x.bvh"), "x.bvh")
-    truth = dancer.joints(*forward_kinematics(*motion.at(np.arange(len(poses)) / FPS), dancer.offsets))
+    truth = dancer.joints(*rig.forward_kinematics(*motion.at(np.arange(len(poses)) / FPS), dancer.offsets))
     assert len(poses) >= 2 * FPS - FPS // fps
     # where the file's world lies about the vertical is its own business
     turned = _about_y(poses, truth)
@@ -282,9 +288,9 @@ def test_floor_work_is_danced_on_the_floor_and_not_in_it(clips, motions, clip):
     dancer, source = Dancer.draw(1), Source(sequence, 0, 10)
     motion = perform(str(motions), source, dancer, 1.5, FLOOR)
     times = np.arange(90) / 60
-    turned, placed = forward_kinematics(*motion.at(times), dancer.offsets)
+    turned, placed = rig.forward_kinematics(*motion.at(times), dancer.offsets)
     assert soles(dancer, turned, placed)[..., 1].min() > FLOOR - 0.002
-    assert (placed[:, [PELVIS, SPINE2, HEAD, L_KNEE, L_ELBOW], 1].min(1) > FLOOR + 0.02).all()
+    assert (placed[:, [rig.PELVIS, rig.SPINE2, rig.HEAD, rig.L_KNEE, rig.L_ELBOW], 1].min(1) > FLOOR + 0.02).all()
     # it is the same motion: the trunk points where the captured one does, also upside down
     joints, captured = dancer.joints(turned, placed), clips[clip][10:100]
     trunks = [
@@ -316,8 +322,8 @@ def test_two_motions_are_danced_at_once_in_training_only(motions):
     for take in mixed[:4]:
         legs = Take(take.spec, take.number, take.turn, plain[take.number].source).motion
         arms = Take(take.spec, take.number, take.turn, take.source.upper).motion
-        np.testing.assert_array_equal(take.motion.rotations[:, L_KNEE], legs.rotations[:, L_KNEE])
-        np.testing.assert_array_equal(take.motion.rotations[:, L_SHOULDER], arms.rotations[:, L_SHOULDER])
+        np.testing.assert_array_equal(take.motion.rotations[:, rig.L_KNEE], legs.rotations[:, rig.L_KNEE])
+        np.testing.assert_array_equal(take.motion.rotations[:, rig.L_SHOULDER], arms.rotations[:, rig.L_SHOULDER])
         turned, placed = take.bones(np.arange(60) / 60)
         assert soles(take.dancer, turned, placed)[..., 1].min() > FLOOR - 0.002
 

@@ -6,9 +6,9 @@ Distance functions and smooth unions after Quílez (https://iquilezles.org/artic
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
 from refiner.geometry import rotation_matrix
+from studio.kernels import exact
 
 Point = Sequence[float] | np.ndarray  # three numbers
 Cut = tuple[Point, Point]  # a point and a normal, in the bone's frame: what lies on the normal's side is cut away
@@ -86,7 +86,7 @@ class Shape:
         self._add(row, bone, material, row[20], cut, carve=False)
 
 
-@njit(cache=True, nogil=True)
+@exact
 def distance_to(row, x, y, z):
     """Signed distance (metres, negative inside) of a point to one primitive."""
     if row[0] == _CONE:
@@ -131,7 +131,7 @@ def distance_to(row, x, y, z):
     return d
 
 
-@njit(cache=True, nogil=True)
+@exact
 def evaluate(rows, origin, spacing, shape):
     """The smooth union of primitives on a grid; beyond a few centimetres of the nearest it stays at a constant."""
     far = 0.08
@@ -193,7 +193,7 @@ def surface(
     return points + low, normals, values, faces
 
 
-@njit(cache=True, nogil=True)
+@exact
 def openness(rows, vertices, normals):
     """(V,) how open a surface lies, 1 … 0.25: free distance along the normal against distance gone (Evans 2006)."""
     out = np.ones(vertices.shape[0])

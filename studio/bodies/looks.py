@@ -4,23 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from studio.rig import (
-    HEAD,
-    L_ANKLE,
-    L_COLLAR,
-    L_ELBOW,
-    L_FOOT,
-    L_HAND,
-    L_HIP,
-    L_KNEE,
-    L_SHOULDER,
-    L_WRIST,
-    NECK,
-    NUM_BONES,
-    SPINE1,
-    SPINE2,
-    SPINE3,
-)
+from studio import rig
 
 SKIN, TOP, BOTTOM, SHOES, HAIR = range(5)
 NUM_MATERIALS = 5
@@ -67,22 +51,22 @@ class Build:
         leg, arm, wide, hip, torso = (
             s * share for share in (self.legs, self.arms, self.shoulders, self.hips, self.torso)
         )
-        o = np.zeros((NUM_BONES, 3))
-        o[SPINE1] = 0, 0.101 * torso, -0.005
-        o[SPINE2] = 0, 0.111 * torso, -0.004
-        o[SPINE3] = 0, 0.067 * torso, 0.004
-        o[NECK] = 0, 0.135 * torso + 0.055 * s, -0.012
-        o[HEAD] = 0, 0.075 * s, 0.018
+        o = np.zeros((rig.NUM_BONES, 3))
+        o[rig.SPINE1] = 0, 0.101 * torso, -0.005
+        o[rig.SPINE2] = 0, 0.111 * torso, -0.004
+        o[rig.SPINE3] = 0, 0.067 * torso, 0.004
+        o[rig.NECK] = 0, 0.135 * torso + 0.055 * s, -0.012
+        o[rig.HEAD] = 0, 0.075 * s, 0.018
         for side, sign in ((0, 1), (1, -1)):
-            o[L_HIP + side] = sign * 0.102 * hip, -0.055 * torso, 0.0
-            o[L_KNEE + side] = sign * -0.006, -0.416 * leg * (1 + self.thighs), 0.004
-            o[L_ANKLE + side] = sign * -0.004, -0.400 * leg * (1 - self.thighs), -0.012
-            o[L_FOOT + side] = sign * 0.012, -0.060 * s, 0.125 * s
-            o[L_COLLAR + side] = sign * 0.048 * wide, 0.135 * torso, -0.010
-            o[L_SHOULDER + side] = sign * 0.106 * wide, 0.005 * s, -0.008
-            o[L_ELBOW + side] = sign * 0.268 * arm, 0, -0.004
-            o[L_WRIST + side] = sign * 0.248 * arm, 0, 0.004
-            o[L_HAND + side] = sign * 0.085 * s, 0, 0
+            o[rig.L_HIP + side] = sign * 0.102 * hip, -0.055 * torso, 0.0
+            o[rig.L_KNEE + side] = sign * -0.006, -0.416 * leg * (1 + self.thighs), 0.004
+            o[rig.L_ANKLE + side] = sign * -0.004, -0.400 * leg * (1 - self.thighs), -0.012
+            o[rig.L_FOOT + side] = sign * 0.012, -0.060 * s, 0.125 * s
+            o[rig.L_COLLAR + side] = sign * 0.048 * wide, 0.135 * torso, -0.010
+            o[rig.L_SHOULDER + side] = sign * 0.106 * wide, 0.005 * s, -0.008
+            o[rig.L_ELBOW + side] = sign * 0.268 * arm, 0, -0.004
+            o[rig.L_WRIST + side] = sign * 0.248 * arm, 0, 0.004
+            o[rig.L_HAND + side] = sign * 0.085 * s, 0, 0
         return o
 
     @property

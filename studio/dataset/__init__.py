@@ -1,0 +1,14 @@
+"""Sequences out of a seed, written as AIST++ lays its data out. `rayjobs.studio` calls this on every machine of a cluster.
+
+A sequence's content depends on the seed and on its number alone: a larger dataset begins with the smaller one.
+
+    spec     what a dataset is made from
+    take     one sequence
+    layout   all of them, and what lies around them on disk
+"""
+
+from studio.dataset.layout import MANIFEST, plan, prepare, write_text
+from studio.dataset.spec import Spec
+from studio.dataset.take import PATTERN, Take, is_whole, setting_files
+
+__all__ = ["MANIFEST", "PATTERN", "Spec", "Take", "is_whole", "plan", "prepare", "setting_files", "write_text"]
