@@ -19,8 +19,8 @@ from studio.bodies.meshing import meshed
 
 # Where detectors see a joint, from where the body has it: the left side's (the right's are their mirror images), in the frame
 # of a bone that carries it, metres at a height of 1.75 m. Medians over 40 dancers, MediaPipe's image points triangulated from
-# nine views (the face's from those it looks at; docs/decisions/studio.md); a single frame is off by a centimetre an axis. AIST++'s
-# own truth is triangulated from a detector's points, too.
+# nine views (the face's from those it looks at; docs/decisions/studio.md); a single frame is off by a centimetre an axis.
+# AIST++'s own truth is triangulated from a detector's points, too.
 MARKED: Marks = {
     "nose": (rig.HEAD, (0.0, 0.013, -0.015)),
     "left_eye": (rig.HEAD, (-0.004, 0.010, -0.012)),
