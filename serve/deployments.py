@@ -8,10 +8,11 @@ import asyncio
 import gc
 import os
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter, time
+from time import monotonic, perf_counter, time
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,14 @@ from serve.live import LiveModel, Served
 from serve.metrics import Metrics, Statistics
 from serve.routes import build_api
 from serve.schemas import AppArgs
-from serve.video import Clip, VideoObserver
+from serve.threads import until_left
+from serve.video import Clip, Limits, VideoObserver
 
 # A request of up to this many poses runs on the event loop (a thread's hand-over costs as much as 8 poses), together with
 # others that wait, up to so many poses at once; a longer one runs in a thread, so that single poses do not wait behind clips.
 INLINE_POSES, MOST_TOGETHER = 8, 64
+# A video replica that took a clip all the way so recently is not tried again.
+PROVED_S = 30.0
 CODECS: dict[str, type[JsonCodec | ArrowCodec]] = {JSON: JsonCodec, ARROW: ArrowCodec}
 
 
@@ -122,10 +126,7 @@ class RefineEndpoint:
         decoded = perf_counter()
         found = await self.refine(served, content)
         refined = perf_counter()
-        response = RefineResponse(
-            poses=found.poses, confidence=found.confidence, view_angle=found.view_angle, model=served.model
-        )
-        payload, headers = codec.encode(response)
+        payload, headers = codec.encode(_response(found, served))
         stages = {"decode": decoded - start, "refine": refined - decoded, "encode": perf_counter() - refined}
         self.metrics.refined(route, found, stages)
         self.statistics.succeeded(served.model["version"], len(found.poses), stages, time())
@@ -156,8 +157,8 @@ class RefineEndpoint:
     ) -> Refinement:
         if len(poses) <= INLINE_POSES and not options["sequence"]:
             return await self._short.predict(served, poses, visibility, options["image_points"])
-        return await asyncio.get_running_loop().run_in_executor(
-            self._clips, lambda: served.refiner.predict(poses, visibility, **options)
+        return await until_left(
+            self._clips, lambda left: served.refiner.predict(poses, visibility, stopped=left.is_set, **options)
         )
 
     async def refine_video(self, request: Request) -> tuple[Clip, RefineResponse]:
@@ -172,53 +173,82 @@ class RefineEndpoint:
             # Ray's object store holds the upload and spills it to disk, and whichever node decodes it gets it from there
             async for piece in pieces_of(request, limit):
                 pieces.append(await asyncio.to_thread(ray.put, piece))
-            clip = await self._videos.clip.remote(pieces)
+            asked = self._videos.clip.remote(pieces)
+            try:
+                clip = await asked
+            except asyncio.CancelledError:
+                asked.cancel()
+                raise
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise UserError(str(error.cause)) from None
             raise
+        start = perf_counter()
         served = self.live.current  # one version for the whole answer
-        loop = asyncio.get_running_loop()
-        found = [
-            await loop.run_in_executor(
-                self._clips,
-                lambda rows=rows: served.refiner.predict(
-                    clip.poses[rows],
-                    clip.visibility[rows],
-                    image_points=clip.image_points[rows],
-                    sequence=True,
-                    fps=clip.fps,
-                ),
-            )
-            for rows in clip.runs()
-        ]
-        self.metrics.window.add(clip.poses, clip.visibility)
-        response = RefineResponse(
-            **{
-                name: np.concatenate([getattr(part, name) for part in found])
-                for name in ("poses", "confidence", "view_angle")
-            },
-            model=served.model,
+        # as `rayjobs.refine` does it: one clip, true to its time stamps, so gaps are no trouble
+        refined = await until_left(
+            self._clips,
+            lambda left: served.refiner.predict(
+                clip.poses,
+                clip.visibility,
+                image_points=clip.image_points,
+                sequence=True,
+                timestamps_us=clip.timestamp_us,
+                stopped=left.is_set,
+            ),
         )
-        return clip, response
+        self.metrics.window.add(clip.poses, clip.visibility)
+        self.metrics.refined("/v1/refine/video", refined, {"refine": perf_counter() - start})
+        return clip, _response(refined, served)
+
+
+def _response(refined: Refinement, served: Served) -> RefineResponse:
+    return RefineResponse(
+        poses=refined.poses, confidence=refined.confidence, view_angle=refined.view_angle, model=served.model
+    )
 
 
 class VideoPoses:
     """A replica that runs MediaPipe, one video at a time."""
 
     def __init__(self, args: AppArgs) -> None:
-        self._observer = VideoObserver(
-            args.estimator_model, max_video_s=args.max_video_s, timeout_s=args.video_timeout_s
+        limits = Limits(
+            seconds=args.max_video_s,
+            frames=args.max_video_frames,
+            pixels=args.max_video_pixels,
+            timeout_s=args.video_timeout_s,
+            memory_bytes=int(args.video_memory_mb * 1e6),
         )
+        self._observer = VideoObserver(args.estimator_model, limits)
+        self._videos = ThreadPoolExecutor(1, thread_name_prefix="videos")
+        self._under_way, self._proved = 0, monotonic()
 
-    def clip(self, pieces: list[ray.ObjectRef]) -> Clip:
+    async def check_health(self) -> None:
+        """Serve asks this every few seconds and replaces a replica that no longer takes a clip all the way. It is tried with
+        a small one, where none was asked for in the meantime."""
+        if self._under_way or monotonic() - self._proved < PROVED_S:
+            return
+        with tempfile.TemporaryDirectory(prefix="upload-") as scratch:
+            await until_left(self._videos, lambda left: self._observer.check(Path(scratch)))
+        self._proved = monotonic()
+
+    async def clip(self, pieces: list[ray.ObjectRef]) -> Clip:
         """
         Raises:
             UserError: it is no video, too long, or there is nobody in it.
         """
+        self._under_way += 1
+        try:
+            clip = await until_left(self._videos, lambda left: self._clip(pieces, left))
+        finally:
+            self._under_way -= 1
+        self._proved = monotonic()
+        return clip
+
+    def _clip(self, pieces: list[ray.ObjectRef], left: threading.Event) -> Clip:
         with tempfile.TemporaryDirectory(prefix="upload-") as scratch:
             path = Path(scratch, "upload.mp4")
             with path.open("wb") as file:
                 for piece in pieces:
                     file.write(ray.get(piece))
-            return self._observer.clip(path)
+            return self._observer.clip(path, left)

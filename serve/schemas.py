@@ -39,6 +39,12 @@ class AppArgs(BaseModel):
     """Largest upload of /v1/refine/video."""
     max_video_s: float = Field(default=60, gt=0)
     """Longest video."""
+    max_video_frames: int = Field(default=7_200, gt=0)
+    """Most frames of a video: 60 s at 120 fps."""
+    max_video_pixels: int = Field(default=9_000_000, gt=0)
+    """Largest picture of a video; 4K has 8.3 or 8.8 million pixels."""
+    video_memory_mb: float = Field(default=3_000, gt=0)
+    """Memory of the process that decodes a video, bounded by the kernel; 4K takes 1,700 (1080p 550)."""
     video_timeout_s: float = Field(default=300, gt=0)
     """How long one video may take; MediaPipe needs 20-30 ms a frame at 1080p, so a minute at 60 fps takes about 100 s."""
     estimator_model: str | None = None

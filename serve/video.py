@@ -1,10 +1,12 @@
 """Videos over HTTP: from an upload on disk to the poses in it. Runs on CPUs, beside the refiner, never in its process.
 
-Uploads are strangers' files and decoders are native code: each is decoded in a child process that may die, and that is
-held to a number of frames and seconds.
+Uploads are strangers' files and decoders are native code: each is decoded in a child process that may die, whose memory the
+kernel bounds, and that is held to a size of picture, a number of frames and a time.
 """
 
-import itertools
+import logging
+import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +16,29 @@ import numpy as np
 
 from refiner import UserError
 from refiner.data import records
-from refiner.data.video import probe
+from refiner.data.video import VideoWriter, declared, probe
 from refiner.estimators import observe
 from refiner.estimators.isolation import ChildError, Isolated
 from refiner.estimators.mediapipe_assets import model_path
 from refiner.skeleton import to_coco
+
+logger = logging.getLogger("ray.serve")
+
+# Phones add sound, and a handful of streams of their own.
+MOST_STREAMS = 16
+# A picture that the health check draws: large enough for every encoder, and quick.
+TRIAL_SIZE, TRIAL_FRAMES = (64, 64), 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one upload may take."""
+
+    seconds: float  # of video
+    frames: int
+    pixels: int  # of one picture
+    timeout_s: float  # for everything
+    memory_bytes: int  # of the process that decodes it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,49 +50,37 @@ class Clip:
     poses: np.ndarray  # (N, 17, 3) float32 m, virtual camera frame
     visibility: np.ndarray  # (N, 17) float32
     image_points: np.ndarray  # (N, 17, 2) float32 pixels
-    fps: float
-
-    def runs(self) -> list[slice]:
-        """Stretches of successive frames: across a gap there is no motion to learn from."""
-        cuts = np.flatnonzero(np.diff(self.frame) > 1) + 1
-        edges = [0, *cuts.tolist(), len(self.frame)]
-        return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 class VideoObserver:
     """Videos into clips, one at a time."""
 
-    def __init__(self, model: str | None, *, max_video_s: float, timeout_s: float) -> None:
+    def __init__(self, model: str | None, limits: Limits) -> None:
         """
         Args:
             model: MediaPipe's .task file, or None for the usual one.
-            max_video_s: longer videos are refused.
-            timeout_s: that one video may take.
+            limits: of one upload.
         """
-        self._model = str(model_path(model or "full"))
-        self._max_video_s, self._timeout_s = max_video_s, timeout_s
-        self._child = Isolated("serve.video:observe_bounded", stall_s=timeout_s)
+        self._model, self._limits = str(model_path(model or "full")), limits
+        self._child = Isolated(
+            "serve.video:observe_bounded", stall_s=limits.timeout_s, memory_bytes=limits.memory_bytes
+        )
+        self._chance = random.Random()
 
-    def clip(self, path: Path) -> Clip:
+    def clip(self, path: Path, left: threading.Event | None = None) -> Clip:
         """
+        Args:
+            path: the upload.
+            left: set when nobody waits for the clip any more.
+
         Raises:
-            UserError: it is no video, too long, takes too long, or there is nobody in it.
+            UserError: it is no video, too long, takes too much, or there is nobody in it.
+            Abandoned: `left` was set.
         """
         out = path.with_suffix(".parquet")
         try:
-            found = self._child(
-                lambda frames: None,
-                video=str(path),
-                out=str(out),
-                model=self._model,
-                max_video_s=self._max_video_s,
-                timeout_s=self._timeout_s,
-            )
+            self._observe(path, out, left)
             data = records.read_table(out, records.OBSERVATIONS)
-        except UserError as error:
-            raise UserError(str(error).replace(str(path), "the upload")) from None
-        except ChildError as error:
-            raise UserError(f"the video cannot be decoded: {error.reason}".replace(str(path), "the upload")) from None
         finally:
             out.unlink(missing_ok=True)
         seen = records.column(data, "detected").astype(bool)
@@ -84,30 +92,98 @@ class VideoObserver:
             poses=to_coco(records.column(data, "world")[seen]),
             visibility=to_coco(records.column(data, "visibility")[seen][..., None])[..., 0],
             image_points=to_coco(records.column(data, "image")[seen]),
-            fps=found["fps"],
         )
+
+    def check(self, folder: Path) -> None:
+        """Takes a small clip all the way.
+
+        Args:
+            folder: for the clip.
+
+        Raises:
+            RuntimeError: the answer is not this clip's.
+        """
+        path, frames = folder / "trial.mp4", self._chance.randint(1, TRIAL_FRAMES)
+        with VideoWriter(path, TRIAL_SIZE, 25) as writer:
+            for level in range(frames):
+                writer.write(np.full((*TRIAL_SIZE[::-1], 3), 40 * level, np.uint8))
+        seen = self._observe(path, path.with_suffix(".parquet"), None)["frames"]
+        if seen != frames:
+            raise RuntimeError(f"a clip of {frames} frames came back as one of {seen}")
+
+    def close(self) -> None:
+        self._child.close()
+
+    def _observe(self, path: Path, out: Path, left: threading.Event | None) -> dict[str, float]:
+        limits = self._limits
+        try:
+            return self._child(
+                lambda frames: None,
+                left,
+                video=str(path),
+                out=str(out),
+                model=self._model,
+                max_s=limits.seconds,
+                max_frames=limits.frames,
+                max_pixels=limits.pixels,
+                timeout_s=limits.timeout_s,
+            )
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), "the upload")) from None
+        except ChildError as error:
+            logger.error("an upload was given up: %s\n%s", error.reason, error.trace)
+            raise UserError(
+                "the video cannot be decoded: it is damaged, or takes more memory or time than it may have"
+            ) from None
 
 
 def observe_bounded(
-    *, video: str, out: str, model: str, max_video_s: float, timeout_s: float, on_progress: Callable[[int], None]
+    *,
+    video: str,
+    out: str,
+    model: str,
+    max_s: float,
+    max_frames: int,
+    max_pixels: int,
+    timeout_s: float,
+    on_progress: Callable[[int], None],
 ) -> dict[str, float]:
-    """The child's part: `observe.observe` within limits. What a header declares may be a lie, so they are counted.
+    """The child's part: `observe.observe` within limits. What a header declares is refused before anything is decoded;
+    it may be a lie, so frames and time are counted, too.
+
+    Returns:
+        `Observed` as a dict.
 
     Raises:
         UserError: a limit is passed, or `observe` refuses the video.
     """
-    info = probe(video)
-    longest = UserError(f"the video is longer than {max_video_s:g} s: send it in parts")
-    if info.duration_s > max_video_s:
+    header = declared(video)
+    if header.streams > MOST_STREAMS:
+        raise UserError(f"the video has {header.streams} streams, more than the {MOST_STREAMS} that are taken")
+    _check_size(header.width, header.height, max_pixels)
+    longest = UserError(f"the video is longer than {max_s:g} s: send it in parts")
+    if header.duration_s > max_s:
         raise longest
-    started = time.monotonic()
+    most = UserError(f"the video has more than the {max_frames:,} frames that are taken: send it in parts")
+    if header.frames > max_frames:
+        raise most
+    info, started = probe(video), time.monotonic()
+    _check_size(info.width, info.height, max_pixels)  # as shown, which its pixels' shape may make larger
 
     def bounded(frames: int) -> None:
-        if frames > max_video_s * max(info.fps, 1.0) + 1:
+        if frames > max_frames:
+            raise most
+        if frames > max_s * max(info.fps, 1.0) + 1:
             raise longest
         if time.monotonic() - started > timeout_s:
             raise UserError(f"the video took more than {timeout_s:g} s: send a shorter or smaller one")
         on_progress(frames)
 
-    observe.observe(video=video, out=out, model=model, on_progress=bounded)
-    return {"fps": info.fps or 30.0}
+    return observe.observe(video=video, out=out, model=model, on_progress=bounded)
+
+
+def _check_size(width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise UserError(
+            f"the video's pictures are {width}×{height}, larger than the {most:,} pixels that are taken: scale it down"
+        )

@@ -36,6 +36,17 @@ class VideoInfo:
     notes: tuple[str, ...] = ()  # what a user should know of it, a sentence each
 
 
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a container says before a picture of it is decoded. It may lie: for limits, not for figures."""
+
+    width: int  # pixels as coded, 0 where it does not say
+    height: int
+    frames: int  # as counted, or as they follow from rate and duration; 0 where it says neither
+    duration_s: float  # 0 where it does not say
+    streams: int  # of pictures, sound and whatever else
+
+
 @dataclass(slots=True, eq=False)
 class Frame:
     """One picture of a video: as decoded, and on demand as it is shown.
@@ -86,6 +97,25 @@ def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
         fps = float(rate) if rate else (frames / duration if frames and duration else 0.0)
         duration = duration or (frames / fps if frames and fps else 0.0)
         return VideoInfo(width, height, fps, frames, duration, source.notes)
+
+
+def declared(path: str | Path) -> Declared:
+    """Reads a video's header, and nothing else.
+
+    Raises:
+        UserError: it is no video, with the reason.
+    """
+    with opened(path) as source:
+        container, stream = source.container, source.stream
+        rate = stream.average_rate or stream.guessed_rate or 0
+        duration = _declared_end_s(container, stream) or 0.0
+        return Declared(
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            frames=max(stream.frames, round(duration * rate)),
+            duration_s=duration,
+            streams=len(container.streams),
+        )
 
 
 def frames(path: str | Path, stride: int = 1) -> Iterator[Frame]:

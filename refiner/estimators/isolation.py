@@ -2,17 +2,20 @@
 
 Video decoders and MediaPipe are native code: a damaged file can end the process, or never return. The child is started
 once and called many times, so isolation costs a start per process and nothing per frame. It reads requests from stdin
-and answers on stdout, one JSON object per line each way; it ends with its parent.
+and answers on stdout, one JSON object per line each way, every answer with the number of its request; it ends with its
+parent.
 
     python -m refiner.estimators.isolation package.module:function    # the child's side
 """
 
 import contextlib
 import faulthandler
+import functools
 import importlib
 import json
 import os
 import queue
+import resource
 import selectors
 import signal
 import subprocess
@@ -30,6 +33,8 @@ START_S = 300  # for a child to import what it needs: slow on a busy machine wit
 TRACE_S = 15  # for a child that is given up to write where it was: it takes long only on a busy machine
 PROGRESS_EVERY_S = 0.5  # a child that works says so this often
 TRACE_CHARACTERS = 8000  # kept of what a child that died had written
+LEAVING_S = 0.1  # how soon it is seen that whoever asked has left
+BOUNDED_FILES = 256  # file descriptors of a child whose memory is bounded: a video, a model and libraries take some 40
 
 
 class ChildError(Exception):
@@ -41,59 +46,102 @@ class ChildError(Exception):
         self.trace = trace  # the child's traceback, or what it last wrote to stderr
 
 
+class Abandoned(Exception):
+    """Whoever asked has left, so the call was ended in the middle and its process killed."""
+
+
 class Isolated:
-    """A function in a child process.
+    """A function in a child process. Calls from several threads wait for each other: one child does one thing at a time.
 
     with Isolated("refiner.estimators.observe:observe", stall_s=120) as observe:
         observe(lambda progress: None, video="clip.mp4", out="clip.parquet", model="pose.task", stride=1)
     """
 
-    def __init__(self, function: str, *, stall_s: float, calls_per_process: int | None = None) -> None:
+    def __init__(
+        self,
+        function: str,
+        *,
+        stall_s: float,
+        calls_per_process: int | None = None,
+        memory_bytes: int | None = None,
+    ) -> None:
         """Args:
         function: "module:name" of a function that takes keyword arguments (JSON values) and `on_progress(number)`,
             and returns a JSON value.
         stall_s: a call that makes no progress for so long is given up, and its process killed.
         calls_per_process: start a fresh process after so many calls; None keeps it.
+        memory_bytes: that the child may allocate, kept by the kernel (RLIMIT_DATA: what is written to, unlike
+            RLIMIT_AS, which would count the gigabyte of libraries and reserved addresses that MediaPipe maps).
         """
         self._function, self._stall_s, self._calls_per_process = function, stall_s, calls_per_process
+        self._memory_bytes = memory_bytes
         self._process: subprocess.Popen | None = None
-        self._calls = 0
+        self._calls = self._number = 0
+        self._one_call = threading.RLock()
 
-    def __call__(self, on_progress: Callable[[int], None], **arguments: Any) -> Any:
+    def __call__(
+        self, on_progress: Callable[[int], None], left: threading.Event | None = None, /, **arguments: Any
+    ) -> Any:
         """Calls the function.
+
+        Args:
+            on_progress: told what the function tells.
+            left: set, from another thread, when nobody waits for the answer any more.
 
         Raises:
             UserError: the function raised it.
             ChildError: it raised something else, died, or stalled. The next call starts a fresh process.
+            Abandoned: `left` was set. The next call starts a fresh process, too.
         """
-        if self._calls == self._calls_per_process:
-            self.close()
-        if self._process is None:
-            self._start()
-        self._calls += 1
-        self._stderr.seek(0)
-        self._stderr.truncate()
+        while not self._one_call.acquire(timeout=LEAVING_S):
+            if left is not None and left.is_set():
+                raise Abandoned
         try:
-            self._process.stdin.write(json.dumps(arguments).encode() + b"\n")
+            if self._calls == self._calls_per_process:
+                self.close()
+            if self._process is None:
+                self._start(left)
+            self._number += 1
+            self._calls += 1
+            self._stderr.seek(0)
+            self._stderr.truncate()
+            answer = self._asked(on_progress, left, arguments)
+        except BaseException:
+            # Whatever ended the wait (an interrupt, an error of on_progress), the child may still be at work: its answer
+            # must not become the next call's.
+            self.close()
+            raise
+        finally:
+            self._one_call.release()
+        if "result" in answer:
+            return answer["result"]
+        if answer["user"]:
+            raise UserError(answer["error"])
+        raise ChildError(answer["error"], answer["trace"])
+
+    def _asked(
+        self, on_progress: Callable[[int], None], left: threading.Event | None, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The child's last word on one request."""
+        request = {"request": self._number, "arguments": arguments}
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._died() from None
         while True:
-            answer = self._answer(self._stall_s)
-            if "progress" in answer:
-                on_progress(answer["progress"])
-            elif "result" in answer:
-                return answer["result"]
-            elif answer["user"]:
-                raise UserError(answer["error"])
-            else:
-                raise ChildError(answer["error"], answer["trace"])
+            answer = self._answer(self._stall_s, left)
+            if answer["request"] != self._number:
+                continue
+            if "progress" not in answer:
+                return answer
+            on_progress(answer["progress"])
 
-    def _start(self) -> None:
+    def _start(self, left: threading.Event | None) -> None:
         # a file, not a pipe, which a chatty child would fill; appended to, so that emptying it between calls works
         self._stderr = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 (lives as long as the child)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "refiner.estimators.isolation", self._function],
+            [sys.executable, "-m", "refiner.estimators.isolation", self._function, str(self._memory_bytes or 0)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -101,16 +149,21 @@ class Isolated:
         )
         os.set_blocking(self._process.stdout.fileno(), False)
         self._received, self._calls = b"", 0
-        self._answer(START_S)
+        self._answer(START_S, left)
 
-    def _answer(self, within_s: float) -> dict[str, Any]:
-        """The child's next line; a child that ends or stalls raises."""
+    def _answer(self, within_s: float, left: threading.Event | None) -> dict[str, Any]:
+        """The child's next line; a child that ends or stalls, or nobody who waits for it, raises."""
         deadline = time.monotonic() + within_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._received:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
+                if left is not None and left.is_set():
+                    raise Abandoned
+                wait_s = deadline - time.monotonic()
+                if wait_s <= 0:
                     raise self._stalled(within_s)
+                if not selector.select(wait_s if left is None else min(wait_s, LEAVING_S)):
+                    continue
                 received = self._process.stdout.read()
                 if received == b"":
                     raise self._died()
@@ -145,14 +198,15 @@ class Isolated:
         return self._process.pid if self._process else None
 
     def close(self) -> None:
-        """Ends the child; a next call starts another."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout, self._stderr):
-                with contextlib.suppress(OSError):  # what was never delivered to a dead child
-                    stream.close()
-            self._process = None
+        """Ends the child, after the call under way; a next call starts another."""
+        with self._one_call:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+                for stream in (self._process.stdin, self._process.stdout, self._stderr):
+                    with contextlib.suppress(OSError):  # what was never delivered to a dead child
+                        stream.close()
+                self._process = None
 
     def __enter__(self) -> "Isolated":
         return self
@@ -165,23 +219,24 @@ class Isolated:
 
 
 def _serve(function: Callable[..., Any], requests: "queue.SimpleQueue[str]", answers: TextIO) -> None:
-    def answer(**content: Any) -> None:
+    def say(**content: Any) -> None:
         answers.write(json.dumps(content) + "\n")
         answers.flush()
 
-    answer(ready=True)
+    say(ready=True)
     while True:
-        arguments = json.loads(requests.get())
+        asked = json.loads(requests.get())
+        answer = functools.partial(say, request=asked["request"])
         last = time.monotonic()
 
-        def on_progress(number: int) -> None:
+        def on_progress(number: int, answer: Callable[..., None] = answer) -> None:
             nonlocal last
             if time.monotonic() - last >= PROGRESS_EVERY_S:
                 last = time.monotonic()
                 answer(progress=number)
 
         try:
-            answer(result=function(on_progress=on_progress, **arguments))
+            answer(result=function(on_progress=on_progress, **asked["arguments"]))
         except UserError as error:
             answer(error=str(error), user=True)
         except BaseException as error:  # whatever it is, SystemExit included, it costs this call only
@@ -198,6 +253,9 @@ def main() -> None:
     faulthandler.enable()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the function prints is no answer
+    if memory := int(sys.argv[2]):
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (BOUNDED_FILES, BOUNDED_FILES))
     module, _, name = sys.argv[1].partition(":")
     function = getattr(importlib.import_module(module), name)
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()

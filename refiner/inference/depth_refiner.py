@@ -31,6 +31,10 @@ SHIPPED = Path(__file__).parents[1] / "weights" / "studio"
 BATCH = 1024  # poses at once: enough to keep a core busy, little memory
 
 
+class Stopped(Exception):
+    """Nobody wants the answer any more."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refinement:
     """Corrected poses and what is known about them; N poses."""
@@ -219,6 +223,7 @@ class DepthRefiner:
         sequence: bool = False,
         fps: float = DEFAULT_FPS,
         timestamps_us: np.ndarray | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Refinement:
         """Corrects poses.
 
@@ -230,9 +235,11 @@ class DepthRefiner:
                 otherwise each stands for itself.
             fps: frames per second of that clip.
             timestamps_us: (N,) rising; when each frame of the clip was taken, in microseconds, instead of `fps`.
+            stopped: asked every thousand poses; says that the answer is not wanted any more.
 
         Raises:
             UserError: as `validate_poses`.
+            Stopped: `stopped` said so.
         """
         poses, visibility = validate_poses(poses, visibility)
         if image_points is not None:
@@ -249,14 +256,14 @@ class DepthRefiner:
                 )
             image_points = geometry.crop_normalise(to_coco(image_points))
         if not sequence:
-            return self._predict(poses, visibility, image_points)
+            return self._predict(poses, visibility, image_points, stopped=stopped)
         if not fps > 0:
             raise UserError(f"fps is {fps:g}: a clip has a positive number of frames per second")
         count = len(poses)
         seconds = np.arange(count) / fps if timestamps_us is None else np.asarray(timestamps_us) * 1e-6
         if len(seconds) != count or (np.diff(seconds) <= 0).any():
             raise UserError(f"timestamps_us must be {count} rising numbers, one for each pose")
-        return self._predict(poses, visibility, image_points, (seconds, np.zeros(count, dtype=np.int64)))
+        return self._predict(poses, visibility, image_points, (seconds, np.zeros(count, dtype=np.int64)), stopped)
 
     def predict_pairs(self, pairs: Pairs) -> Refinement:
         """Corrects the observed poses of pairs, each clip as a sequence with its own time stamps."""
@@ -270,6 +277,7 @@ class DepthRefiner:
         visibility: np.ndarray,
         image_points: np.ndarray | None,
         moments: tuple[np.ndarray, np.ndarray] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Refinement:
         """`moments` are the seconds and the clip's number of each pose; without them each pose stands for itself."""
         config, count = self.model.config, len(poses)
@@ -279,6 +287,8 @@ class DepthRefiner:
             taps = temporal.tap_rows(*moments, config.taps_s)
         parts = []
         for start in range(0, count, BATCH):
+            if stopped():
+                raise Stopped
             inputs = prepare(config, poses, visibility, taps, slice(start, start + BATCH), image_points)
             parts.append((*self.network(inputs), inputs.azimuth.numpy()))
         refined, confidence, azimuth = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))

@@ -1,18 +1,26 @@
 """Videos over HTTP: real MediaPipe in its own deployment, the refiner in its own."""
 
+import asyncio
+import socket
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
 import httpx
 import numpy as np
 import pytest
 
-from refiner import DepthRefiner
+from refiner import DepthRefiner, UserError
 from refiner.data import records
 from refiner.data.video import VideoWriter, frames
 from refiner.estimators import observe
+from refiner.estimators.isolation import Abandoned
 from refiner.estimators.mediapipe_assets import model_path
 from refiner.skeleton import to_coco
 from serve import codec
+from serve.video import Limits, VideoObserver
 
-pytestmark = pytest.mark.cluster
 HEADERS = {"Content-Type": "video/mp4"}
 
 
@@ -29,6 +37,109 @@ def clip(real_people, tmp_path_factory):
     return path
 
 
+LIMITS = Limits(seconds=60, frames=100, pixels=3_000_000, timeout_s=120, memory_bytes=3_000_000_000)
+
+
+@pytest.fixture(scope="module")
+def observer():
+    observer = VideoObserver(None, LIMITS)
+    yield observer
+    observer.close()
+
+
+def drawn(path: Path, size: tuple[int, int], count: int, fps: float = 25) -> Path:
+    with VideoWriter(path, size, fps, preset="ultrafast") as writer:
+        for i in range(count):
+            writer.write(np.full((size[1], size[0], 3), i, np.uint8))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "fps", "says"),
+    [
+        ((2048, 2048), 2, 25, "2048×2048, larger than the 3,000,000 pixels"),
+        ((64, 64), 101, 25, "more than the 100 frames"),
+        ((64, 64), 62, 1, "longer than 60 s"),
+        ((64, 64), 3, 25, "nobody in the 3 frames"),
+    ],
+)
+def test_an_upload_is_held_to_its_limits(observer, tmp_path, size, count, fps, says):
+    with pytest.raises(UserError, match=says):
+        observer.clip(drawn(tmp_path / "clip.mp4", size, count, fps))
+
+
+def test_what_takes_more_memory_than_it_may_dies_alone(tmp_path):
+    small = VideoObserver(
+        None, Limits(seconds=60, frames=100, pixels=100_000_000, timeout_s=120, memory_bytes=700_000_000)
+    )
+    huge = drawn(tmp_path / "huge.mp4", (8192, 4320), 2)
+    try:
+        with pytest.raises(UserError, match="takes more memory") as refused:
+            small.clip(huge)
+        assert str(tmp_path) not in str(refused.value)
+        small.check(tmp_path)  # the next one is served
+    finally:
+        small.close()
+
+
+def test_whoever_leaves_in_mid_clip_takes_no_answer_along(observer, clip, tmp_path):
+    """The check asks for clips of other lengths: a predecessor's answer would show."""
+    for seconds in (0.05, 0.3, 0.6):
+        left = threading.Event()
+        threading.Timer(seconds, left.set).start()
+        with pytest.raises(Abandoned):
+            while True:  # until the moment comes
+                observer.clip(clip, left)
+        observer.check(tmp_path)
+
+
+def abandon(url: str, body: bytes, seconds: float) -> None:
+    """Sends a whole video, and leaves."""
+    target = urlsplit(url)
+    head = f"POST /v1/refine/video HTTP/1.1\r\nHost: {target.netloc}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((target.hostname, target.port)) as connection:
+        connection.sendall(head.encode() + body)
+        time.sleep(seconds)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_abandoned_uploads_cost_nobody_else_an_answer(endpoint, clip, tmp_path):
+    pictures = [frame.rgb for frame in frames(clip)]
+    bodies = {}  # frames -> a video of so many
+    for count in (6, 11, 24):
+        path = tmp_path / f"{count}.mp4"
+        with VideoWriter(path, (pictures[0].shape[1], pictures[0].shape[0]), 25) as writer:
+            for picture in pictures[:count]:
+                writer.write(picture)
+        bodies[count] = path.read_bytes()
+
+    async def honest() -> list[tuple[int, int, int]]:
+        """(frames asked, status, frames answered)"""
+        async with httpx.AsyncClient(timeout=300, headers=HEADERS) as client:
+            answers = []
+            for i in range(9):
+                count = (6, 11)[i % 2]
+                while True:
+                    answer = await client.post(f"{endpoint}/v1/refine/video", content=bodies[count])
+                    if answer.status_code not in (429, 503):  # "later", as the client takes it
+                        break
+                    await asyncio.sleep(0.5)
+                answers.append((count, answer.status_code, len(answer.json().get("frame", []))))
+            return answers
+
+    async def storm() -> list[tuple[int, int, int]]:
+        leaving = [
+            asyncio.to_thread(abandon, endpoint, bodies[24], seconds)
+            for seconds in (0.2, 0.7, 1.2, 1.7, 2.2, 3.0, 4.0, 5.0)
+        ]
+        return (await asyncio.gather(honest(), *leaving))[0]
+
+    answers = asyncio.run(storm())
+    assert [(asked, 200, asked) for asked, _, _ in answers] == answers
+
+
+@pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_a_video_comes_back_as_the_poses_that_the_library_finds_in_it(endpoint, clip, tmp_path):
     answer = httpx.post(f"{endpoint}/v1/refine/video", content=clip.read_bytes(), headers=HEADERS, timeout=300)

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from refiner import UserError
-from refiner.estimators.isolation import ChildError, Isolated
+from refiner.estimators.isolation import Abandoned, ChildError, Isolated
 
 
 def work(*, what: str, on_progress) -> dict:
@@ -31,8 +33,12 @@ def work(*, what: str, on_progress) -> dict:
         for i in range(14):
             time.sleep(0.25)
             on_progress(i)
+    if what == "allocate":
+        return {"bytes": len(bytearray(1 << 30))}
+    if what == "open files":
+        return {"files": len([open(os.devnull) for _ in range(5000)])}
     print("this is no answer")
-    return {"pid": os.getpid()}
+    return {"pid": os.getpid(), "what": what}
 
 
 @pytest.fixture
@@ -82,6 +88,59 @@ def test_a_process_that_dies_or_stalls_says_how_and_is_replaced(impatient, what,
     with pytest.raises(ProcessLookupError):
         os.kill(first["pid"], 0)
     assert call(impatient, "work") != first
+
+
+def test_calls_from_many_threads_get_their_own_answers(isolated):
+    asked = [f"work {i}" for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda what: call(isolated, what)["what"], asked))
+    assert answers == asked
+
+
+def test_a_caller_that_leaves_ends_the_work_and_the_next_gets_its_own_answer(isolated):
+    first = call(isolated, "work")
+    for _ in range(3):
+        left = threading.Event()
+        threading.Timer(0.3, left.set).start()
+        with pytest.raises(Abandoned):
+            isolated(lambda _: None, left, what="hang")
+        assert call(isolated, "mine")["what"] == "mine"
+    with pytest.raises(ProcessLookupError):
+        os.kill(first["pid"], 0)
+
+
+def test_a_caller_that_leaves_while_it_waits_for_its_turn_harms_nobody(isolated):
+    call(isolated, "work")  # started
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(call, isolated, "slow")
+        time.sleep(0.3)
+        left = threading.Event()
+        left.set()
+        with pytest.raises(Abandoned):
+            isolated(lambda _: None, left, what="never asked")
+        assert slow.result()["what"] == "slow"
+
+
+def test_an_error_in_the_callers_own_code_leaves_no_answer_behind(isolated):
+    """Interrupts and errors of on_progress end the wait, not the child's work."""
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        isolated(interrupt, what="slow")
+    assert call(isolated, "mine")["what"] == "mine"
+
+
+def test_the_kernel_bounds_a_childs_memory_and_files():
+    with Isolated(f"{__name__}:work", stall_s=60, memory_bytes=500_000_000) as bounded:
+        with pytest.raises(ChildError, match="MemoryError"):
+            call(bounded, "allocate")
+        with pytest.raises(ChildError, match="Too many open files"):
+            call(bounded, "open files")
+        assert call(bounded, "work")["what"] == "work"
+    with Isolated(f"{__name__}:work", stall_s=60) as free:
+        assert call(free, "allocate")["bytes"] == 1 << 30
 
 
 def test_progress_keeps_a_slow_call_alive(impatient):
