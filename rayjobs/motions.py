@@ -126,7 +126,7 @@ def recordings_of(source: str, up: str) -> Iterator[Recording]:
     Raises:
         UserError: there are none.
     """
-    from studio.mocap import deepmimic_clips, deepmimic_keypoints
+    from studio.deepmimic import deepmimic_clips, deepmimic_keypoints
 
     path = Path(source)
     if source == DEEPMIMIC and not path.exists():
@@ -150,9 +150,10 @@ def recordings_of(source: str, up: str) -> Iterator[Recording]:
 
 
 def _read_bvh(path: Path, up: str) -> np.ndarray:
-    from studio.mocap import keypoints, read_bvh
+    from studio.bvh import decoded, read_bvh
+    from studio.mocap import keypoints
 
-    return keypoints(read_bvh(path.read_text(encoding="latin-1"), str(path)), str(path), up)
+    return keypoints(read_bvh(decoded(path.read_bytes()), str(path)), str(path), up, log)
 
 
 def hold_out(names: list[str], val: tuple[str, ...], test: tuple[str, ...]) -> dict[str, str]:

@@ -47,7 +47,7 @@ def recordings(tmp_path) -> Path:
     folder.mkdir()
     for name, frames in (("run_subject1", 90), ("walk_subject1", 75), ("walk_subject2", 120), ("05_01", 60)):
         (folder / f"{name}.bvh").write_text(walking(frames))
-    (folder / "jump_subject3.BVH").write_text(walking(50)[:-40])
+    (folder / "jump_subject3.BVH").write_text(walking(50)[:900])
     return folder
 
 
@@ -55,7 +55,7 @@ def test_recordings_become_a_folder_that_drives_the_studio(recordings, tmp_path)
     out = tmp_path / "out"
     summary = motions.run(motions.Options(source=(str(recordings),), out=str(out)))
     assert sum(summary.sequences.values()) == 4 and len(summary.refused) == 1
-    assert re.search("jump_subject3.BVH is damaged", summary.refused[0])
+    assert re.search("jump_subject3.BVH is (damaged|no BVH)", summary.refused[0])
     entries = json.loads((out / motions.MANIFEST).read_text())
     data = Dataset(out)
     for entry in entries:

@@ -1,6 +1,7 @@
 """Captured motion of any format comes out as the same joints in the same places; what is no human motion is named."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from refiner.geometry import rotation_matrix
 from refiner.skeleton import BONES, INDEX
 from studio import rig
 from studio.bodies.drawn import Dancer
+from studio.bvh import read_bvh
 from studio.cameras import FLOOR
 from studio.dataset import Spec, Take, plan
-from studio.mocap import deepmimic_clips, deepmimic_keypoints, keypoints, read_bvh, read_deepmimic
+from studio.deepmimic import deepmimic_clips, deepmimic_keypoints, read_deepmimic
+from studio.mocap import keypoints
 from studio.motion.choreography import dance
 from studio.motion.limbs import soles
 from studio.motion.retarget import perform
@@ -183,10 +186,10 @@ def test_an_axis_may_be_stated(dancing):
     ("damage", "says"),
     [
         (lambda text: "", "no BVH"),
-        (lambda text: text.rsplit(" ", 1)[0], "numbers for 10 frames of 75 channels"),
+        (lambda text: re.sub(r" \S+\n(?=\S+ \S+ \S+ .*\Z)", "\n", text), "frame 8 has 74 numbers for 75 channels"),
         (lambda text: text.replace("Frames: 10", "Frames: ten"), "MOTION part"),
         (lambda text: text.replace("}", "", 1), "brace"),
-        (lambda text: text.replace("Xrotation", "Wrotation", 1), "near 'Xposition Yposition"),
+        (lambda text: text.replace("Xrotation", "Wrotation", 1), "near 'CHANNELS 6 Xposition"),
         (lambda text: text.replace("LeftForeArm", "Banana"), "named like the left elbow"),
         (lambda text: text.replace("Left", "?").replace("Right", "Left").replace("?", "Right"), "knees backwards"),
         (lambda text: text.replace("Frame Time: 0", "Frame Time: -0"), "-0.0166667 s apart"),

@@ -1,0 +1,211 @@
+"""BVH files as motion: any hierarchy, in the dialects of CMU, Mixamo, Rokoko, Xsens, LaFAN1, Rocketbox and whoever else.
+
+The format has no norm but one exporter's example (Biovision's, of 1995), so what is unambiguous is read, whatever its form;
+what the reader had to put right stands in the capture's notes.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from refiner.errors import UserError
+from studio.capture import Capture
+
+_MOST_FRAMES = 2_000_000
+_MOST_DEPTH = 1_000  # joints in one chain: a hand has 4, a whip or a tail some dozens
+# Frames a second that cameras and capture systems have. A step that was rounded to one of these is that one.
+_USUAL_RATES = (24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 72, 75, 80, 90, 100, 120, 144, 150,
+                160, 180, 200, 240, 250, 300, 360, 400, 480, 500, 600, 1000)  # fmt: skip
+_ASSUMED_RATE = 30.0  # Biovision's example's
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+    (?P<joint>ROOT|JOINT|End)\b[ \t]*(?P<name>[^{}]*?)\s*\{
+    |(?P<close>\})
+    |OFFSET(?P<offset>(?:\s+[-+.,\deE]+){3})(?=\s|\})
+    |CHANNELS\s+(?P<count>\d+)(?P<channels>(?:\s+[XYZ](?:position|rotation))*)(?=\s|\}|$)
+    )""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_FRAMES = re.compile(r"\s*Frames\s*:?\s*(\d+)", re.IGNORECASE)
+_FRAME_TIME = re.compile(r"\s*Frame\s*Time\s*:?[ \t]*([^\r\n]*)", re.IGNORECASE)
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file in UTF-8 or UTF-16 with or without a byte-order mark, or in some 8-bit code."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def read_bvh(text: str, where: str) -> Capture:
+    """Reads a BVH file: any hierarchy, any order of channels, positions at any joint.
+
+    Position channels replace a joint's offset, as in the files of CMU, LAFAN1 and Bandai-Namco. Rotations are about the
+    axes that the earlier ones have turned, in the order of the channels. An end site becomes a joint `<parent>_end`.
+
+    Args:
+        text: the file's content, as `decoded` gives it.
+        where: its name, for errors.
+
+    Raises:
+        UserError: it is damaged, or no BVH.
+    """
+    from scipy.spatial.transform import Rotation
+
+    text = text.lstrip("\ufeff\x00 \t\r\n")
+    if "." not in text:  # written where the decimal point is a comma
+        text = text.replace(",", ".")
+    parts = re.split(r"^\s*MOTION\b", text, maxsplit=1, flags=re.MULTILINE)
+    start = re.match(r"HIERARCHY\b", text)
+    if start is None or len(parts) != 2:
+        raise UserError(f"{where} is no BVH file: it must begin with HIERARCHY and go on to MOTION")
+    tree = _hierarchy(parts[0][start.end() :], where)
+    values, step, notes = _motion(parts[1], sum(map(len, tree.channels)), where)
+    frames = len(values)
+    rotations = np.tile(np.eye(3), (frames, len(tree.names), 1, 1))
+    positions = np.tile(np.array(tree.offsets), (frames, 1, 1))
+    at = 0
+    for joint, of_joint in enumerate(tree.channels):
+        columns = values[:, at : at + len(of_joint)]
+        at += len(of_joint)
+        turns = [i for i, channel in enumerate(of_joint) if channel.endswith("rotation")]
+        for i, channel in enumerate(of_joint):
+            if channel.endswith("position"):
+                positions[:, joint, "XYZ".index(channel[0])] = columns[:, i]
+        if turns:
+            axes = "".join(of_joint[i][0] for i in turns)
+            rotations[:, joint] = Rotation.from_euler(axes, columns[:, turns], degrees=True).as_matrix()
+    return Capture(tuple(tree.names), tuple(tree.parents), np.arange(frames) * step, rotations, positions, notes)
+
+
+@dataclass(slots=True)
+class _Tree:
+    """The joints in the file's order."""
+
+    names: list[str] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)  # −1: the root
+    offsets: list[tuple[float, ...]] = field(default_factory=list)
+    channels: list[tuple[str, ...]] = field(default_factory=list)  # "Xposition", "Zrotation", …
+
+
+def _hierarchy(text: str, where: str) -> _Tree:
+    tree, open_joints, at = _Tree(), [], 0
+    end = len(text.rstrip())
+    while at < end:
+        token = _TOKEN.match(text, at)
+        near = " ".join(text[at : at + 60].split())
+        if token is None or (token["joint"] is None and not open_joints):
+            raise UserError(f"{where} is damaged: its HIERARCHY cannot be read near '{near}'")
+        at = token.end()
+        if token["joint"]:
+            parent = open_joints[-1] if open_joints else -1
+            if len(open_joints) >= _MOST_DEPTH or (parent < 0 and tree.names):
+                raise UserError(f"{where} is damaged: its HIERARCHY must be one tree, of at most {_MOST_DEPTH} levels")
+            name = " ".join(token["name"].split())
+            open_joints.append(len(tree.names))
+            tree.names.append(f"{tree.names[parent]}_end" if token["joint"].lower() == "end" and parent >= 0 else name)
+            tree.parents.append(parent)
+            tree.offsets.append((0.0, 0.0, 0.0))
+            tree.channels.append(())
+        elif token["close"]:
+            open_joints.pop()
+        elif token["offset"]:
+            try:
+                tree.offsets[open_joints[-1]] = tuple(map(float, token["offset"].split()))
+            except ValueError:
+                raise UserError(f"{where} is damaged: its HIERARCHY cannot be read near '{near}'") from None
+        else:
+            of_joint = tuple(c[0].upper() + c[1:].lower() for c in token["channels"].split())
+            if len(of_joint) != int(token["count"]) or len(set(of_joint)) != len(of_joint):
+                raise UserError(f"{where} is damaged: its HIERARCHY cannot be read near '{near}'")
+            tree.channels[open_joints[-1]] = of_joint
+    if open_joints or not tree.names:
+        raise UserError(f"{where} is damaged: its HIERARCHY must be one tree with every brace closed")
+    if not np.isfinite(tree.offsets).all():
+        raise UserError(f"{where} is damaged: it has numbers that are not finite; fetch it anew")
+    return tree
+
+
+def _motion(text: str, width: int, where: str) -> tuple[np.ndarray, float, tuple[str, ...]]:
+    """(T, width) values, seconds a frame, notes."""
+    notes: list[str] = []
+    promised = _FRAMES.match(text)
+    if promised is None:
+        raise UserError(f"{where} is damaged: its MOTION part cannot be read, for it does not begin with 'Frames:'")
+    rest = text[promised.end() :]
+    timed = _FRAME_TIME.match(rest)
+    step = _step(timed[1].strip() if timed else "", where, notes)
+    said = int(promised[1])
+    rows = _rows(rest[timed.end() :] if timed else rest, said, width, where)
+    if len(rows) > _MOST_FRAMES or not len(rows):
+        raise UserError(f"{where} has {len(rows):,} frames of motion: 1 to {_MOST_FRAMES:,} can be read")
+    if len(rows) != said:
+        notes.append(f"it has {len(rows):,} frames, not {said:,} as it says: those that are there are taken")
+    if not np.isfinite(rows).all():
+        raise UserError(f"{where} is damaged: it has numbers that are not finite; fetch it anew")
+    return rows, step, tuple(notes)
+
+
+def _rows(text: str, said: int, width: int, where: str) -> np.ndarray:
+    """(T, width): the frames that are there whole. Only the last may be cut off."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    try:
+        numbers = [np.array(line.split(), dtype=np.float64) for line in lines[:-1]]
+        try:
+            numbers += [np.array(line.split(), dtype=np.float64) for line in lines[-1:]]
+        except ValueError:  # ends in the middle of a number
+            numbers.append(np.zeros(0))
+    except ValueError as error:
+        raise UserError(f"{where} is damaged: its MOTION part cannot be read ({error}); fetch it anew") from None
+    if not width:
+        raise UserError(f"{where} has no channels: nothing in it moves")
+    # of a file that was cut off the last number may have lost digits
+    cut_off = 1 < len(numbers) < said and not text.endswith(("\n", "\r"))
+    if numbers and (len(numbers) == 1 or len(numbers[-2]) == width) and (cut_off or len(numbers[-1]) < width):
+        numbers.pop()
+    wrong = next((i for i, row in enumerate(numbers) if len(row) != width), None)
+    if wrong is None:
+        return np.array(numbers).reshape(-1, width)
+    flat = np.concatenate(numbers)  # perhaps frames are broken into several lines each
+    if len(flat) % width or len(numbers) <= len(flat) // width:
+        raise UserError(
+            f"{where} is damaged: frame {wrong} has {len(numbers[wrong])} numbers for {width} channels; fetch it anew"
+        )
+    return flat.reshape(-1, width)
+
+
+def _step(text: str, where: str, notes: list[str]) -> float:
+    """Seconds a frame, of what stands behind 'Frame Time:'."""
+    written = re.match(r"(\d+)\s*/\s*(\d+)|[-+]?[\d.,]+(?:[eE][-+]?\d+)?", text)
+    try:
+        number = int(written[1]) / int(written[2]) if written[1] else float(written[0].replace(",", "."))
+    except (TypeError, ValueError, ZeroDivisionError):
+        number = 0.0
+    if number == 0:
+        said = f"'{text[:40]}'" if text else "missing"
+        notes.append(f"its Frame Time is {said}: {_ASSUMED_RATE:g} frames a second are assumed")
+        return 1 / _ASSUMED_RATE
+    if 0 < number < 1:
+        return _unrounded(number, written[0])
+    for rate, meant in ((number, "frames a second"), (1000 / number, "milliseconds")):
+        nearest = min(_USUAL_RATES, key=lambda usual: abs(usual / rate - 1)) if rate > 0 else 0.0
+        if abs(nearest / rate - 1) < 0.005:
+            notes.append(
+                f"its Frame Time is {number:g}, which must mean {meant}: {nearest:g} frames a second are taken"
+            )
+            return 1 / nearest
+    raise UserError(f"{where} is damaged: its frames are {number:g} s apart, as it says; give it the right Frame Time")
+
+
+def _unrounded(step: float, text: str) -> float:
+    """A step that was written with few digits as the usual one that is rounded like it, if there is one."""
+    digits = len(re.sub(r"[eE].*", "", text).replace(",", ".").partition(".")[2])
+    if "e" in text.lower() or not digits:
+        return step
+    near = [1 / rate for rate in _USUAL_RATES if abs(1 / rate - step) <= 0.5001 * 10**-digits]
+    return min(near, key=lambda usual: abs(usual - step)) if near else step
