@@ -11,7 +11,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 ROOMS = (
     "refiner", "refiner.data", "refiner.estimators", "refiner.model", "refiner.registry", "refiner.inference",
     "refiner.evaluation", "refiner.training", "refiner.formats",
-    "studio", "studio.bodies", "studio.motion", "studio.mocap", "studio.pictures", "studio.dataset",
+    "studio", "studio.bodies", "studio.motion", "studio.mocap", "studio.deepmimic", "studio.pictures", "studio.dataset",
     "cluster", "serve.codec", "serve.client", "rayjobs", "serve",
 )  # fmt: skip
 # Where a public name or a model's address is looked up when it is asked for: not at import.
