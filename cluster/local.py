@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -233,12 +234,14 @@ def local_cluster(
                     "MLFLOW_TRACKING_URI": cluster.mlflow_uri,
                 },
                 "log": str(logs["ray"]),
+                "restart": False,  # it holds everything else that runs here
             },
             "mlflow": {
                 "argv": mlflow_command(state, mlflow),
                 # its job runners (7 processes) serve GenAI features that nobody here uses
                 "env": {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
                 "log": str(logs["mlflow"]),
+                "restart": True,  # what was registered lies in `state`, and who serves it has a copy
             },
         },
     }
@@ -258,7 +261,8 @@ def local_cluster(
         _wait_until_healthy(cluster, holder, logs)
         addresses = {name: str(value) for name, value in dataclasses.asdict(cluster).items()}
         record.write_text(json.dumps({"supervisor": holder.pid, "started": _start_time(holder.pid), **addresses}))
-        yield cluster
+        with _shown(logs["supervisor"]):
+            yield cluster
         if keep:
             holder.stdin.write(b"keep\n")
             holder.stdin.flush()
@@ -412,14 +416,38 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(url, headers=token if name == "ray" else {}, timeout=5).status_code == 200:
                     del waiting[name]
-        if waiting and (holder.poll() is not None or time.monotonic() > deadline):
-            why = "ended at once" if holder.poll() is not None else f"is not healthy after {START_DEADLINE_S} s"
-            # when one ends, the supervisor ends the other, too: its log says which was the first
-            first = supervisor.ended_by_itself(logs["supervisor"].read_text(errors="replace"))
-            name = next((name for name in first if name in logs), next(iter(waiting)))
+        # one that is restarted later is not now: what keeps it from its first start will keep it from the second
+        ended = supervisor.ended_by_itself(logs["supervisor"].read_text(errors="replace"))
+        if waiting and (ended or holder.poll() is not None or time.monotonic() > deadline):
+            why = (
+                "ended at once" if ended or holder.poll() is not None else f"is not healthy after {START_DEADLINE_S} s"
+            )
+            # when Ray ends, the supervisor ends the other, too: its log says which was the first
+            name = ended[0] if ended else next(iter(waiting))
             tail = "\n".join(logs[name].read_text(errors="replace").splitlines()[-15:])
             raise UserError(f"{name} {why}; the end of {logs[name]} reads:\n{tail}")
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _shown(path: Path) -> Iterator[None]:
+    """Puts what is written to a log meanwhile onto stderr."""
+    done = threading.Event()
+
+    def show() -> None:
+        with path.open(errors="replace") as lines:
+            lines.seek(0, os.SEEK_END)
+            while not done.wait(0.5):
+                for line in lines:
+                    log(line.rstrip())
+
+    thread = threading.Thread(target=show, name="supervisor's log", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 async def _follow(client: Any, job: str) -> None:

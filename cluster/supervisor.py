@@ -1,10 +1,13 @@
 """Holds a few servers together, so that none of their processes outlives its purpose. Started by `cluster.local`.
 
-Reads one line of JSON from stdin, `{"processes": {name: {"argv", "env", "log"}}, "scratch": folder}`, starts them, and
-ends all of them with every descendant, daemonised or not, when: stdin closes (whoever started it has gone, even by
-kill -9), SIGTERM or SIGINT comes, or one of the servers ends. The line "keep" on stdin makes it stay when stdin closes.
+Reads one line of JSON from stdin, `{"processes": {name: {"argv", "env", "log", "restart"}}, "scratch": folder}`, starts
+them, and ends all of them with every descendant, daemonised or not, when: stdin closes (whoever started it has gone, even
+by kill -9), SIGTERM or SIGINT comes, or one of the servers ends that is not to be restarted. One that is gets started
+again, later each time, and the others do not notice. The line "keep" on stdin makes it stay when stdin closes. What it has
+to say goes to stderr, which is its log.
 Linux: as a "child subreaper" it inherits the processes that Ray's workers and MLflow's leave behind, so the process tree
-below it is all there is to end; no names are guessed. Standard library only: it must start at once.
+below it is all there is to end; no names are guessed. A server that is restarted has such a reaper of its own, so that what
+its predecessor left behind is gone, and its port free, before it starts. Standard library only: it must start at once.
 """
 
 import contextlib
@@ -17,11 +20,25 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
+from types import FrameType
+from typing import TypedDict
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 ENDED = " ended by itself"
 GRACE_S = 8  # Ray's head takes 1-2 s to end its own processes; what is left after this is killed
+POLL_S = 0.2
+# Pauses before a server is started again: doubling from the first to the longest, and anew once it has lived for a while.
+FIRST_PAUSE_S, LONGEST_PAUSE_S, LIVED_S = 0.5, 30.0, 60.0
+
+
+class Server(TypedDict):
+    argv: list[str]
+    env: dict[str, str]
+    log: str
+    restart: bool
+    """Whether the others go on without it, and it is started again."""
 
 
 def die_with_parent() -> None:
@@ -58,11 +75,15 @@ def send(number: signal.Signals, processes: list[int]) -> None:
 
 
 def end_all_below(grace_s: float) -> None:
-    """SIGTERM to the direct children, who know best how to end what they started; then SIGKILL to all that stays."""
+    """SIGTERM to the direct children, who know best how to end what they started, and to whom they leave behind; then
+    SIGKILL to all that stays."""
     own = os.getpid()
-    send(signal.SIGTERM, [process for process, parent in processes_below(own).items() if parent == own])
+    told: set[int] = set()
     deadline = time.monotonic() + grace_s
     while left := processes_below(own):
+        untold = {process for process, parent in left.items() if parent == own} - told
+        send(signal.SIGTERM, list(untold))
+        told |= untold
         if time.monotonic() > deadline:
             send(signal.SIGKILL, list(left))
         reap()
@@ -70,51 +91,125 @@ def end_all_below(grace_s: float) -> None:
     reap()
 
 
-def reap() -> list[int]:
-    """Collects children that ended (orphans handed to this subreaper too) and returns their ids."""
-    ended = []
+def reap() -> dict[int, int]:
+    """Collects children that ended (orphans handed to this subreaper too): their ids, and how each ended, as
+    `os.waitstatus_to_exitcode` has it."""
+    ended = {}
     while True:
         try:
-            process, _ = os.waitpid(-1, os.WNOHANG)
+            process, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return ended
         if process == 0:
             return ended
-        ended.append(process)
+        ended[process] = os.waitstatus_to_exitcode(status)
 
 
-def start(argv: list[str], env: dict[str, str], log: str) -> int:
-    with open(log, "ab") as out:
+def start(server: Server) -> int:
+    with open(server["log"], "ab") as out:
         process = subprocess.Popen(
-            argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=die_with_parent
+            server["argv"],
+            env=server["env"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            preexec_fn=die_with_parent,
         )
     return process.pid
 
 
+def keep_up(name: str, server: Server) -> int:
+    """Starts a server again whenever it ends; in a process of its own, whose id comes back at once."""
+    supervisor = os.getpid()
+    if process := os.fork():
+        return process
+    try:
+        die_with_parent()
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+        stopping = catch_signals()
+        failures = 0
+        while not stopping and os.getppid() == supervisor:
+            failures = 0 if _run_once(name, server, failures, stopping) else failures + 1
+        end_all_below(GRACE_S)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)  # nothing may unwind into what the supervisor was doing
+
+
+def _run_once(name: str, server: Server, failures: int, stopping: list[int]) -> bool:
+    """Runs a server until it ends or a signal comes, and then waits as long as it should before the next time.
+
+    Returns:
+        Whether it lived for a while.
+    """
+    started = time.monotonic()
+    try:
+        process = start(server)
+        while not stopping and process not in (ended := reap()):
+            time.sleep(POLL_S)
+        if stopping:
+            return True
+        how = described(ended[process])
+    except OSError as error:  # no memory, no descriptors: it may be better later
+        how = f"not started: {error.strerror}"
+    end_all_below(GRACE_S)
+    lived = time.monotonic() - started > LIVED_S
+    pause = FIRST_PAUSE_S if lived else min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**failures)
+    say(f"{name}{ENDED} ({how}): it is started again in {pause:g} s; its log is {server['log']}")
+    resume = time.monotonic() + pause
+    while not stopping and time.monotonic() < resume:
+        time.sleep(min(POLL_S, pause))
+    return lived
+
+
+def described(exitcode: int) -> str:
+    return f"killed by {signal.Signals(-exitcode).name}" if exitcode < 0 else f"exit status {exitcode}"
+
+
+def catch_signals() -> list[int]:
+    """From now on SIGTERM and SIGINT only enter this list."""
+    stopping: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stopping.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+    return stopping
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
 def ended_by_itself(text: str) -> list[str]:
-    """Names of the servers that ended first, from a supervisor's log."""
-    return [name for line in text.splitlines() if line.endswith(ENDED) for name in line.removesuffix(ENDED).split(", ")]
+    """Names of the servers that ended, in that order, from a supervisor's log."""
+    return [line.partition(ENDED)[0] for line in text.splitlines() if ENDED in line]
 
 
 def main() -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     spec = json.loads(sys.stdin.buffer.raw.readline())
-    stopping = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: stopping.append(number))
+    stopping = catch_signals()
     status = 0
     try:
-        servers = {start(**process): name for name, process in spec["processes"].items()}
+        servers = {
+            keep_up(name, server) if server["restart"] else start(server): name
+            for name, server in spec["processes"].items()
+        }
         selector = selectors.DefaultSelector()
         selector.register(sys.stdin.buffer.raw, selectors.EVENT_READ)
         while not stopping:
-            if selector.select(timeout=0.2):
+            if selector.select(timeout=POLL_S):
                 if sys.stdin.buffer.raw.readline().strip() != b"keep":
                     break
                 selector.unregister(sys.stdin.buffer.raw)
-            if ended := [servers[process] for process in reap() if process in servers]:
+            ended = {servers[process]: code for process, code in reap().items() if process in servers}
+            for name, code in ended.items():
                 # half a cluster serves nobody, so the rest ends too, and that is seen at once
-                print(f"{', '.join(ended)}{ENDED}", file=sys.stderr)
+                say(f"{name}{ENDED} ({described(code)}), and so all of the cluster ends")
+            if ended:
                 status = 1
                 break
     finally:

@@ -29,6 +29,13 @@ def marked(mark: str) -> set[int]:
     return found
 
 
+def command_of(process: int) -> list[str]:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().split("\0")[:-1] or [""]
+    except OSError:
+        return [""]  # it ended meanwhile
+
+
 def wait_until(condition, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -86,6 +93,27 @@ def test_a_cluster_that_is_kept_stays_and_stops_when_told_to(tmp_path):
     assert not cluster.token_path.exists()
     again = subprocess.run([*command, "--stop"], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
     assert again.returncode == 2 and again.stderr.startswith("error: no cluster is up on ")
+
+
+def test_without_ray_there_is_no_cluster(tmp_path):
+    mark = f"MARK_{uuid.uuid4().hex}"
+    env = {**os.environ, mark: "1", "SPT_NOENV": "1", "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-m", "cluster.local", "--state", str(tmp_path / "state"), "--"]
+    said = tmp_path / "said"
+    with said.open("w") as out:
+        driver = subprocess.Popen([*command, "sleep", "600"], env=env, cwd=tmp_path, stderr=out)
+    try:
+        assert wait_until(lambda: any(command_of(p) == ["sleep", "600"] for p in marked(mark)), 120)
+        gcs = [p for p in marked(mark) if Path(command_of(p)[0]).name == "gcs_server"]
+        os.kill(*gcs, signal.SIGKILL)
+        # what stays are the command, which is the user's, and who waits for it
+        assert wait_until(lambda: len(marked(mark)) == 2, 120), [command_of(p) for p in marked(mark)]
+        assert wait_until(
+            lambda: "ray ended by itself (exit status 1), and so all of the cluster" in said.read_text(), 60
+        )
+    finally:
+        driver.terminate()
+        driver.wait(60)
 
 
 def test_a_job_runs_in_a_small_upload_of_the_checkout_and_its_last_json_line_comes_back(cluster):
@@ -153,3 +181,4 @@ def test_a_server_that_does_not_start_is_named_with_the_end_of_its_log(tmp_path)
     reason = r"(?s)mlflow ended at once; the end of .*mlflow.log reads:.*not a database"
     with pytest.raises(UserError, match=reason), local_cluster(tmp_path, usual_ports=False):
         pass
+    assert (tmp_path / "supervisor.log").read_text().startswith("mlflow ended by itself (exit status ")

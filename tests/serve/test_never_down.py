@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from benchmarks.load import closed_loop
-from cluster.local import CHECKOUT, free_ports, mlflow_command
+from cluster.local import CHECKOUT, Cluster, free_ports, mlflow_command
 from refiner import DepthRefiner, registry
 from serve import codec
 from serve.client import Client
@@ -188,7 +188,7 @@ def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, tmp_path)
 
 @contextmanager
 def mlflow_server(state: Path, port: int):
-    """An MLflow of its own: the cluster's may not end without the cluster."""
+    """An MLflow of its own, which stays away until it is wanted again: the cluster's would be back at once."""
     env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with open(state / "mlflow.log", "ab") as log:
         server = subprocess.Popen(mlflow_command(state, port), env=env, stdout=log, stderr=log, start_new_session=True)
@@ -243,6 +243,65 @@ def test_mlflow_is_killed_and_started_again_and_no_request_fails(
                 wait_for(lambda: info(endpoint)["model"]["version"] == versions[1])
     cluster.deploy(CHECKOUT / "serve/config.yaml")
     wait_for(lambda: info(endpoint)["run_id"] != run and info(endpoint)["registry"] == "reachable", 120)
+
+
+def processes(cluster: Cluster, *words: str) -> list[int]:
+    """Of the cluster's processes those that have all these words in their command line."""
+    listed = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and cluster.mlflow_uri.encode() in (entry / "environ").read_bytes():
+                listed[int(entry.name)] = (entry / "cmdline").read_text().split("\0")
+    return [process for process, command in listed.items() if all(any(w in c for c in command) for w in words)]
+
+
+def mlflow_processes(cluster: Cluster) -> list[int]:
+    """Those of the cluster's MLflow: the server and its worker, the parent first."""
+    port = cluster.mlflow_uri.rpartition(":")[2]
+    return sorted(
+        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and is_mlflow(entry, port)
+    )
+
+
+def is_mlflow(entry: Path, port: str) -> bool:
+    try:
+        command = (entry / "cmdline").read_text().split("\0")
+    except OSError:
+        return False
+    return port in command and any("mlflow" in part for part in command)
+
+
+@pytest.mark.parametrize("which", ["the server", "its worker", "all of it"])
+def test_the_clusters_mlflow_is_killed_and_comes_back_and_no_request_fails(cluster, endpoint, register_model, which):
+    before = mlflow_processes(cluster)
+    victims = {"the server": before[:1], "its worker": before[-1:], "all of it": before}[which]
+    assert len(before) > 1
+    champion = registry.get_alias("champion")
+    answered = lambda: answers(f"{cluster.mlflow_uri}/health")  # noqa: E731
+    with steady_load(endpoint, [champion]) as load:
+        for process in victims:
+            os.kill(process, signal.SIGKILL)
+        wait_for(lambda: not set(victims) & set(mlflow_processes(cluster)))
+        counted = sum(load.versions.values())
+        wait_for(lambda: (now := mlflow_processes(cluster)) and not set(now) & set(before) and answered(), 120)
+        wait_for(lambda: sum(load.versions.values()) > counted + 20)
+        wait_for(lambda: info(endpoint)["registry"] == "reachable", 60)
+    assert set(load.plain) == {200}, load.plain  # not even a client without retries noticed
+    assert registry.get_alias("champion") == champion
+    assert register_model(8) != champion  # and it takes new ones
+
+
+def test_the_proxy_is_killed_and_comes_back(cluster, endpoint):
+    proxies = lambda: processes(cluster, "haproxy.cfg")  # noqa: E731
+    before = proxies()
+    assert before
+    with steady_load(endpoint, [registry.get_alias("champion")]) as load:
+        for process in before:
+            os.kill(process, signal.SIGKILL)
+        wait_for(lambda: (now := proxies()) and not set(now) & set(before), 120)
+        counted = sum(load.versions.values())
+        wait_for(lambda: sum(load.versions.values()) > counted + 20, 120)
+    assert answers(f"{cluster.mlflow_uri}/health")
 
 
 def test_overload_is_answered_with_429_and_is_over_when_it_is_over(cluster, endpoint, tmp_path):
