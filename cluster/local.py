@@ -369,6 +369,8 @@ def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, s
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         # HAProxy learns within a second that a replica leaves; Ray's 30 s are for load balancers in front of it.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+        # Serve takes messages of 2 GB over gRPC, whole, before anybody looks at them; `max_body_mb` of serve/config.yaml.
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": "33000000",
         # Refining changes nothing, so a request whose replica died in mid-answer may go to the next one.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
     }

@@ -10,6 +10,7 @@ EXTRAS = {
     "numba": "studio", "skimage": "studio",
     "jinja2": "demo",
     "ezc3d": "formats", "pygltflib": "formats",
+    "tritonclient": "grpc",
 }  # fmt: skip
 
 

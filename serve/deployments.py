@@ -30,6 +30,7 @@ from refiner.inference.depth_refiner import Refinement, validate_poses
 from serve.batching import Batcher
 from serve.bodies import pieces_of, read_body
 from serve.codec import ARROW, JSON, ArrowCodec, Codec, JsonCodec, RefineRequest, RefineResponse
+from serve.grpc_service import InferenceService
 from serve.guard import Tokens
 from serve.inference_protocol import About
 from serve.live import LiveModel, Served
@@ -47,7 +48,7 @@ PROVED_S = 30.0
 CODECS: dict[str, type[JsonCodec | ArrowCodec]] = {JSON: JsonCodec, ARROW: ArrowCodec}
 
 
-class RefineEndpoint:
+class RefineEndpoint(InferenceService):
     """A replica: its model, and the routes that use it."""
 
     def __init__(self, args: AppArgs, videos: DeploymentHandle | None = None) -> None:

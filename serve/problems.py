@@ -13,6 +13,7 @@ from refiner import UserError
 logger = logging.getLogger("ray.serve")
 
 PROBLEM = "application/problem+json"
+DEFECT = "Something is broken here; the request's id (x-request-id) leads to it in the logs."
 TITLES = {
     400: "Bad request",
     401: "Unauthorized",
@@ -45,7 +46,7 @@ async def on_http_exception(request: Request, error: HTTPException) -> Response:
 
 async def on_defect(request: Request, error: Exception) -> Response:
     logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(500, "Something is broken here; the request's id (x-request-id) leads to it in the logs.")
+    return problem(500, DEFECT)
 
 
 class Defects:
