@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ import yaml
 
 from benchmarks.load import Result, closed_loop, constant_rate
 from cluster import supervisor
-from cluster.local import CHECKOUT, free_ports, local_cluster
+from cluster.local import CHECKOUT, Cluster, free_ports, local_cluster
 from refiner import DepthRefiner, registry
 from refiner.command import log, parse
 from refiner.inference import onnx
@@ -247,18 +247,40 @@ def main() -> None:
     print(json.dumps(summary))
 
 
-def deploy(cluster, checkpoint: Path, scratch: Path, import_path: str = "serve.app:app") -> str:
-    """One replica of this project's endpoint, otherwise as serve/config.yaml has it."""
+def deploy(
+    cluster: Cluster,
+    checkpoint: Path,
+    scratch: Path,
+    import_path: str = "serve.app:app",
+    *,
+    replicas: int = 1,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """This project's endpoint with so many replicas, otherwise as serve/config.yaml has it.
+
+    Args:
+        cluster: where.
+        checkpoint: that is served.
+        scratch: folder for the config.
+        import_path: another application, whose first deployment is called as its module and "Endpoint".
+        replicas: that share the cores.
+        env: of the replicas.
+
+    Returns:
+        The URL of /v1/refine.
+    """
     config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
     (application,) = config["applications"]
     application["import_path"] = import_path
     application["args"] = {"model": str(checkpoint)}
     application["deployments"] = [d for d in application["deployments"] if d["name"] == "RefineEndpoint"]
-    del application["deployments"][0]["autoscaling_config"]
-    application["deployments"][0]["num_replicas"] = 1
+    (deployment,) = application["deployments"]
+    del deployment["autoscaling_config"]
+    deployment["num_replicas"] = replicas
+    deployment["ray_actor_options"]["num_cpus"] = 1 / replicas
     if import_path != "serve.app:app":
-        application["deployments"][0]["name"] = "EchoEndpoint"
-        application["runtime_env"] = {"env_vars": {"PYTHONPATH": str(CHECKOUT)}}
+        deployment["name"] = f"{import_path.partition(':')[0].rpartition('.')[2].capitalize()}Endpoint"
+        application["runtime_env"] = {"env_vars": {"PYTHONPATH": str(CHECKOUT), **(env or {})}}
     path = scratch / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
     url = cluster.deploy(path, port=0)

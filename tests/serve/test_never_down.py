@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -245,16 +245,6 @@ def test_mlflow_is_killed_and_started_again_and_no_request_fails(
     wait_for(lambda: info(endpoint)["run_id"] != run and info(endpoint)["registry"] == "reachable", 120)
 
 
-def processes(cluster: Cluster, *words: str) -> list[int]:
-    """Of the cluster's processes those that have all these words in their command line."""
-    listed = {}
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            if entry.name.isdigit() and cluster.mlflow_uri.encode() in (entry / "environ").read_bytes():
-                listed[int(entry.name)] = (entry / "cmdline").read_text().split("\0")
-    return [process for process, command in listed.items() if all(any(w in c for c in command) for w in words)]
-
-
 def mlflow_processes(cluster: Cluster) -> list[int]:
     """Those of the cluster's MLflow: the server and its worker, the parent first."""
     port = cluster.mlflow_uri.rpartition(":")[2]
@@ -289,19 +279,6 @@ def test_the_clusters_mlflow_is_killed_and_comes_back_and_no_request_fails(clust
     assert set(load.plain) == {200}, load.plain  # not even a client without retries noticed
     assert registry.get_alias("champion") == champion
     assert register_model(8) != champion  # and it takes new ones
-
-
-def test_the_proxy_is_killed_and_comes_back(cluster, endpoint):
-    proxies = lambda: processes(cluster, "haproxy.cfg")  # noqa: E731
-    before = proxies()
-    assert before
-    with steady_load(endpoint, [registry.get_alias("champion")]) as load:
-        for process in before:
-            os.kill(process, signal.SIGKILL)
-        wait_for(lambda: (now := proxies()) and not set(now) & set(before), 120)
-        counted = sum(load.versions.values())
-        wait_for(lambda: sum(load.versions.values()) > counted + 20, 120)
-    assert answers(f"{cluster.mlflow_uri}/health")
 
 
 def test_overload_is_answered_with_429_and_is_over_when_it_is_over(cluster, endpoint, tmp_path):
