@@ -26,8 +26,7 @@ import numpy as np
 from benchmarks.extract_memory import resident_mib
 from refiner.command import parse
 from refiner.data.aistpp import Name
-from refiner.estimators.mediapipe import estimator_info
-from refiner.estimators.mediapipe_assets import model_path
+from refiner.estimators.mediapipe import MediaPipe
 
 # Seconds of footage, as AIST++ has them: basic dances and the longer situations; drawn evenly in between.
 SECONDS = {"BM": (7.0, 13.0), "other": (28.0, 48.0)}
@@ -89,7 +88,7 @@ def simulate(options: Options, names: list[str], root: Path) -> dict[str, float]
     given = extract.Options(
         videos=str(root / "videos"), out=str(root / "out"), actors=workers, observe="benchmarks.stand_in:observe"
     )
-    model = model_path(given.model)
+    estimator = MediaPipe(given.model)
     with simulated_cluster(options.raylets, options.actors_per_raylet):
         started = time.perf_counter()
         rows = [
@@ -97,10 +96,10 @@ def simulate(options: Options, names: list[str], root: Path) -> dict[str, float]
              "failure": f"{given.out}/failures/{v.name}.json", "failed": False}
             for v in list_videos(given.videos)
         ]  # fmt: skip
-        todo = extract.plan(rows, estimator_info(model), 1, False)[2]
+        todo = extract.plan(rows, estimator.info, 1, False)[2]
         planned_s = time.perf_counter() - started
         before, cpu_s = resident_mib(os.getpid()), time.process_time()
-        done = [(time.perf_counter(), row["seconds"]) for row in extract.extracted(todo, model, given)]
+        done = [(time.perf_counter(), row["seconds"]) for row in extract.extracted(todo, estimator, given)]
         cpu_s = time.process_time() - cpu_s
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         resumed = time.perf_counter()

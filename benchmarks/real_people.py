@@ -25,8 +25,7 @@ from refiner.data import aistpp, multiview
 from refiner.data.multiview import Triangulated, at_frames
 from refiner.data.pairing import pair_video, read_observations
 from refiner.data.records import Pairs
-from refiner.estimators.mediapipe import estimator_info
-from refiner.estimators.mediapipe_assets import model_path
+from refiner.estimators.mediapipe import MediaPipe
 from refiner.estimators.observe import is_done, observe
 from refiner.evaluation import baselines, metrics
 from refiner.evaluation.confidence import confidence_summary
@@ -88,14 +87,14 @@ class Truth:
 
 def observed(options: Options, cameras: Sequence[Camera]) -> list[dict[str, np.ndarray]]:
     """MediaPipe's observations of each camera's clip."""
-    model = model_path()
+    estimator = MediaPipe()
     with tempfile.TemporaryDirectory() as scratch:
         found = []
         for camera in cameras:
             out = Path(options.observations or scratch, f"{camera.name}.parquet")
-            if not is_done(out, estimator_info(model), 1):
+            if not is_done(out, estimator.info, 1):
                 log(f"observing {camera.name}")
-                observe(video=str(Path(options.videos, f"{camera.name}.mp4")), out=str(out), model=str(model))
+                observe(video=str(Path(options.videos, f"{camera.name}.mp4")), out=str(out), model=str(estimator.model))
             found.append(read_observations(out))
     return found
 

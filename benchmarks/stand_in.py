@@ -10,17 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refiner.data import records
+from refiner.estimators import named
 from refiner.estimators.base import EstimatorInfo
-from refiner.estimators.mediapipe import estimator_info
-
-_info: Callable[[str], EstimatorInfo] = functools.cache(estimator_info)
 
 
-def observe(*, video: str, out: str, model: str, stride: int, on_progress: Callable[[int], None]) -> dict[str, float]:
+@functools.cache
+def _info(estimator: str, model: str) -> EstimatorInfo:
+    return named(estimator, model).info
+
+
+def observe(
+    *, video: str, out: str, model: str, estimator: str, stride: int, on_progress: Callable[[int], None]
+) -> dict[str, float]:
     """As `refiner.estimators.observe.observe`, without looking; `seconds` are those it slept."""
     started = time.perf_counter()
     time.sleep(Path(video).stat().st_size / 1e6)
     slept = time.perf_counter() - started
-    metadata = {"estimator": dataclasses.asdict(_info(model)), "stride": stride}
+    metadata = {"estimator": dataclasses.asdict(_info(estimator, model)), "stride": stride}
     records.write_atomically(records.OBSERVATIONS.empty_table(), out, metadata)
     return {"frames": 0, "detected": 0, "seconds": slept}

@@ -5,17 +5,16 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rayjobs.progress import duration
 from refiner import UserError, files
 from refiner.command import cores, log
 from refiner.data import video
-from refiner.estimators.mediapipe import PoseEstimator
+from refiner.estimators.base import Estimator
 
 PROBED = 100  # videos whose headers are read; the others' lengths follow from their bytes
-TIMED_FRAMES = 150  # seen by MediaPipe to learn what a frame costs here
+TIMED_FRAMES = 150  # looked at to learn what a frame costs here
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +28,7 @@ class Estimate:
     """To do, judged from the headers of some videos and the bytes of all."""
     footage_hours: float
     ms_per_frame: float
-    """Decoding and MediaPipe, measured on this machine on one core."""
+    """Decoding and the estimator, measured on this machine on one core."""
     core_hours: float
     cores: int
     """Of the connected cluster."""
@@ -39,10 +38,17 @@ class Estimate:
 
 
 def estimate(
-    todo: Sequence[dict[str, Any]], done: int, failed: int, model: Path, stride: int, workers: int, price: float | None
+    todo: Sequence[dict[str, Any]],
+    done: int,
+    failed: int,
+    estimator: Estimator,
+    stride: int,
+    workers: int,
+    price: float | None,
 ) -> Estimate:
     """Args:
         todo: rows with `video` (path or URI) and `size` (bytes), longest first.
+        estimator: that will look at them.
         workers: videos at once.
         price: of one core for one hour.
 
@@ -58,7 +64,7 @@ def estimate(
     share = sum(row["size"] for row, _ in probed) / size if size else 1.0  # of all bytes
     frames = round(sum(info.frames or 0 for _, info in probed) / share / stride)
     hours = sum(info.duration_s for _, info in probed) / share / 3600
-    per_frame = _seconds_per_frame(probed[len(probed) // 2][0]["video"], model, stride) if probed else 0.0
+    per_frame = _seconds_per_frame(probed[len(probed) // 2][0]["video"], estimator, stride) if probed else 0.0
     core_hours = frames * per_frame / 3600
     # the last video still runs when all others are done
     longest = max((info.frames or 0 for _, info in probed), default=0) / stride * per_frame / 3600
@@ -92,11 +98,11 @@ def _probed(row: dict[str, Any]) -> video.VideoInfo | None:
         return None  # the run will record why
 
 
-def _seconds_per_frame(where: str, model: Path, stride: int) -> float:
+def _seconds_per_frame(where: str, estimator: Estimator, stride: int) -> float:
     """Of decoding one video and looking at every stride-th frame of it, on this thread."""
-    with files.fetched(where) as path, PoseEstimator(model) as pose:
+    with files.fetched(where) as path, estimator.open() as watching:
         started, count = time.perf_counter(), 0
         for frame in itertools.islice(video.frames(path, stride), TIMED_FRAMES):
-            pose.estimate(frame)
+            watching.estimate(frame)
             count += 1
     return (time.perf_counter() - started) / max(count, 1)

@@ -9,7 +9,6 @@ A video that cannot be read, crashes its decoder or hangs costs that video alone
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import ray
@@ -23,9 +22,8 @@ from rayjobs.session import cluster_cores, quiet_ray_data, ray_session
 from rayjobs.storage import list_videos
 from refiner import UserError, files
 from refiner.command import launch, log
-from refiner.estimators.base import EstimatorInfo
-from refiner.estimators.mediapipe import PoseEstimator, estimator_info
-from refiner.estimators.mediapipe_assets import model_path
+from refiner.estimators import DEFAULT, named
+from refiner.estimators.base import Estimator, EstimatorInfo
 from refiner.estimators.observe import is_done
 
 FAILURES = "failures"  # folder in --out
@@ -37,8 +35,10 @@ class Options:
     """Folder or glob of the videos: a path, or a URI like s3://bucket/videos."""
     out: str
     """Folder (path or URI) of the observations: <video>.parquet for each video, failures/<video>.json for those that failed."""
+    estimator: str = DEFAULT
+    """What looks at the frames, by name."""
     model: str = "full"
-    """MediaPipe's pose model: lite, full, heavy, or the path of a .task file."""
+    """The estimator's model: lite, full, heavy, or the path of a .task file."""
     stride: int = 1
     """Observe every stride-th frame."""
     actors: int = 0
@@ -82,8 +82,9 @@ class Summary:
 
 def run(options: Options) -> Summary | Estimate:
     videos = list_videos(options.videos)
-    model = model_path(options.model)
-    PoseEstimator(model).close()  # a wrong model or a missing system library ends the run here, not every video
+    estimator = named(options.estimator, options.model)
+    with estimator.open():
+        pass  # a wrong model or a missing system library ends the run here, not every video
     out = files.absolute(options.out)
     failed_before = {file.name for file in files.find(files.join(out, FAILURES), {".json"})}
     rows = [
@@ -91,16 +92,16 @@ def run(options: Options) -> Summary | Estimate:
          "failure": files.join(out, FAILURES, f"{v.name}.json"), "failed": v.name in failed_before}
         for v in videos
     ]  # fmt: skip
-    done, failed, todo = plan(rows, estimator_info(model), options.stride, options.retry_failed)
+    done, failed, todo = plan(rows, estimator.info, options.stride, options.retry_failed)
     log(f"{len(videos):,} videos: {done:,} done, {failed:,} failed before, {len(todo):,} to do")
     if options.dry_run:
         with ray_session():
             workers = options.actors or cluster_cores()
-        return estimate(todo, done, failed, model, options.stride, workers, options.price)
+        return estimate(todo, done, failed, estimator, options.stride, workers, options.price)
     results: list[dict[str, Any]] = []
     if todo:
         with ray_session(), Progress("videos", len(todo), sum(row["size"] for row in todo)) as progress:
-            for result in extracted(todo, model, options):
+            for result in extracted(todo, estimator, options):
                 results.append(result)
                 progress.add(1, result["size"], failed=bool(result["error"]), frames=result["frames"])
                 if (count := sum(bool(r["error"]) for r in results)) > options.max_failures:
@@ -140,14 +141,15 @@ def plan(
     return sum(done), len(rest) - len(todo), sorted(todo, key=lambda row: row["size"], reverse=True)
 
 
-def extracted(rows: list[dict[str, Any]], model: Path, options: Options) -> Iterator[dict[str, Any]]:
+def extracted(rows: list[dict[str, Any]], estimator: Estimator, options: Options) -> Iterator[dict[str, Any]]:
     """The rows' results, as they come."""
     quiet_ray_data()
     actors = min(options.actors or cluster_cores(), len(rows))
     videos = ray.data.from_items(rows, override_num_blocks=len(rows))
+    arguments = {"estimator": options.estimator, "stride": options.stride}
     return videos.map(
         Extractor,
-        fn_constructor_args=([ray.put(model.read_bytes())], options.observe, options.stride, options.stall_s),
+        fn_constructor_args=([ray.put(estimator.model.read_bytes())], options.observe, arguments, options.stall_s),
         # one video in flight per actor: a second one would wait behind a long first while others are idle
         compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
         num_cpus=1,

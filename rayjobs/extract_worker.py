@@ -21,17 +21,17 @@ class Extractor:
     INPUT row: video, out, failure (paths or URIs), size (bytes). OUTPUT row: video, size, frames, detected, seconds, error.
     """
 
-    def __init__(self, model: list[ray.ObjectRef], observe: str, stride: int, stall_s: float) -> None:
+    def __init__(self, model: list[ray.ObjectRef], observe: str, arguments: dict[str, Any], stall_s: float) -> None:
         """Args:
-        model: the pose landmarker's `.task` file, in a list, so that Ray does not fetch it for each row.
+        model: the content of the estimator's file, in a list, so that Ray does not fetch it for each row.
         observe: `module:function` that turns a video into a file, as `refiner.estimators.observe:observe` does.
-        stride: observe every stride-th frame.
+        arguments: of that function that are the same for all videos: `estimator`, `stride`.
         stall_s: a video that makes no progress for so many seconds is given up.
         """
         self._folder = tempfile.TemporaryDirectory()
-        self._model = Path(self._folder.name, "pose.task")
-        self._model.write_bytes(ray.get(model[0]))
-        self._stride = stride
+        file = Path(self._folder.name, "pose.task")
+        file.write_bytes(ray.get(model[0]))
+        self._arguments = {"model": str(file), **arguments}
         # Ray hands these to Prometheus; each actor counts its own
         self._frames = Counter("extract_frames", description="Frames observed.")
         self._videos = Counter("extract_videos", description="Videos finished, by outcome.", tag_keys=("outcome",))
@@ -39,7 +39,6 @@ class Extractor:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         result = {"video": row["video"], "size": row["size"], "frames": 0, "detected": 0, "seconds": 0.0, "error": ""}
-        arguments = {"out": row["out"], "model": str(self._model), "stride": self._stride}
         attempts = counted = 0
 
         def count(frames: int) -> None:
@@ -52,7 +51,7 @@ class Extractor:
             attempts += 1
             try:
                 with files.fetched(row["video"]) as video:
-                    result |= self._observe(count, video=str(video), **arguments)
+                    result |= self._observe(count, video=str(video), out=row["out"], **self._arguments)
                 count(result["frames"])
                 self._videos.inc(tags={"outcome": "extracted"})
                 files.delete(row["failure"])

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from rayjobs.progress import Progress
 from rayjobs.storage import replaced_folder
@@ -28,6 +27,7 @@ from refiner.command import cores, launch, log, to_json
 from refiner.data import aistpp, records
 from refiner.data.pairing import disjoint_splits, official_splits, pair_sequence
 from refiner.data.profile import PairProfile
+from refiner.estimators.base import EstimatorInfo
 from refiner.evaluation import plots
 
 SUMMARY, PLOTS = "summary.json", "plots.png"
@@ -62,7 +62,7 @@ class Summary:
     mediapipe_depth_cm: dict[str, float]
     """Mean |Δz| of MediaPipe as it is, by split."""
     split_by: str
-    estimator: dict[str, str]
+    estimator: EstimatorInfo
     fingerprint: str
     """Of the pairs' content: the same pairs, the same fingerprint."""
 
@@ -82,12 +82,12 @@ def run(options: Options) -> Summary:
     return summary
 
 
-def observed_videos(folder: str) -> tuple[dict[str, str], dict[str, str]]:
+def observed_videos(folder: str) -> tuple[dict[str, str], EstimatorInfo]:
     """Observation file by video, and the estimator that made them all."""
     videos = {file.name: file.where for file in files.find(folder, {".parquet"})}
     if not videos:
         raise UserError(f"there are no observations in {folder}: run 'python -m rayjobs.extract' to make them")
-    made_by: dict[str, str] = {}
+    made_by: dict[EstimatorInfo, str] = {}
     with ThreadPoolExecutor(32) as pool:  # reads the end of each file: mostly waiting
         for name, estimator in zip(videos, pool.map(_estimator, videos.values()), strict=True):
             if estimator is not None:
@@ -97,14 +97,14 @@ def observed_videos(folder: str) -> tuple[dict[str, str], dict[str, str]]:
             f"the observations in {folder} were made by different estimators, as those of {' and '.join(made_by.values())}: "
             "their errors differ, so give each estimator a folder of its own"
         )
-    return videos, json.loads(next(iter(made_by), "{}"))
+    return videos, next(iter(made_by), EstimatorInfo())
 
 
-def _estimator(path: str) -> str | None:
+def _estimator(path: str) -> EstimatorInfo | None:
     """That made a file of observations; None where the file is damaged, which its reader will say."""
     try:
-        return records.read_metadata(path).get("estimator", "{}")
-    except (OSError, pa.ArrowException):
+        return EstimatorInfo.of(json.loads(records.read_metadata(path).get("estimator", "{}")))
+    except (OSError, ValueError):  # pyarrow's exceptions are ValueErrors
         return None
 
 
@@ -162,7 +162,7 @@ def pair_one(row: dict[str, Any], dataset: aistpp.Dataset, out: Path) -> dict[st
 
 
 def summarise(
-    results: list[dict[str, Any]], problems: dict[str, str], videos: int, estimator: dict[str, str], split_by: str
+    results: list[dict[str, Any]], problems: dict[str, str], videos: int, estimator: EstimatorInfo, split_by: str
 ) -> Summary:
     """Raises:
     UserError: nothing could be paired.

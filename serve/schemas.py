@@ -47,8 +47,10 @@ class AppArgs(BaseModel):
     """Memory of the process that decodes a video, bounded by the kernel; 4K takes 1,700 (1080p 550)."""
     video_timeout_s: float = Field(default=300, gt=0)
     """How long one video may take; MediaPipe needs 20-30 ms a frame at 1080p, so a minute at 60 fps takes about 100 s."""
+    estimator: str = "mediapipe"
+    """What finds the person in a video, by name."""
     estimator_model: str | None = None
-    """MediaPipe's .task file for /v1/refine/video; None finds it as `refiner.estimators.mediapipe_assets.model_path` does."""
+    """The estimator's model or file for /v1/refine/video; None is the usual one."""
 
 
 class ModelName(BaseModel):

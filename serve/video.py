@@ -17,9 +17,8 @@ import numpy as np
 from refiner import UserError
 from refiner.data import records
 from refiner.data.video import VideoWriter, declared, probe
-from refiner.estimators import observe
+from refiner.estimators import named, observe
 from refiner.estimators.isolation import ChildError, Isolated
-from refiner.estimators.mediapipe_assets import model_path
 from refiner.skeleton import to_coco
 
 logger = logging.getLogger("ray.serve")
@@ -55,13 +54,15 @@ class Clip:
 class VideoObserver:
     """Videos into clips, one at a time."""
 
-    def __init__(self, model: str | None, limits: Limits) -> None:
+    def __init__(self, estimator: str, model: str | None, limits: Limits) -> None:
         """
         Args:
-            model: MediaPipe's .task file, or None for the usual one.
+            estimator: its name.
+            model: the estimator's file, or None for the usual one.
             limits: of one upload.
         """
-        self._model, self._limits = str(model_path(model or "full")), limits
+        self._estimator, self._limits = estimator, limits
+        self._model = str(named(estimator, model or "full").model)
         self._child = Isolated(
             "serve.video:observe_bounded", stall_s=limits.timeout_s, memory_bytes=limits.memory_bytes
         )
@@ -123,6 +124,7 @@ class VideoObserver:
                 video=str(path),
                 out=str(out),
                 model=self._model,
+                estimator=self._estimator,
                 max_s=limits.seconds,
                 max_frames=limits.frames,
                 max_pixels=limits.pixels,
@@ -142,6 +144,7 @@ def observe_bounded(
     video: str,
     out: str,
     model: str,
+    estimator: str,
     max_s: float,
     max_frames: int,
     max_pixels: int,
@@ -179,7 +182,7 @@ def observe_bounded(
             raise UserError(f"the video took more than {timeout_s:g} s: send a shorter or smaller one")
         on_progress(frames)
 
-    return observe.observe(video=video, out=out, model=model, on_progress=bounded)
+    return observe.observe(video=video, out=out, model=model, estimator=estimator, on_progress=bounded)
 
 
 def _check_size(width: int, height: int, most: int) -> None:

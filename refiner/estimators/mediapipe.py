@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -15,13 +16,29 @@ import numpy as np
 from refiner.data.video import Frame
 from refiner.errors import UserError
 from refiner.estimators.base import EstimatorInfo, Observation
+from refiner.estimators.mediapipe_assets import model_path
 from refiner.skeleton import NUM_LANDMARKS
 
 
-def estimator_info(model: str | Path) -> EstimatorInfo:
-    """What says whether two observations were made by the same estimator."""
-    sha256 = hashlib.sha256(Path(model).read_bytes()).hexdigest()
-    return EstimatorInfo("mediapipe.PoseLandmarker", version("mediapipe"), sha256)
+class MediaPipe:
+    """The estimator `mediapipe`."""
+
+    def __init__(self, model: str | Path = "full") -> None:
+        """Args:
+        model: lite, full, heavy, or the path of a `.task` file.
+
+        Raises:
+            UserError: there is no such model, and none can be fetched.
+        """
+        self.model = model_path(str(model))
+
+    @cached_property
+    def info(self) -> EstimatorInfo:
+        sha256 = hashlib.sha256(self.model.read_bytes()).hexdigest()
+        return EstimatorInfo("mediapipe.PoseLandmarker", version("mediapipe"), sha256)
+
+    def open(self) -> "PoseEstimator":
+        return PoseEstimator(self.model)
 
 
 class PoseEstimator:

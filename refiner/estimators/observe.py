@@ -12,8 +12,8 @@ import pyarrow as pa
 from refiner.data import records, video
 from refiner.data.aistpp import Name
 from refiner.errors import UserError
-from refiner.estimators.base import EstimatorInfo
-from refiner.estimators.mediapipe import PoseEstimator, estimator_info
+from refiner.estimators import DEFAULT, named
+from refiner.estimators.base import Estimator, EstimatorInfo
 from refiner.skeleton import NUM_LANDMARKS
 
 
@@ -27,33 +27,40 @@ class Observed:
 
 
 def observe(
-    *, video: str, out: str, model: str, stride: int = 1, on_progress: Callable[[int], None] = lambda frames: None
+    *,
+    video: str,
+    out: str,
+    model: str,
+    estimator: str = DEFAULT,
+    stride: int = 1,
+    on_progress: Callable[[int], None] = lambda frames: None,
 ) -> dict[str, float]:
     """Observes a whole video and writes its file. `Observed` as a dict, for it crosses a process boundary.
 
     Args:
         video: the video.
         out: the Parquet file to write, path or URI; it appears when it is whole.
-        model: the pose landmarker's `.task` file.
+        model: the estimator's file.
+        estimator: its name.
         stride: observe every stride-th frame.
         on_progress: called with the number of frames so far.
 
     Raises:
         UserError: it is no video, truncated, or nothing in it can be decoded; nothing is written.
     """
-    return dataclasses.asdict(_observe(Path(video), out, Path(model), stride, on_progress))
+    return dataclasses.asdict(_observe(Path(video), out, named(estimator, model), stride, on_progress))
 
 
-def _observe(source: Path, out: str, model: Path, stride: int, on_progress: Callable[[int], None]) -> Observed:
+def _observe(source: Path, out: str, estimator: Estimator, stride: int, on_progress: Callable[[int], None]) -> Observed:
     started = time.perf_counter()
     info = video.probe(source)
     sequence, camera = _sequence_and_camera(source)
     numbers, timestamps, observations = [], [], []
-    with PoseEstimator(model) as estimator:
+    with estimator.open() as watching:
         for frame in video.frames(source, stride):
             numbers.append(frame.index)
             timestamps.append(frame.timestamp_us)
-            observations.append(estimator.estimate(frame))
+            observations.append(watching.estimate(frame))
             on_progress(len(numbers))
     detected = np.array([o is not None for o in observations])
 
@@ -76,7 +83,7 @@ def _observe(source: Path, out: str, model: Path, stride: int, on_progress: Call
         "presence": gathered("presence", NUM_LANDMARKS),
     }
     metadata = {
-        "estimator": dataclasses.asdict(estimator_info(model)),
+        "estimator": dataclasses.asdict(estimator.info),
         "stride": stride,
         "fps": info.fps,
         "size": [info.width, info.height],
@@ -104,6 +111,6 @@ def is_done(path: str | Path, estimator: EstimatorInfo, stride: int) -> bool:
         return False
     return (
         metadata.get("schema_version") == str(records.SCHEMA_VERSION)
-        and json.loads(metadata.get("estimator", "{}")) == dataclasses.asdict(estimator)
+        and EstimatorInfo.of(json.loads(metadata.get("estimator", "{}"))) == estimator
         and json.loads(metadata.get("stride", "0")) == stride
     )

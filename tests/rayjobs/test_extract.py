@@ -13,6 +13,8 @@ import ray
 from rayjobs import extract
 from refiner import UserError
 from refiner.data import records, video
+from refiner.estimators import mediapipe
+from refiner.estimators.observe import is_done
 
 pytestmark = pytest.mark.cluster
 
@@ -112,7 +114,17 @@ def test_another_estimator_or_stride_is_not_what_was_asked_for(connected, tmp_pa
     assert data.column("frame").to_pylist() == [0, 4, 8, 12, 16, 20, 24, 28] and not any(
         data.column("detected").to_pylist()
     )
-    (tmp_path / "out/a.parquet").write_bytes(b"PAR1 cut off")  # not whole: not done
+    path = tmp_path / "out/a.parquet"
+    estimator = mediapipe.MediaPipe().info
+    written = {key: value for key, value in records.read_metadata(path).items() if key != "schema_version"}
+    for change, done in (({"version": "0.9"}, False), ({"looks": 2}, False), ({}, True)):
+        made_by = json.loads(written["estimator"]) | change
+        records.write_atomically(data, path, {**written, "estimator": made_by})
+        assert is_done(path, estimator, 4) == done
+    of_older_files = {key: made_by[key] for key in ("name", "version", "model_sha256")}
+    records.write_atomically(data, path, {**written, "estimator": of_older_files})
+    assert is_done(path, estimator, 4)
+    path.write_bytes(b"PAR1 cut off")  # not whole: not done
     assert extract.run(options(tmp_path, stride=4)).extracted == 1
 
 
@@ -156,5 +168,8 @@ def test_what_is_asked_for_wrongly_is_named(tmp_path):
     film(tmp_path / "videos/below/a.mp4")
     with pytest.raises(UserError, match="two videos have the same name"):
         extract.run(options(tmp_path))
+    (tmp_path / "videos/below/a.mp4").unlink()
+    with pytest.raises(UserError, match="no estimator 'kinect': choose mediapipe"):
+        extract.run(options(tmp_path, estimator="kinect"))
     with pytest.raises(UserError, match="--stride is 0"):
         options(tmp_path, stride=0)

@@ -42,7 +42,7 @@ LIMITS = Limits(seconds=60, frames=100, pixels=3_000_000, timeout_s=120, memory_
 
 @pytest.fixture(scope="module")
 def observer():
-    observer = VideoObserver(None, LIMITS)
+    observer = VideoObserver("mediapipe", None, LIMITS)
     yield observer
     observer.close()
 
@@ -70,7 +70,7 @@ def test_an_upload_is_held_to_its_limits(observer, tmp_path, size, count, fps, s
 
 def test_what_takes_more_memory_than_it_may_dies_alone(tmp_path):
     small = VideoObserver(
-        None, Limits(seconds=60, frames=100, pixels=100_000_000, timeout_s=120, memory_bytes=700_000_000)
+        "mediapipe", None, Limits(seconds=60, frames=100, pixels=100_000_000, timeout_s=120, memory_bytes=700_000_000)
     )
     huge = drawn(tmp_path / "huge.mp4", (8192, 4320), 2)
     try:
