@@ -157,8 +157,13 @@ def _length_s(container: av.container.InputContainer, stream: av.VideoStream) ->
     """How long a stream is, seconds, as far as its file says."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    try:  # Matroska's, written by FFmpeg and mkvmerge: 00:00:06.200000000
+    return tagged_end_s(stream) or (container.duration or 0) / av.time_base
+
+
+def tagged_end_s(stream: av.VideoStream) -> float | None:
+    """Where a Matroska stream ends, seconds, by the tag that FFmpeg and mkvmerge write (00:00:06.200000000)."""
+    try:
         hours, minutes, seconds = stream.metadata["DURATION"].split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except (KeyError, ValueError):
-        return (container.duration or 0) / av.time_base
+        return None

@@ -12,8 +12,8 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import Interpolation, VideoReformatter
 
-# Anamorphic film has 2, DVDs 0.9 to 1.5; far beyond lies damage, which would make pictures of any size.
-MOST_ASPECT = Fraction(8)
+# Anamorphic film has 2, DVDs 0.7 to 1.5; far beyond lies damage, which would make pictures of any size.
+MOST_ASPECT = Fraction(4)
 
 Crop = tuple[int, int, int, int]  # decoded pixels that are not shown: left, top, right, bottom
 

@@ -15,13 +15,10 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from refiner.data.containers import opened
+from refiner.data.clock import Promise, Seen, missing, rising
+from refiner.data.containers import Opened, opened, tagged_end_s
 from refiner.data.display import Display
 from refiner.errors import UserError
-
-# A file whose last picture ends this much before what its header promises has lost its tail (seconds). Less is what
-# muxers round, and edit lists and late frames shift.
-TAIL_TOLERANCE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +57,8 @@ class Frame:
     _rgb: np.ndarray | None = None
     picture: av.VideoFrame | None = None
     display: Display | None = None
+    joined: bool = False  # another take begins with it: recordings that were joined, a stream that reconnected
+    damaged: bool = False  # made of what was left of damaged data, or of such a picture
 
     @property
     def rgb(self) -> np.ndarray:
@@ -92,7 +91,7 @@ def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
             raise UserError(f"video {source.path} holds no picture that can be decoded: fetch it anew")
         width, height = _displayed(stream)(first).size
         rate = stream.average_rate or stream.guessed_rate
-        duration = _declared_end_s(container, stream)
+        duration = _promise(source).length_s
         frames = stream.frames or (round(duration * rate) if duration and rate else None)
         fps = float(rate) if rate else (frames / duration if frames and duration else 0.0)
         duration = duration or (frames / fps if frames and fps else 0.0)
@@ -108,7 +107,7 @@ def declared(path: str | Path) -> Declared:
     with opened(path) as source:
         container, stream = source.container, source.stream
         rate = stream.average_rate or stream.guessed_rate or 0
-        duration = _declared_end_s(container, stream) or 0.0
+        duration = _promise(source).length_s or 0.0
         return Declared(
             width=stream.codec_context.width,
             height=stream.codec_context.height,
@@ -118,17 +117,24 @@ def declared(path: str | Path) -> Declared:
         )
 
 
-def frames(path: str | Path, stride: int = 1) -> Iterator[Frame]:
+def frames(path: str | Path, stride: int = 1, say: Callable[[str], None] = lambda note: None) -> Iterator[Frame]:
     """Decodes a video on the calling thread, one picture at a time.
 
     Args:
         path: the file.
         stride: hands out every stride-th picture (all must be decoded, for they build on each other).
+        say: called at the end with what is missing, a sentence, where some of it could be decoded nevertheless.
 
     Raises:
         UserError: it is no video; or, after the last picture that can be decoded, it is truncated or damaged.
     """
-    return (frame for frame in _decoded(path) if frame.index % stride == 0)
+    joined = damaged = False
+    for frame in _decoded(path, say):
+        joined, damaged = joined or frame.joined, damaged or frame.damaged
+        if frame.index % stride == 0:
+            frame.joined, frame.damaged = joined, damaged  # also of those that were left out
+            joined = damaged = False
+            yield frame
 
 
 def read_frame(path: str | Path, index: int) -> np.ndarray:
@@ -145,47 +151,63 @@ def read_frame(path: str | Path, index: int) -> np.ndarray:
     raise UserError(f"video {path} has {last + 1} frames: there is no frame {index}")
 
 
-def _decoded(path: str | Path) -> Iterator[Frame]:
+def _decoded(path: str | Path, say: Callable[[str], None] = lambda note: None) -> Iterator[Frame]:
     """A whole video, in order of presentation."""
     with opened(path) as source:
-        container, stream, display = source.container, source.stream, _displayed(source.stream)
+        stream, display, seen = source.stream, _displayed(source.stream), Seen()
         # One thread: a core that has a whole video to itself loses by sharing it.
         stream.codec_context.thread_count = 1
-        start = stream.start_time or 0
-        rate = stream.average_rate or stream.guessed_rate or Fraction(30)
-        index, last_us, end_s, whole = 0, -1, 0.0, True
-        for packet in container.demux(stream):
-            whole &= not packet.is_corrupt  # a sample that reaches beyond the end of the file
-            if packet.pts is not None:
-                end_s = max(end_s, float((packet.pts - start + (packet.duration or 0)) * packet.time_base))
-            for picture in packet.decode():
-                if picture.pts is None:
-                    timestamp_us = round(index / rate * 1_000_000)
-                else:
-                    timestamp_us = round((picture.pts - start) * picture.time_base * 1_000_000)
-                # damaged files repeat a timestamp; whoever reads on relies on them rising
-                last_us = max(timestamp_us, last_us + 1)
-                yield Frame(index, last_us, picture=picture, display=display(picture))
-                index += 1
-        declared_s = _declared_end_s(container, stream)
-        if not index:
-            raise UserError(f"video {source.path} holds no picture that can be decoded: fetch it anew")
-        if not whole or (declared_s and end_s < declared_s - TAIL_TOLERANCE_S):
-            promised = f"{stream.frames} frames" if stream.frames else f"{declared_s:.2f} s"
-            raise UserError(
-                f"video {source.path} is truncated: its header promises {promised}, it ends after {index} frames "
-                f"({end_s:.2f} s); fetch it anew"
+        step_s = 1 / Fraction(stream.average_rate or stream.guessed_rate or 30)
+        for (picture, damaged), timestamp_us, joined in rising(_pictures(source, seen), step_s):
+            yield Frame(
+                seen.frames, timestamp_us, picture=picture, display=display(picture), joined=joined, damaged=damaged
             )
+            seen.frames += 1
+            seen.damaged += damaged
+            seen.end_s = max(seen.end_s, timestamp_us * 1e-6 + float(step_s))
+        note = missing(source.path, source.container.format.name, _promise(source), seen)
+        if note:
+            say(note)
 
 
-def _declared_end_s(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
-    """How long the header says the pictures go on, seconds; None where it does not say."""
+def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame, bool], Fraction | None]]:
+    """((picture, whether it is damaged), its stamp in seconds). What cannot be decoded costs the pictures built on it."""
+    stream, damaged, first = source.stream, False, None
+    for packet in source.container.demux(stream):
+        seen.packets += packet.size > 0
+        if packet.is_corrupt:
+            seen.beyond_end += 1
+            damaged = True
+        if packet.pts is not None and packet.size:
+            first = packet.pts if first is None else min(first, packet.pts)
+            end = packet.pts - first + (packet.duration or 0)
+            seen.end_s = max(seen.end_s, float(end * packet.time_base))
+        try:
+            pictures = packet.decode()
+        except av.InvalidDataError:
+            seen.undecodable += 1
+            damaged = True
+            continue
+        for picture in pictures:
+            if picture.key_frame and not picture.is_corrupt and not packet.is_corrupt:
+                damaged = False
+            damaged |= picture.is_corrupt
+            stamp = None if picture.pts is None else Fraction(picture.pts) * picture.time_base
+            yield (picture, damaged), stamp
+
+
+def _promise(source: Opened) -> Promise:
+    """What the header says about how long the pictures go on."""
+    container, stream = source.container, source.stream
+    start_s = float((stream.start_time or 0) * stream.time_base)
+    counted = stream.frames or None
     if stream.duration:
-        return float(stream.duration * stream.time_base)
-    # the container's own figure counts sound, too, which may be longer than the pictures
-    if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
-    return None
+        return Promise(start_s, float(stream.duration * stream.time_base), None, counted)
+    end_s = tagged_end_s(stream)
+    if end_s is None and len(container.streams) == 1 and container.duration:
+        # the container's own figure counts sound, too, which may be longer than the pictures
+        end_s = container.duration / av.time_base
+    return Promise(start_s, None, end_s, counted)
 
 
 def _displayed(stream: av.VideoStream) -> Callable[[av.VideoFrame], Display]:

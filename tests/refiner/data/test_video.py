@@ -28,10 +28,11 @@ def encode(path: Path, number: int = 8, *, codec: str = "libx264", pix_fmt: str 
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=50, options={"crf": "10"})
         stream.width, stream.height, stream.pix_fmt = W, H, pix_fmt
-        stream.codec_context.time_base = Fraction(1, 1000)
+        base = Fraction(1, 50 if codec == "mpeg2video" else 1000)  # which knows only usual rates
+        stream.codec_context.time_base = base
         for i in range(number):
-            frame = av.VideoFrame.from_ndarray(picture(i), format="rgb24")
-            frame.pts, frame.time_base = (times[i] if times else 20 * i), Fraction(1, 1000)
+            frame = av.VideoFrame.from_ndarray(picture(i % 25), format="rgb24")
+            frame.pts, frame.time_base = round(Fraction(times[i] if times else 20 * i, 1000) / base), base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -168,3 +169,63 @@ def test_a_frame_carries_its_planes_and_where_in_them_a_point_lies(tmp_path):
     assert frame.size == (W, H) == (frame.picture.width, frame.picture.height)
     np.testing.assert_array_equal(frame.display.to_decoded, [[1, 0, 0], [0, 1, 0]])
     assert len(frame.picture.planes) == 3 and frame.rgb is frame.rgb
+
+
+def packets(path: Path) -> bytes:
+    """A transport stream of 60 pictures, a key picture every 20."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "10", "g": "20", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
+        for i in range(60):
+            picture_i = picture(i % 20)
+            picture_i[:, i * 16 : i * 16 + 40] = 255  # something that moves
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture_i, format="rgb24")))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+def test_a_transport_stream_that_lost_packets_keeps_the_rest_and_says_so(tmp_path):
+    path = tmp_path / "clip.ts"
+    content = packets(path)
+    whole = list(video.frames(path))
+    assert len(whole) == 60 and not any(f.damaged or f.joined for f in whole)
+    size = 188
+    middle = len(content) // 2 // size * size
+    path.write_bytes(content[:middle] + content[middle + size :])
+    notes: list[str] = []
+    kept = list(video.frames(path, say=notes.append))
+    assert 55 <= len(kept) <= 60 and len(notes) == 1 and "packets are damaged" in notes[0]
+    damaged = [f.index for f in kept if f.damaged]
+    assert damaged and 15 < damaged[0] <= damaged[-1] < 45  # up to the next key picture
+    for frame in kept:
+        if not frame.damaged:
+            assert any(
+                np.array_equal(frame.rgb, other.rgb) for other in whole if other.timestamp_us == frame.timestamp_us
+            )
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg", ".m2v", ".h264"])
+def test_recordings_that_were_joined_with_cat_go_on(tmp_path, suffix):
+    parts = tmp_path / f"part{suffix}"
+    encode(parts, codec="libx264" if suffix in (".ts", ".h264") else "mpeg2video")
+    alone = list(video.frames(parts))
+    path = tmp_path / f"both{suffix}"
+    path.write_bytes(parts.read_bytes() * 2)
+    frames = list(video.frames(path))
+    assert len(frames) == 2 * len(alone)
+    steps = np.diff([f.timestamp_us for f in frames])
+    assert np.abs(steps - np.median(steps)).max() <= 1000
+    for a, b in zip(alone, frames[len(alone) :], strict=True):
+        assert close(a.rgb, b.rgb)
+    if suffix in (".ts", ".mpg"):
+        assert [f.index for f in frames if f.joined] == [len(alone)]
+
+
+def test_a_late_start_is_no_truncation_and_a_lost_tail_is(tmp_path):
+    path = encode(tmp_path / "late.mkv", times=[5000 + 20 * i for i in range(8)])
+    assert [f.timestamp_us for f in video.frames(path)] == [20_000 * i for i in range(8)]
+    assert video.probe(path).duration_s == pytest.approx(0.16, abs=0.03)
+    late = encode(tmp_path / "long.mkv", 100, times=[5000 + 20 * i for i in range(100)]).read_bytes()
+    path.write_bytes(late[: len(late) // 2])
+    with pytest.raises(UserError, match="truncated"):
+        list(video.frames(path))
