@@ -21,7 +21,7 @@ from refiner.data import checks
 from refiner.evaluation import compare, plots, tables
 from refiner.evaluation.compare import MEDIAPIPE, REFINED, Evaluation
 from refiner.evaluation.tally import Tally
-from refiner.registry import CANDIDATE, CHAMPION, NAME
+from refiner.registry import CANDIDATE, CHAMPION, NAME, ModelSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,7 @@ class Options:
     model: str = f"models:/{NAME}@{CANDIDATE}"
     """The candidate: models:/NAME@ALIAS, models:/NAME/VERSION, or a checkpoint's folder, which is never promoted."""
     promote: bool = True
-    """Move the alias 'champion' if the candidate wins."""
+    """Move the alias 'champion' of the candidate's name if the candidate wins."""
     out: str | None = None
     """Folder for evaluation.json, evaluation.md and the plots, beside MLflow."""
     workers: int = 0
@@ -69,16 +69,16 @@ class Summary:
 
 def run(options: Options) -> Summary:
     checks.check_splits(options.pairs)
-    registered = options.model.startswith("models:")
-    if not registered:
+    registered = ModelSource.parse(options.model)
+    if registered is None:
         options = replace(options, model=files.absolute(options.model))
     candidate = DepthRefiner(options.model)
     models = {REFINED: candidate}
-    if options.promote and registered and registry.get_alias(CHAMPION) is not None:
-        models[CHAMPION_METHOD] = DepthRefiner(f"models:/{NAME}@{CHAMPION}")
+    if options.promote and registered and registry.get_alias(registered.name, CHAMPION) is not None:
+        models[CHAMPION_METHOD] = DepthRefiner(str(ModelSource(registered.name, alias=CHAMPION)))
     baselines = fit_baselines(options.pairs, options.workers)
     # versions, not aliases, which may move meanwhile
-    sources = {name: f"models:/{NAME}/{m.version}" if registered else options.model for name, m in models.items()}
+    sources = {name: str(registered.at(m.version)) if registered else options.model for name, m in models.items()}
     tally = measure_all(options.pairs, options.split, baselines, sources, options.workers)
     found = compare.summarise(tally)
     log(tables.table(found) + "\n\n" + tables.goals_table(found))
@@ -86,7 +86,7 @@ def run(options: Options) -> Summary:
     if options.promote and registered:
         promoted, verdict = judge(models, tally, found)
         if promoted:
-            registry.set_alias(CHAMPION, candidate.version)
+            registry.set_alias(registered.name, CHAMPION, candidate.version)
         else:
             shown = models.get(CHAMPION_METHOD, candidate)
     log(verdict)
@@ -140,7 +140,8 @@ def _publish(options: Options, registered: DepthRefiner | None, found: Evaluatio
         plots.draw_all(found, folder)
         if registered is not None:
             figures = {f"{options.split}/{key}": value for key, value in compare.flat(found).items()}
-            registry.record_evaluation(registered.version, figures, folder, under=f"evaluation/{options.split}")
+            under = f"evaluation/{options.split}"
+            registry.record_evaluation(registered.name, registered.version, figures, folder, under)
 
 
 if __name__ == "__main__":

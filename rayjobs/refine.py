@@ -20,7 +20,7 @@ from rayjobs.session import cluster_cores, quiet_ray_data, ray_session
 from refiner import DepthRefiner, UserError, files, registry
 from refiner.command import launch, log
 from refiner.data import records
-from refiner.registry import CHAMPION, NAME
+from refiner.registry import CHAMPION, NAME, ModelSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,13 +125,10 @@ def run(options: Options) -> Summary:
 
 def resolve(model: str) -> tuple[str, dict[str, str]]:
     """What the actors load, pinned to one version (an alias may move meanwhile), and what it is called."""
-    if model.startswith("models:"):
-        found = registry.download(model)
-        return f"models:/{found.name}/{found.version}", {
-            "name": found.name,
-            "version": found.version,
-            "run_id": found.run_id,
-        }
+    if (registered := ModelSource.parse(model)) is not None:
+        local = registry.download(registered)
+        identity = {"name": local.name, "version": local.version, "run_id": local.run_id}
+        return str(registered.at(local.version)), identity
     refiner = DepthRefiner(model)
     return str(Path(model).absolute()), {"name": refiner.name, "version": refiner.version, "run_id": ""}
 

@@ -45,6 +45,8 @@ class Options:
     """Folder of a checkpoint (rayjobs.tune's best) whose network, not its weights, is trained in place of the preset's."""
     dropout: float | None = None
     """Of the network in place of its own; best's 0.2 suits up to some 100,000 pairs, a million taught more with 0.05."""
+    model_name: str = registry.NAME
+    """Of the registered model that the result becomes a version of."""
     name: str = ""
     """Of the run; a name that was used before goes on from its last checkpoint. A new one by default."""
     workers: int = 0
@@ -175,6 +177,7 @@ def _register(options: Options, folder: str, run_id: str, name: str, clock: list
         version = registry.register(
             clean,
             run_id,
+            name=options.model_name,
             example=(example.corrupted, example.visibility),
             metrics={"val_depth_cm": card["val_depth_cm"], "val_mediapipe_depth_cm": card["val_mediapipe_depth_cm"]},
             tags={"dataset_fingerprint": fingerprint, "train_name": name},

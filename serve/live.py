@@ -81,14 +81,16 @@ class LiveModel:
         """
         self.source = source
         self.refused: dict[str, str] = {}  # version that the alias names, but was not taken -> why
-        self.registry: Registry = "reachable" if source.startswith("models:") else "not used"
+        self._registered = registry.ModelSource.parse(source)
+        self.registry: Registry = "reachable" if self._registered else "not used"
         self._device, self._threads, self._now, self._on_swap = device, threads, now, on_swap
         key = hashlib.sha256(f"{registry.tracking_uri()} {source}".encode()).hexdigest()[:16]
         self._remembered = cache / f"{key}.json"
         self._stop = threading.Event()
         self.current = self._start()
-        if "@" in source:
-            threading.Thread(target=self._watch, args=(poll_s,), name="champion-watch", daemon=True).start()
+        if self._registered is not None and self._registered.alias is not None:
+            follow = self._registered, self._registered.alias, poll_s
+            threading.Thread(target=self._watch, args=follow, name="champion-watch", daemon=True).start()
 
     def close(self) -> None:
         self._stop.set()
@@ -102,11 +104,11 @@ class LiveModel:
         try_out(self.current.refiner, sizes=(1,))
 
     def _start(self) -> Served:
-        if not self.source.startswith("models:"):
+        if self._registered is None:
             refiner = DepthRefiner(self.source, device=self._device)
             return self._proved(refiner, Path(self.source), run_id=None, tags={})
         try:
-            local = registry.download(self.source)  # from this disk, if MLflow is away
+            local = registry.download(self._registered)  # from this disk, if MLflow is away
         except UserError as error:
             return self._last_good(error)
         try:
@@ -152,14 +154,13 @@ class LiveModel:
         logger.error("%s: version %s, which served last, serves on", error, record["version"])
         return self._load(registry.LocalModel(**{**record, "path": Path(record["path"])}))
 
-    def _watch(self, poll_s: float) -> None:
-        name, alias = self.source.removeprefix("models:/").split("@")
+    def _watch(self, source: registry.ModelSource, alias: str, poll_s: float) -> None:
         while not self._stop.wait(poll_s):
             try:
-                version = registry.get_alias(alias)
+                version = registry.get_alias(source.name, alias)
                 self.refused = {refused: why for refused, why in self.refused.items() if refused == version}
                 if version is not None and version != self.current.model["version"] and version not in self.refused:
-                    self._change(registry.download(f"models:/{name}/{version}"))
+                    self._change(registry.download(source.at(version)))
                 self.registry = "reachable"
             except Exception as error:  # MLflow away or ill: it is asked again, and what is here serves on
                 if self.registry == "reachable":

@@ -110,7 +110,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def register_model(tmp_path_factory) -> Callable[..., str]:
-    """register_model(seed=0, scale=0.3): registers a refiner with random weights, so that it changes poses; its version."""
+    """register_model(seed=0, scale=0.3, name=NAME): registers a refiner with random weights, which changes poses; its version."""
     import torch
 
     from refiner import registry
@@ -118,7 +118,7 @@ def register_model(tmp_path_factory) -> Callable[..., str]:
     from refiner.model.config import RefinerConfig
     from refiner.model.network import PoseAwareDepthRefiner
 
-    def register(seed: int = 0, scale: float = 0.3) -> str:
+    def register(seed: int = 0, scale: float = 0.3, name: str = registry.NAME) -> str:
         torch.manual_seed(seed)
         model = PoseAwareDepthRefiner(RefinerConfig(taps_s=(-0.1, 0.0, 0.1), smoothing_s=0.05))
         for head in (model.encoder.correction[-1], model.encoder.scale[-1]):
@@ -126,7 +126,8 @@ def register_model(tmp_path_factory) -> Callable[..., str]:
         checkpoint = save_checkpoint(model, tmp_path_factory.mktemp("checkpoint"))
         example = np.zeros((1, 17, 3), np.float32), np.ones((1, 17), np.float32)
         run = registry.start_run(f"random-{seed}", {})
-        return registry.register(checkpoint, run, example=example, metrics={}, tags={"dataset_fingerprint": "none"})
+        tags = {"dataset_fingerprint": "none"}
+        return registry.register(checkpoint, run, name=name, example=example, metrics={}, tags=tags)
 
     return register
 
@@ -136,7 +137,7 @@ def endpoint(cluster, register_model) -> str:
     """URL of the session's endpoint: serve/config.yaml as it is, serving a registered champion."""
     from refiner import registry
 
-    registry.set_alias(registry.CHAMPION, register_model())
+    registry.set_alias(registry.NAME, registry.CHAMPION, register_model())
     return cluster.deploy(CHECKOUT / "serve/config.yaml", port=0)
 
 

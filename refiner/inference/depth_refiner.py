@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from refiner import geometry, temporal
+from refiner import geometry, registry, temporal
 from refiner.data.records import Pairs
 from refiner.errors import UserError
 from refiner.model.checkpoint import load_checkpoint
@@ -171,11 +171,9 @@ class DepthRefiner:
             UserError: there is no such model, or it is damaged.
         """
         source = SHIPPED if source is None else source
-        if str(source).startswith("models:"):
-            from refiner import registry  # imports MLflow, which takes seconds
-
-            found = registry.download(str(source))
-            folder, self.name, self.version = found.path, found.name, found.version
+        if (registered := registry.ModelSource.parse(source)) is not None:
+            local = registry.download(registered)
+            folder, self.name, self.version = local.path, local.name, local.version
         else:
             folder = Path(source)
             self.name, self.version = folder.resolve().name, "0"

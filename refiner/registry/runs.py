@@ -62,8 +62,12 @@ def start_run(
 def find_run(tag: str, value: str) -> str | None:
     """Id of the newest run that carries this tag, or None."""
     client = mlflow_client()
+    quote = '"' if "'" in value else "'"
     found = client.search_runs(
-        [_experiment(client)], f"tags.`{tag}` = '{value}'", max_results=1, order_by=["attributes.start_time DESC"]
+        [_experiment(client)],
+        f"tags.`{tag}` = {quote}{value}{quote}",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
     )
     return found[0].info.run_id if found else None
 

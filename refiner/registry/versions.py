@@ -22,13 +22,45 @@ import numpy as np
 from refiner.errors import UserError
 from refiner.extras import require
 from refiner.registry.runs import git_commit, log_files, log_metrics, mlflow_client, tracking_uri, unreachable
+from refiner.wheels import cache_folder
 
 NAME = "pose-depth-refiner"
 CANDIDATE, CHAMPION = "candidate", "champion"
 _log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint"  # folder of the checkpoint inside a version's artifacts
 
-_SOURCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+_SCHEME = "models:"
+_SOURCE = re.compile(r"models:/(?P<name>(?!\.{1,2}[/@])[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Which registered model is meant: one version of a name, or whichever carries an alias."""
+
+    name: str
+    alias: str | None = None
+    version: str | None = None
+
+    @classmethod
+    def parse(cls, source: str | Path) -> "ModelSource | None":
+        """What "models:/name@alias" or "models:/name/3" says; None where it is a checkpoint's folder.
+
+        Raises:
+            UserError: it begins like one of these, but is neither.
+        """
+        if not str(source).startswith(_SCHEME):
+            return None
+        match = _SOURCE.fullmatch(str(source))
+        if match is None:
+            raise UserError(f"'{source}' names no model: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3")
+        return cls(**match.groupdict())
+
+    def at(self, version: str) -> "ModelSource":
+        """That version of the same name: an alias may move meanwhile."""
+        return ModelSource(self.name, version=version)
+
+    def __str__(self) -> str:
+        return f"{_SCHEME}/{self.name}@{self.alias}" if self.alias else f"{_SCHEME}/{self.name}/{self.version}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +79,7 @@ def register(
     checkpoint: str | Path,
     run_id: str,
     *,
+    name: str = NAME,
     example: tuple[np.ndarray, np.ndarray],
     metrics: Mapping[str, float],
     tags: Mapping[str, str],
@@ -56,6 +89,7 @@ def register(
     Args:
         checkpoint: folder with model.safetensors and config.json.
         run_id: the run that trained it.
+        name: of the registered model, which is made where there is none.
         example: poses (N, 17, 3) and visibility (N, 17) that a reader can try it with.
         metrics: its figures; they become tags of the version, and metrics of the run.
         tags: where it comes from (`dataset_fingerprint` …); the git commit is added.
@@ -100,10 +134,9 @@ def register(
             )
         _save_example(description, {"poses": example[0], "visibility": example[1]})
         client.log_artifacts(run_id, str(description), "model")
-    if not client.search_registered_models(f"name = '{NAME}'"):
-        client.create_registered_model(NAME, description="Corrects the depth of MediaPipe's 3D poses.")
+    _make_sure_of(client, name)
     version = client.create_model_version(
-        NAME,
+        name,
         source=f"{client.get_run(run_id).info.artifact_uri}/model",
         run_id=run_id,
         await_creation_for=0,  # it is there when the call returns; waiting is for stores in the cloud
@@ -113,8 +146,19 @@ def register(
             **{f"metric.{key}": f"{value:.6g}" for key, value in metrics.items()},
         },
     )
-    set_alias(CANDIDATE, version.version)
+    set_alias(name, CANDIDATE, version.version)
     return str(version.version)
+
+
+def _make_sure_of(client: Any, name: str) -> None:
+    """Registers a model's name where it is not known yet."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, description="Corrects the depth of MediaPipe's 3D poses.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _save_example(model: Path, example: dict[str, np.ndarray]) -> None:
@@ -129,41 +173,42 @@ def _save_example(model: Path, example: dict[str, np.ndarray]) -> None:
     description.save(model / "MLmodel")
 
 
-def record_evaluation(version: str, metrics: Mapping[str, float], folder: str | Path, under: str) -> None:
+def record_evaluation(name: str, version: str, metrics: Mapping[str, float], folder: str | Path, under: str) -> None:
     """Attaches figures (as tags of the version and metrics of its run) and a folder of files to a registered version."""
     client = mlflow_client()
-    run_id = client.get_model_version(NAME, version).run_id
+    run_id = client.get_model_version(name, version).run_id
     log_metrics(run_id, metrics)
     log_files(run_id, folder, under)
     for key, value in metrics.items():
         if key.count("/") == 1:  # the model's own; the baselines' are in the run
-            client.set_model_version_tag(NAME, version, f"metric.{key}", f"{value:.6g}")
+            client.set_model_version_tag(name, version, f"metric.{key}", f"{value:.6g}")
 
 
-def set_alias(alias: str, version: str) -> None:
-    mlflow_client().set_registered_model_alias(NAME, alias, version)
+def set_alias(name: str, alias: str, version: str) -> None:
+    """Moves an alias of the model `name`."""
+    mlflow_client().set_registered_model_alias(name, alias, version)
 
 
-def get_alias(alias: str) -> str | None:
-    """The version that carries the alias, or None."""
+def get_alias(name: str, alias: str) -> str | None:
+    """The version of the model `name` that carries the alias, or None."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(mlflow_client().get_model_version_by_alias(NAME, alias).version)
+        return str(mlflow_client().get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise unreachable(error) from error
 
 
-def download(source: str, into: str | Path | None = None) -> LocalModel:
+def download(source: str | ModelSource, into: str | Path | None = None) -> LocalModel:
     """Brings a registered version onto this disk; a version that is there already is not fetched again.
 
     When MLflow cannot be reached, what this machine fetched last under the same source is used.
 
     Args:
         source: "models:/pose-depth-refiner@champion" or "models:/pose-depth-refiner/3".
-        into: folder that keeps the versions; ~/.cache/pose-depth-refiner/models by default.
+        into: folder that keeps the versions; `models` in the cache (see `wheels.cache_folder`) by default.
 
     Raises:
         UserError: no such model, alias or version; or MLflow is out of reach and nothing is kept.
@@ -172,14 +217,14 @@ def download(source: str, into: str | Path | None = None) -> LocalModel:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    match = _SOURCE.fullmatch(source)
-    if match is None:
-        raise UserError(f"'{source}' names no model: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3")
-    name, alias, number = match["name"], match["alias"], match["version"]
-    cache = Path(into or Path.home() / ".cache" / "pose-depth-refiner" / "models", name)
+    asked = source if isinstance(source, ModelSource) else ModelSource.parse(source)
+    if asked is None:
+        raise UserError(f"'{source}' is no registered model: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3")
+    name, alias, number = asked.name, asked.alias, asked.version
+    cache = Path(into or cache_folder() / "models", name)
     # which version a source meant when it was last asked for, for the time when MLflow is down
     server = hashlib.sha256(tracking_uri().encode()).hexdigest()[:8]
-    memory = cache / f".{alias or number}-{server}"
+    memory = cache / (f".@{alias}-{server}" if alias else f".{number}-{server}")
     client = mlflow_client()
     try:
         version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
@@ -227,8 +272,12 @@ def _kept(folder: Path, name: str) -> LocalModel | None:
 
 
 def _what_is_there(client: Any, name: str) -> str:
-    found = client.search_registered_models(f"name = '{name}'")
-    if not found:
-        return "nothing is registered under that name yet; train a model with 'python -m rayjobs.train'"
-    aliases = ", ".join(f"@{a}" for a in sorted(client.get_registered_model(name).aliases)) or "none"
+    from mlflow.exceptions import MlflowException
+
+    try:
+        registered = client.get_registered_model(name)
+    except MlflowException:
+        option = "" if name == NAME else f" --model-name {name}"
+        return f"nothing is registered under that name yet; train a model with 'python -m rayjobs.train{option}'"
+    aliases = ", ".join(f"@{a}" for a in sorted(registered.aliases)) or "none"
     return f"its aliases are {aliases}; 'python -m rayjobs.evaluate' sets @{CHAMPION}"

@@ -88,7 +88,7 @@ def test_the_run_is_in_mlflow_once_with_every_epoch(trained):
 
 
 def test_the_registered_model_refines(trained, pairs):
-    assert registry.get_alias("candidate") == trained.version
+    assert registry.get_alias(registry.NAME, "candidate") == trained.version
     assert trained.val_depth_cm < 0.8 * trained.val_mediapipe_depth_cm
     refiner = DepthRefiner(f"models:/{registry.NAME}/{trained.version}")
     val = records.read_pairs(pairs, "val")
@@ -97,10 +97,10 @@ def test_the_registered_model_refines(trained, pairs):
 
 
 def test_a_winner_is_promoted_and_a_tie_is_not(trained, pairs, tmp_path):
-    registry.set_alias("candidate", trained.version)
-    before = registry.get_alias("champion")
+    registry.set_alias(registry.NAME, "candidate", trained.version)
+    before = registry.get_alias(registry.NAME, "champion")
     first = evaluate.run(evaluate.Options(pairs=str(pairs), out=str(tmp_path)))
-    assert first.promoted and registry.get_alias("champion") == trained.version == first.model["version"]
+    assert first.promoted and registry.get_alias(registry.NAME, "champion") == trained.version == first.model["version"]
     assert first.refined["depth_cm"] < first.mediapipe["depth_cm"] and set(first.baselines) >= {"zero", "bias", "ridge"}
     assert {"evaluation.md", "evaluation.json", "depth_by_view_angle.png", "reliability.png"} <= {
         p.name for p in tmp_path.iterdir()
@@ -115,13 +115,31 @@ def test_a_winner_is_promoted_and_a_tie_is_not(trained, pairs, tmp_path):
     tie = evaluate.run(evaluate.Options(pairs=str(pairs)))
     assert tie.candidate["version"] == twin and not tie.promoted and tie.model["version"] == trained.version
     if before is not None:
-        registry.set_alias("champion", before)
+        registry.set_alias(registry.NAME, "champion", before)
+
+
+def test_another_name_has_a_champion_of_its_own(trained, pairs):
+    ours = registry.get_alias(registry.NAME, "champion"), registry.get_alias(registry.NAME, "candidate")
+    registry.register(
+        registry.download(f"models:/{registry.NAME}/{trained.version}").path, trained.run_id, name="other",
+        example=(np.zeros((1, 17, 3), np.float32), np.ones((1, 17), np.float32)), metrics={}, tags={},
+    )  # fmt: skip
+    options = evaluate.Options(pairs=str(pairs), model="models:/other@candidate")
+    first = evaluate.run(options)
+    assert first.promoted and first.model == {"name": "other", "version": "1"}
+    assert registry.get_alias("other", "champion") == "1"
+    assert "already" in evaluate.run(options).verdict
+    assert ours == (registry.get_alias(registry.NAME, "champion"), registry.get_alias(registry.NAME, "candidate"))
+    assert refine.resolve("models:/other@champion") == (
+        "models:/other/1",
+        {"name": "other", "version": "1", "run_id": trained.run_id},
+    )
 
 
 def test_a_model_that_is_no_better_than_mediapipe_never_becomes_champion(cluster, pairs, register_model):
     bad = register_model(seed=5, scale=1.0)
     verdict = evaluate.run(evaluate.Options(pairs=str(pairs), model=f"models:/{registry.NAME}/{bad}"))
-    assert not verdict.promoted and registry.get_alias("champion") != bad
+    assert not verdict.promoted and registry.get_alias(registry.NAME, "champion") != bad
 
 
 def test_observations_are_refined_video_by_video_and_once_only(trained, tmp_path, make_pairs):

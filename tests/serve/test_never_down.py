@@ -94,21 +94,24 @@ def info(url: str) -> dict:
 
 
 def test_the_champion_is_changed_ten_times_under_load_and_no_request_fails(endpoint, register_model):
-    versions = [registry.get_alias("champion"), register_model(1), register_model(2)]
+    versions = [registry.get_alias(registry.NAME, "champion"), register_model(1), register_model(2)]
     with steady_load(endpoint, versions) as load:
         for change in range(10):
             version = versions[(change + 1) % 3]
-            registry.set_alias("champion", version)
+            registry.set_alias(registry.NAME, "champion", version)
             wait_for(lambda version=version: info(endpoint)["model"]["version"] == version)
-        registry.set_alias("champion", versions[0])
+        registry.set_alias(registry.NAME, "champion", versions[0])
         wait_for(lambda: info(endpoint)["model"]["version"] == versions[0])
     assert set(load.versions) == set(versions)
 
 
 def test_a_bad_champion_is_refused_and_the_old_one_serves_on(endpoint, register_model):
-    good, bad = registry.get_alias("champion"), register_model(3, scale=1e38)  # loads, and answers with infinity
+    good, bad = (
+        registry.get_alias(registry.NAME, "champion"),
+        register_model(3, scale=1e38),
+    )  # loads, and answers with infinity
     with steady_load(endpoint, [good]) as load:
-        registry.set_alias("champion", bad)
+        registry.set_alias(registry.NAME, "champion", bad)
         wait_for(lambda: info(endpoint)["refused"])
         (refused,) = info(endpoint)["refused"]
         assert refused["version"] == bad and "finite" in refused["reason"]
@@ -116,7 +119,7 @@ def test_a_bad_champion_is_refused_and_the_old_one_serves_on(endpoint, register_
         wait_for(
             lambda: "pose_model_swaps" in (text := httpx.get(f"{endpoint}/metrics").text) and 'result="refused"' in text
         )
-        registry.set_alias("champion", good)  # rolled back
+        registry.set_alias(registry.NAME, "champion", good)  # rolled back
         wait_for(lambda: not info(endpoint)["refused"])
     assert set(load.versions) == {good}
 
@@ -143,7 +146,7 @@ def test_a_replica_makes_no_way_for_other_processes_as_rays_workers_do(cluster, 
 
 
 def test_killed_replicas_and_new_configs_fail_no_request_of_a_client_that_retries(cluster, endpoint, tmp_path):
-    champion = registry.get_alias("champion")
+    champion = registry.get_alias(registry.NAME, "champion")
     config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
     two = tmp_path / "two.yaml"
     config["applications"][0]["deployments"][0]["autoscaling_config"]["min_replicas"] = 2
@@ -222,7 +225,7 @@ def test_mlflow_is_killed_and_started_again_and_no_request_fails(
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         with mlflow_server(tmp_path, port):
             versions = [register_model(6), register_model(7)]
-            registry.set_alias("champion", versions[0])
+            registry.set_alias(registry.NAME, "champion", versions[0])
             run = registry.download(f"{NAME}@champion").run_id
             cluster.deploy(here)
             wait_for(lambda: info(endpoint)["run_id"] == run, 120)
@@ -239,7 +242,7 @@ def test_mlflow_is_killed_and_started_again_and_no_request_fails(
             assert info(endpoint)["run_id"] == run
             with mlflow_server(tmp_path, port):
                 wait_for(lambda: info(endpoint)["registry"] == "reachable")
-                registry.set_alias("champion", versions[1])
+                registry.set_alias(registry.NAME, "champion", versions[1])
                 wait_for(lambda: info(endpoint)["model"]["version"] == versions[1])
     cluster.deploy(CHECKOUT / "serve/config.yaml")
     wait_for(lambda: info(endpoint)["run_id"] != run and info(endpoint)["registry"] == "reachable", 120)
@@ -266,7 +269,7 @@ def test_the_clusters_mlflow_is_killed_and_comes_back_and_no_request_fails(clust
     before = mlflow_processes(cluster)
     victims = {"the server": before[:1], "its worker": before[-1:], "all of it": before}[which]
     assert len(before) > 1
-    champion = registry.get_alias("champion")
+    champion = registry.get_alias(registry.NAME, "champion")
     answered = lambda: answers(f"{cluster.mlflow_uri}/health")  # noqa: E731
     with steady_load(endpoint, [champion]) as load:
         for process in victims:
@@ -277,7 +280,7 @@ def test_the_clusters_mlflow_is_killed_and_comes_back_and_no_request_fails(clust
         wait_for(lambda: sum(load.versions.values()) > counted + 20)
         wait_for(lambda: info(endpoint)["registry"] == "reachable", 60)
     assert set(load.plain) == {200}, load.plain  # not even a client without retries noticed
-    assert registry.get_alias("champion") == champion
+    assert registry.get_alias(registry.NAME, "champion") == champion
     assert register_model(8) != champion  # and it takes new ones
 
 
@@ -318,12 +321,12 @@ def test_a_replica_starts_with_what_served_last_where_the_registry_offers_nothin
         "now": lambda: datetime(2026, 1, 1),
         "on_swap": lambda result: None,
     }
-    registry.set_alias("candidate", good)
+    registry.set_alias(registry.NAME, "candidate", good)
     first = LiveModel(f"{NAME}@candidate", **options)
     first.close()
     assert first.current.model["version"] == good
 
-    registry.set_alias("candidate", bad)  # and a replica starts: what served last serves on
+    registry.set_alias(registry.NAME, "candidate", bad)  # and a replica starts: what served last serves on
     second = LiveModel(f"{NAME}@candidate", **options)
     second.close()
     assert second.current.model["version"] == good and bad in second.refused

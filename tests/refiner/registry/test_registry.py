@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from refiner import DepthRefiner, UserError, registry
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.config import RefinerConfig
 from refiner.model.network import PoseAwareDepthRefiner
+from refiner.registry import ModelSource
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,10 @@ def version(store, checkpoint, example):
 
 
 def test_a_registered_version_is_the_candidate_and_loads_as_the_checkpoint_it_was(version, checkpoint, example):
-    assert registry.get_alias("candidate") == version and registry.get_alias("champion") is None
+    assert (
+        registry.get_alias(registry.NAME, "candidate") == version
+        and registry.get_alias(registry.NAME, "champion") is None
+    )
     local = DepthRefiner(checkpoint)
     for source in (f"models:/{registry.NAME}@candidate", f"models:/{registry.NAME}/{version}"):
         loaded = DepthRefiner(source)
@@ -122,3 +127,44 @@ def test_metrics_wait_for_mlflow_and_none_is_lost(store, monkeypatch):
     monkeypatch.setattr(MlflowClient, "log_batch", lambda *a, **k: (_ for _ in ()).throw(ConnectionError("down")))
     with pytest.raises(UserError, match="could not be reached"):
         registry.MetricLog(run).log({"loss": 0.0}, 9).close(patience_s=0.5)
+
+
+def test_every_name_has_versions_and_aliases_of_its_own(version, checkpoint, example):
+    ours, others = registry.NAME, "of another's"
+    run = registry.start_run("theirs", {})
+    first = registry.register(checkpoint, run, name=others, example=example, metrics={"val_depth_cm": 3.0}, tags={})
+    assert first == "1" and registry.get_alias(others, "candidate") == first
+    assert registry.get_alias(ours, "candidate") == version
+    registry.set_alias(others, "champion", first)
+    assert registry.get_alias(ours, "champion") is None
+    loaded = DepthRefiner(f"models:/{others}@champion")
+    assert (loaded.name, loaded.version) == (others, first)
+    registry.record_evaluation(others, first, {"test/depth_cm": 4.5}, checkpoint, "evaluation")
+    assert registry.download(f"models:/{others}/{first}").run_id == run
+    client = MlflowClient(registry.tracking_uri())
+    assert client.get_model_version(others, first).tags["metric.test/depth_cm"] == "4.5"
+    assert "metric.test/depth_cm" not in client.get_model_version(ours, version).tags
+    with pytest.raises(UserError, match=r"'python -m rayjobs.train --model-name mine'"):
+        registry.download("models:/mine@champion")
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("models:/other/3", ModelSource("other", version="3")),
+        ("models:/other@champion", ModelSource("other", alias="champion")),
+        ("models:/my model 2.0@3", ModelSource("my model 2.0", alias="3")),
+        ("data/models", None),
+        ("/models:/other/3", None),
+    ],
+)
+def test_a_source_is_parsed_once_and_written_as_it_was(text, source):
+    assert ModelSource.parse(text) == source
+    if source is not None:
+        assert str(source) == text and str(source.at("7")) == f"models:/{source.name}/7"
+
+
+@pytest.mark.parametrize("text", ["models:/..@champion", "models:/../3", "models:/a/b/3", "models:/a", "models:a@b"])
+def test_what_only_begins_like_a_source_is_refused(text):
+    with pytest.raises(UserError, match="names no model: expected models:/"):
+        ModelSource.parse(text)
