@@ -110,7 +110,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def register_model(tmp_path_factory) -> Callable[..., str]:
-    """register_model(seed=0, scale=0.3, name=NAME): registers a refiner with random weights, which changes poses; its version."""
+    """register_model(seed=0, scale=0.3, name=NAME): registers a refiner with random weights; its version."""
     import torch
 
     from refiner import registry
