@@ -20,7 +20,7 @@ def _info(estimator: str, model: str) -> EstimatorInfo:
 
 
 def observe(
-    *, video: str, out: str, model: str, estimator: str, stride: int, on_progress: Callable[[int], None]
+    *, video: str, out: str, model: str, estimator: str, stride: int, on_progress: Callable[[int], None], **_: object
 ) -> dict[str, float]:
     """As `refiner.estimators.observe.observe`, without looking; `seconds` are those it slept."""
     started = time.perf_counter()

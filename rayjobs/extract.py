@@ -23,7 +23,7 @@ from rayjobs.storage import list_videos
 from refiner import UserError, files
 from refiner.command import launch, log
 from refiner.estimators import DEFAULT, named
-from refiner.estimators.base import Estimator, EstimatorInfo
+from refiner.estimators.base import Estimator, EstimatorInfo, Smoothing
 from refiner.estimators.observe import is_done
 
 FAILURES = "failures"  # folder in --out
@@ -39,10 +39,16 @@ class Options:
     """What looks at the frames, by name."""
     model: str = "full"
     """The estimator's model: lite, full, heavy, or the path of a .task file."""
+    smoothing: Smoothing = "mediapipe"
+    """Over time: MediaPipe's filters, which lag behind, or none (blazepose only)."""
+    looks: int = 1
+    """At each person: 2 looks at the mirrored picture, too, and takes the mean (blazepose only)."""
     stride: int = 1
     """Observe every stride-th frame."""
+    threads: int = 1
+    """Cores for each video: with 2, decoding has a thread of its own. One is best where there are more videos than cores."""
     actors: int = 0
-    """Videos at once; 0: as many as the cluster has cores."""
+    """Videos at once; 0: as many as the cluster has cores for."""
     stall_s: float = 120
     """A video that makes no progress for so many seconds is given up."""
     retry_failed: bool = False
@@ -59,6 +65,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.stride < 1:
             raise UserError(f"--stride is {self.stride}: give 1 for every frame, 2 for every second one, …")
+        if self.threads not in (1, 2):
+            raise UserError(f"--threads is {self.threads}: give 1, or 2 to decode on a core of its own")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +90,7 @@ class Summary:
 
 def run(options: Options) -> Summary | Estimate:
     videos = list_videos(options.videos)
-    estimator = named(options.estimator, options.model)
+    estimator = named(options.estimator, options.model, smoothing=options.smoothing, looks=options.looks)
     with estimator.open():
         pass  # a wrong model or a missing system library ends the run here, not every video
     out = files.absolute(options.out)
@@ -96,7 +104,7 @@ def run(options: Options) -> Summary | Estimate:
     log(f"{len(videos):,} videos: {done:,} done, {failed:,} failed before, {len(todo):,} to do")
     if options.dry_run:
         with ray_session():
-            workers = options.actors or cluster_cores()
+            workers = options.actors or _at_once(options)
         return estimate(todo, done, failed, estimator, options.stride, workers, options.price)
     results: list[dict[str, Any]] = []
     if todo:
@@ -144,16 +152,22 @@ def plan(
 def extracted(rows: list[dict[str, Any]], estimator: Estimator, options: Options) -> Iterator[dict[str, Any]]:
     """The rows' results, as they come."""
     quiet_ray_data()
-    actors = min(options.actors or cluster_cores(), len(rows))
+    actors = min(options.actors or _at_once(options), len(rows))
     videos = ray.data.from_items(rows, override_num_blocks=len(rows))
-    arguments = {"estimator": options.estimator, "stride": options.stride}
+    of_all = ("estimator", "smoothing", "looks", "stride", "threads")
+    arguments = {name: getattr(options, name) for name in of_all}
     return videos.map(
         Extractor,
         fn_constructor_args=([ray.put(estimator.model.read_bytes())], options.observe, arguments, options.stall_s),
         # one video in flight per actor: a second one would wait behind a long first while others are idle
         compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
-        num_cpus=1,
+        num_cpus=options.threads,
     ).iter_rows()
+
+
+def _at_once(options: Options) -> int:
+    """Videos for which the cluster has cores."""
+    return max(1, cluster_cores() // options.threads)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Extractor:
         """Args:
         model: the content of the estimator's file, in a list, so that Ray does not fetch it for each row.
         observe: `module:function` that turns a video into a file, as `refiner.estimators.observe:observe` does.
-        arguments: of that function that are the same for all videos: `estimator`, `stride`.
+        arguments: of that function that are the same for all videos: `estimator`, `stride`, ….
         stall_s: a video that makes no progress for so many seconds is given up.
         """
         self._folder = tempfile.TemporaryDirectory()

@@ -7,6 +7,7 @@ from refiner.errors import UserError
 DISTRIBUTION = "pose-depth-refiner"
 # Importable name -> the extra in pyproject.toml. What stands in none of them comes with every installation.
 EXTRAS = {
+    "ai_edge_litert": "blazepose",
     "numba": "studio", "skimage": "studio",
     "jinja2": "demo",
     "ezc3d": "formats", "pygltflib": "formats",

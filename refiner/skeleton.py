@@ -87,6 +87,10 @@ NUM_LANDMARKS = 33
 FROM_MEDIAPIPE = np.array([0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28])
 
 
+# LANDMARK_MIRROR[i] is MediaPipe's landmark that landmark i becomes in a mirror: the eyes in threes, the rest in pairs.
+LANDMARK_MIRROR = np.array([0, 4, 5, 6, 1, 2, 3, *(i + 1 if i % 2 else i - 1 for i in range(7, NUM_LANDMARKS))])
+
+
 def to_coco(landmarks: np.ndarray) -> np.ndarray:
     """MediaPipe's landmarks as COCO-17 joints.
 

@@ -220,7 +220,13 @@ class VideoPoses:
             timeout_s=args.video_timeout_s,
             memory_bytes=int(args.video_memory_mb * 1e6),
         )
-        self._observer = VideoObserver(args.estimator, args.estimator_model, limits)
+        self._observer = VideoObserver(
+            args.estimator,
+            args.estimator_model,
+            limits,
+            smoothing=args.estimator_smoothing,
+            looks=args.estimator_looks,
+        )
         self._videos = ThreadPoolExecutor(1, thread_name_prefix="videos")
         self._under_way, self._proved = 0, monotonic()
 

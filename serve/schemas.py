@@ -51,6 +51,10 @@ class AppArgs(BaseModel):
     """What finds the person in a video, by name."""
     estimator_model: str | None = None
     """The estimator's model or file for /v1/refine/video; None is the usual one."""
+    estimator_smoothing: Literal["mediapipe", "none"] = "mediapipe"
+    """MediaPipe's filters over time, or none (blazepose only)."""
+    estimator_looks: int = Field(default=1, ge=1, le=2)
+    """2 looks at the mirrored picture, too (blazepose only)."""
 
 
 class ModelName(BaseModel):

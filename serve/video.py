@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from refiner import UserError
 from refiner.data import records
 from refiner.data.video import VideoWriter, declared, probe
 from refiner.estimators import named, observe
+from refiner.estimators.base import Smoothing
 from refiner.estimators.isolation import ChildError, Isolated
 from refiner.skeleton import to_coco
 
@@ -54,15 +56,25 @@ class Clip:
 class VideoObserver:
     """Videos into clips, one at a time."""
 
-    def __init__(self, estimator: str, model: str | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        estimator: str,
+        model: str | None,
+        limits: Limits,
+        *,
+        smoothing: Smoothing = "mediapipe",
+        looks: int = 1,
+    ) -> None:
         """
         Args:
             estimator: its name.
             model: the estimator's file, or None for the usual one.
             limits: of one upload.
+            smoothing, looks: see `estimators.named`.
         """
         self._estimator, self._limits = estimator, limits
-        self._model = str(named(estimator, model or "full").model)
+        self._options = {"smoothing": smoothing, "looks": looks}
+        self._model = str(named(estimator, model or "full", smoothing=smoothing, looks=looks).model)
         self._child = Isolated(
             "serve.video:observe_bounded", stall_s=limits.timeout_s, memory_bytes=limits.memory_bytes
         )
@@ -125,6 +137,7 @@ class VideoObserver:
                 out=str(out),
                 model=self._model,
                 estimator=self._estimator,
+                options=self._options,
                 max_s=limits.seconds,
                 max_frames=limits.frames,
                 max_pixels=limits.pixels,
@@ -145,6 +158,7 @@ def observe_bounded(
     out: str,
     model: str,
     estimator: str,
+    options: dict[str, Any],
     max_s: float,
     max_frames: int,
     max_pixels: int,
@@ -182,7 +196,7 @@ def observe_bounded(
             raise UserError(f"the video took more than {timeout_s:g} s: send a shorter or smaller one")
         on_progress(frames)
 
-    return observe.observe(video=video, out=out, model=model, estimator=estimator, on_progress=bounded)
+    return observe.observe(video=video, out=out, model=model, estimator=estimator, on_progress=bounded, **options)
 
 
 def _check_size(width: int, height: int, most: int) -> None:

@@ -39,6 +39,8 @@ OBSERVATIONS = pa.schema(
         ("presence", _floats(NUM_LANDMARKS)),
     ]
 )
+# Of two looks at each frame, also by how much they differ: metres, the first minus the second, in the axes of `world`.
+LOOKS_DIFFER = pa.field("looks_differ", _floats(NUM_LANDMARKS, 3))
 PAIRS = pa.schema(
     [
         ("sequence", pa.string()),
@@ -71,6 +73,7 @@ SHAPES = {
     "world": (NUM_LANDMARKS, 3),
     "image": (NUM_LANDMARKS, 2),
     "presence": (NUM_LANDMARKS,),
+    "looks_differ": (NUM_LANDMARKS, 3),
     "corrupted": (NUM_JOINTS, 3),
     "ground_truth": (NUM_JOINTS, 3),
     "pose": (NUM_JOINTS, 3),

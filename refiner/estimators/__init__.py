@@ -1,26 +1,38 @@
 """From pictures to landmarks: one module for each estimator, and the table in which it is chosen by name."""
 
 from collections.abc import Callable
+from typing import Any
 
 from refiner.errors import UserError
-from refiner.estimators.base import Estimator
+from refiner.estimators.base import Estimator, Smoothing
 from refiner.estimators.mediapipe import MediaPipe
 
-# By name: what makes an estimator from its model's name or file.
-ESTIMATORS: dict[str, Callable[[str], Estimator]] = {"mediapipe": MediaPipe}
+
+def _blazepose(model: str, **options: Any) -> Estimator:
+    from refiner.estimators.blazepose.estimator import BlazePose  # with OpenCV, for which the others need not wait
+
+    return BlazePose(model, **options)
+
+
+# By name: what makes an estimator from its model's name or file, and from the options of `named` that are not as usual.
+ESTIMATORS: dict[str, Callable[..., Estimator]] = {"mediapipe": MediaPipe, "blazepose": _blazepose}
 DEFAULT = "mediapipe"
 
 
-def named(name: str, model: str = "full") -> Estimator:
+def named(name: str, model: str = "full", *, smoothing: Smoothing = "mediapipe", looks: int = 1) -> Estimator:
     """An estimator by its name.
 
     Args:
         name: of `ESTIMATORS`.
         model: the name of one of its models, or the path of a file.
+        smoothing: over time: MediaPipe's filters, or none.
+        looks: at each person; 2: at the picture and its mirror image.
 
     Raises:
-        UserError: there is no such estimator, or no such model.
+        UserError: there is no such estimator, no such model, or the estimator has no such option.
     """
     if name not in ESTIMATORS:
         raise UserError(f"there is no estimator '{name}': choose {' or '.join(ESTIMATORS)}")
-    return ESTIMATORS[name](model)
+    options = {"smoothing": smoothing} if smoothing != "mediapipe" else {}
+    options |= {"looks": looks} if looks != 1 else {}
+    return ESTIMATORS[name](model, **options)

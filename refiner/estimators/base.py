@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
 from refiner.data.video import Frame
+
+Smoothing = Literal["mediapipe", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Observation:
     image: np.ndarray  # (33, 2) float32 pixels
     visibility: np.ndarray  # (33,) float32, 0 … 1
     presence: np.ndarray  # (33,) float32, 0 … 1
+    looks_differ: np.ndarray | None = None  # (33, 3) float32 m, first look minus second; None with one look
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class EstimatorInfo:
     """That it looks for in a frame, at most."""
     looks: int = 1
     """At each person; more than one are averaged, such as the picture and its mirror image."""
+    smoothing: str = "mediapipe"
+    """Over time: MediaPipe's filters, which lag behind, or none."""
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> "EstimatorInfo":

@@ -15,7 +15,7 @@ import numpy as np
 
 from refiner.data.video import Frame
 from refiner.errors import UserError
-from refiner.estimators.base import EstimatorInfo, Observation
+from refiner.estimators.base import EstimatorInfo, Observation, Smoothing
 from refiner.estimators.mediapipe_assets import model_path
 from refiner.skeleton import NUM_LANDMARKS
 
@@ -23,13 +23,18 @@ from refiner.skeleton import NUM_LANDMARKS
 class MediaPipe:
     """The estimator `mediapipe`."""
 
-    def __init__(self, model: str | Path = "full") -> None:
+    def __init__(self, model: str | Path = "full", *, smoothing: Smoothing = "mediapipe", looks: int = 1) -> None:
         """Args:
         model: lite, full, heavy, or the path of a `.task` file.
+        smoothing, looks: as MediaPipe does it: its filters are always on, and it looks once.
 
         Raises:
-            UserError: there is no such model, and none can be fetched.
+            UserError: there is no such model, and none can be fetched; or it is to do what it cannot.
         """
+        if smoothing != "mediapipe" or looks != 1:
+            raise UserError(
+                "MediaPipe always filters and looks once: for --smoothing none or --looks 2 take --estimator blazepose"
+            )
         self.model = model_path(str(model))
 
     @cached_property

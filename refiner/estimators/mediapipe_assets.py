@@ -40,15 +40,15 @@ _WHEEL_TAGS = (
     "--python-version=3.11", "--implementation=cp", "--abi=cp311",
     "--platform=manylinux_2_28_x86_64",
 )  # fmt: skip
-_DETECTOR, _LANDMARKS = "pose_detector.tflite", "pose_landmarks_detector.tflite"
+DETECTOR, LANDMARKS = "pose_detector.tflite", "pose_landmarks_detector.tflite"
 # Name in the bundle -> where it is in the wheel, its SHA-256, mean and standard deviation its input is normalised with.
 _PARTS = {
-    _DETECTOR: (
+    DETECTOR: (
         "mediapipe/modules/pose_detection/pose_detection.tflite",
         "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
         (127.5, 127.5),
     ),
-    _LANDMARKS: (
+    LANDMARKS: (
         "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
         "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
         (0.0, 255.0),
@@ -104,7 +104,7 @@ def _official(model: str) -> bytes:
     check_sha256(content, _OFFICIAL_SHA256[model], url)
     with zipfile.ZipFile(io.BytesIO(content)) as bundle:
         parts = {name: bundle.read(name) for name in bundle.namelist()}
-    parts[_LANDMARKS] = without_segmentation(parts[_LANDMARKS])
+    parts[LANDMARKS] = without_segmentation(parts[LANDMARKS])
     return _bundle(parts)
 
 
@@ -121,7 +121,7 @@ def assembled(*, segmentation: bool = False) -> bytes:
         check_sha256(content[name], sha256, f"{name} in {_WHEEL}")
         content[name] = _with_normalisation(content[name], mean, std)
     if not segmentation:
-        content[_LANDMARKS] = without_segmentation(content[_LANDMARKS])
+        content[LANDMARKS] = without_segmentation(content[LANDMARKS])
     return _bundle(content)
 
 

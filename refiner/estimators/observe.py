@@ -1,10 +1,14 @@
 """One video in, one file of observations out: decoded, converted and estimated frame by frame, written when whole."""
 
+import contextlib
 import dataclasses
 import json
+import queue
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +17,10 @@ from refiner.data import records, video
 from refiner.data.aistpp import Name
 from refiner.errors import UserError
 from refiner.estimators import DEFAULT, named
-from refiner.estimators.base import Estimator, EstimatorInfo
+from refiner.estimators.base import Estimator, EstimatorInfo, Smoothing
 from refiner.skeleton import NUM_LANDMARKS
+
+AHEAD = 4  # frames that a decoding thread may be ahead: they hold memory, and one would do if both took equally long
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,7 +38,10 @@ def observe(
     out: str,
     model: str,
     estimator: str = DEFAULT,
+    smoothing: Smoothing = "mediapipe",
+    looks: int = 1,
     stride: int = 1,
+    threads: int = 1,
     on_progress: Callable[[int], None] = lambda frames: None,
 ) -> dict[str, float]:
     """Observes a whole video and writes its file. `Observed` as a dict, for it crosses a process boundary.
@@ -42,22 +51,28 @@ def observe(
         out: the Parquet file to write, path or URI; it appears when it is whole.
         model: the estimator's file.
         estimator: its name.
+        smoothing, looks: see `estimators.named`.
         stride: observe every stride-th frame.
+        threads: with 2 or more, decoding has one of its own.
         on_progress: called with the number of frames so far.
 
     Raises:
         UserError: it is no video, truncated, or nothing in it can be decoded; nothing is written.
     """
-    return dataclasses.asdict(_observe(Path(video), out, named(estimator, model), stride, on_progress))
+    chosen = named(estimator, model, smoothing=smoothing, looks=looks)
+    return dataclasses.asdict(_observe(Path(video), out, chosen, stride, threads, on_progress))
 
 
-def _observe(source: Path, out: str, estimator: Estimator, stride: int, on_progress: Callable[[int], None]) -> Observed:
+def _observe(
+    source: Path, out: str, estimator: Estimator, stride: int, threads: int, on_progress: Callable[[int], None]
+) -> Observed:
     started = time.perf_counter()
     info = video.probe(source)
     sequence, camera = _sequence_and_camera(source)
     numbers, timestamps, observations = [], [], []
     with estimator.open() as watching:
-        for frame in video.frames(source, stride):
+        frames = video.frames(source, stride)
+        for frame in ahead(frames) if threads > 1 else frames:
             numbers.append(frame.index)
             timestamps.append(frame.timestamp_us)
             observations.append(watching.estimate(frame))
@@ -90,8 +105,47 @@ def _observe(source: Path, out: str, estimator: Estimator, stride: int, on_progr
         "frames": len(numbers),
         "detected": int(detected.sum()),
     }
-    records.write_atomically(records.table(records.OBSERVATIONS, columns), out, metadata)
+    schema = records.OBSERVATIONS
+    if estimator.info.looks > 1:
+        schema = schema.append(records.LOOKS_DIFFER)
+        columns["looks_differ"] = gathered("looks_differ", NUM_LANDMARKS, 3)
+    records.write_atomically(records.table(schema, columns), out, metadata)
     return Observed(len(numbers), int(detected.sum()), time.perf_counter() - started)
+
+
+def ahead(frames: Iterator[video.Frame]) -> Iterator[video.Frame]:
+    """The same frames, decoded on a thread of their own, a few ahead of whoever takes them.
+
+    FFmpeg and the networks let go of Python's lock, so that both work at once where a core is free.
+    """
+    done, left = object(), threading.Event()
+    decoded: queue.Queue[Any] = queue.Queue(AHEAD)
+
+    def put(item: object) -> None:
+        while not left.is_set():
+            with contextlib.suppress(queue.Full):
+                return decoded.put(item, timeout=0.1)
+
+    def decode() -> None:
+        try:
+            for frame in frames:
+                put(frame)
+                if left.is_set():
+                    return
+            put(done)
+        except BaseException as error:  # whatever it is, it is the taker's to see
+            put(error)
+
+    thread = threading.Thread(target=decode, name="decoding", daemon=True)
+    thread.start()
+    try:
+        while (item := decoded.get()) is not done:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        left.set()
+        thread.join()
 
 
 def _sequence_and_camera(source: Path) -> tuple[str, str]:

@@ -1,0 +1,1 @@
+"""MediaPipe's own pose networks without MediaPipe's graph: detector, crop, landmark network, decoding, filters."""
