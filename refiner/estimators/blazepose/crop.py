@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from refiner.estimators.blazepose.picture import GREY, Picture
+from refiner.estimators.blazepose.picture import GREY, UNTURNED, Picture
 
 _STEPS = 32  # of a pixel, to which OpenCV 4 rounds coordinates
 _SHIFT = 5  # log2 of them
@@ -90,22 +90,27 @@ def crop(picture: Picture, region: Region, size: int, *, black_outside: bool = F
 def _coordinates(region: Region, size: int, to_stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where in the stored picture each pixel of a crop is, (size, size) int32 each, 1/32 pixels.
 
-    The corner is computed in single precision, as MediaPipe does.
+    The very steps of MediaPipe's image_to_tensor_converter_opencv.cc and of OpenCV 4's `warpPerspective`, whose rounding
+    errors decide where a coordinate that lies between two steps goes.
     """
-    angle = np.float32(region.angle)
-    half_cos, half_sin = np.float32(np.cos(angle) * 0.5), np.float32(np.sin(angle) * 0.5)
-    side = np.float32(region.side)
-    left = float(np.float32(region.x) + half_sin * side - half_cos * side)
-    top = float(np.float32(region.y) - half_cos * side - half_sin * side)
-    across, down = 2.0 * float(half_cos * side) / size, 2.0 * float(half_sin * side) / size
-    # columns: what a step to the right, a step down, and the corner add to x and y
-    shown = np.array([[across, -down, left], [down, across, top]])
-    stored = to_stored[:, :2] @ shown
-    stored[:, 2] += to_stored[:, 2]
-    along = np.arange(size)
-    exact = stored[:, 2, None, None] + stored[:, 0, None, None] * along + stored[:, 1, None, None] * along[:, None]
-    exact *= _STEPS
-    return tuple(np.rint(np.clip(exact, -_FARTHEST, _FARTHEST, out=exact), out=exact).astype(np.int32))
+    side = (region.side, region.side)
+    corners = cv2.boxPoints(((region.x, region.y), side, np.degrees(region.angle))).astype(np.float32)
+    forth = cv2.getPerspectiveTransform(corners, np.array([[0, size], [0, 0], [size, 0], [size, size]], np.float32))
+    back = cv2.invert(forth)[1]
+    along = np.arange(size, dtype=np.float64)
+    down = back[:, 1, None] * along + back[:, 2, None]  # (3, size): of each row's first pixel, homogeneous
+    x, y, scale = (down[i, :, None] + back[i, 0] * along for i in range(3))
+    np.divide(_STEPS, scale, out=scale)
+    x *= scale
+    y *= scale
+    if not np.array_equal(to_stored, UNTURNED):
+        (xx, xy, left), (yx, yy, top) = to_stored
+        x, y = xx * x + xy * y + left * _STEPS, yx * x + yy * y + top * _STEPS
+    return _rounded(x), _rounded(y)
+
+
+def _rounded(steps: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(steps, -_FARTHEST, _FARTHEST, out=steps), out=steps).astype(np.int32)
 
 
 def _remap(picture: np.ndarray, x: np.ndarray, y: np.ndarray, outside: int | None) -> np.ndarray:

@@ -22,7 +22,7 @@ _WEIGHTS = {
     Colorspace.SMPTE240M: (0.212, 0.087),
 }
 _UNSTATED = 2  # of the colour matrix, in H.273
-_UNTURNED = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+UNTURNED = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def picture_of(frame: Frame) -> Picture:
 
 
 def _as_rgb(frame: Frame) -> Picture:
-    return Picture((frame.rgb,), frame.size, _UNTURNED)
+    return Picture((frame.rgb,), frame.size, UNTURNED)
 
 
 def _array(plane: av.video.plane.VideoPlane) -> np.ndarray:
