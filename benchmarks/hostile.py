@@ -1,0 +1,346 @@
+"""What strangers do to an endpoint: each attack of benchmarks/attacks.py, as a function that plays it for a time.
+
+Bounded in count, size and time, and against loopback only: `loopback` refuses every other address.
+"""
+
+import asyncio
+import contextlib
+import gzip
+import itertools
+import random
+import socket
+import struct
+import tempfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import orjson
+
+from benchmarks.load import closed_loop
+from refiner import UserError
+from refiner.data.video import VideoWriter
+from serve.codec import ARROW, BINARY, JSON, ArrowCodec, RefineRequest
+from serve.codec.inference import HEADER_LENGTH
+from serve.live import standing_poses
+
+REFINE, VIDEO, INFER = "/v1/refine", "/v1/refine/video", "/v2/models/{name}/infer"
+MOST_BYTES = 30_000_000  # of a body; the endpoint takes 32 MB
+MP4 = "video/mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that no client of ours would send."""
+
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    url: str
+    name: str  # of the model
+    video: bytes  # a small one with a person in it
+    seed: int
+
+
+Got = Counter[
+    str
+]  # statuses; "closed" is a connection that ended without an answer, "unanswered" one that took too long
+Attack = Callable[[Target, float], Awaitable[Got]]
+
+
+def loopback(url: str) -> str:
+    """
+    Raises:
+        UserError: it is somebody else's.
+    """
+    if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise UserError(f"{url} is not on this machine: attacks are played against loopback only")
+    return url
+
+
+async def post(target: Target, requests: Iterable[Sent], seconds: float, *, callers: int, timeout_s: float = 60) -> Got:
+    """Sends them over and over, so many at a time, for so many seconds, and each at least once."""
+    got: Got = Counter()
+    ready = list(requests)
+    until = time.monotonic() + seconds
+    todo = itertools.cycle(ready)
+    async with httpx.AsyncClient(
+        base_url=loopback(target.url), timeout=timeout_s, limits=httpx.Limits(max_connections=callers)
+    ) as client:
+
+        async def call() -> None:
+            while True:
+                request = next(todo)
+                path = request.path.format(name=target.name)
+                try:
+                    answer = await client.post(path, content=request.body, headers=request.headers)
+                    got[str(answer.status_code)] += 1
+                except httpx.TimeoutException:
+                    got["unanswered"] += 1
+                except httpx.TransportError:
+                    got["closed"] += 1
+                if time.monotonic() > until and got.total() >= len(ready):
+                    return
+                await asyncio.sleep(0.01)
+
+        await asyncio.gather(*(call() for _ in range(callers)))
+    return got
+
+
+def hostile_json() -> Iterator[Sent]:
+    """Bodies that take long, or much memory, to be read as JSON."""
+    size = MOST_BYTES
+    poses = b'{"poses":%s}'
+    row = orjson.dumps(standing_poses(1)[0].round(3).tolist())
+    for body in (
+        b"[" * size,
+        poses % (b"[" * (size // 2) + b"]" * (size // 2)),
+        poses % (b"[" + b"1," * (size // 2) + b"1]"),
+        poses % (b"[" + b"[[]]," * (size // 5) + b"1]"),
+        poses % (b"[" + b'"a",' * (size // 4) + b"1]"),
+        poses % (b"[" + (row + b",") * (size // (len(row) + 1)) + row + b"]"),
+        b"{" + b",".join(b'"%d":0' % number for number in range(size // 12)) + b"}",
+        poses % (b"9" * (size // 2)),
+        poses % (b'"' + b"a" * size + b'"'),
+    ):
+        yield Sent(REFINE, body[:MOST_BYTES], {"content-type": JSON})
+        yield Sent(INFER, body[:MOST_BYTES], {"content-type": JSON})
+
+
+def amplifying() -> Iterator[Sent]:
+    """A few megabytes that ask for hundreds."""
+    poses = standing_poses(16_000).astype("<f4")
+    for outputs, binary in itertools.product(([{"name": "refined"}] * 80, [{"name": "refined"}] * 300), (False, True)):
+        header = orjson.dumps(
+            {
+                "inputs": [
+                    {
+                        "name": "poses",
+                        "datatype": "FP32",
+                        "shape": list(poses.shape),
+                        "parameters": {"binary_data_size": poses.nbytes},
+                    }
+                ],
+                "outputs": outputs,
+                "parameters": {"binary_data_output": binary, "output_datatype": "FP64"},
+            }
+        )
+        yield Sent(INFER, header + poses.tobytes(), {"content-type": BINARY, HEADER_LENGTH: str(len(header))})
+
+
+def bombs() -> Iterator[Sent]:
+    """Small bodies that say they are compressed, and are large when they no longer are."""
+    compressor = zlib.compressobj(9, wbits=31)
+    zeros = bytes(10_000_000)
+    once = b"".join([*(compressor.compress(zeros) for _ in range(50)), compressor.flush()])  # 500 MB
+    spaces = gzip.compress(b'{"poses":' + b" " * 200_000_000 + b"1}", 6)
+    for path, kind in ((REFINE, JSON), (REFINE, ARROW), (INFER, JSON), (VIDEO, MP4)):
+        for encoding, body in (
+            ("gzip", once),
+            ("gzip", spaces),
+            ("gzip, gzip", gzip.compress(once)),
+            ("deflate", zlib.compress(zeros)),
+            ("br", once),
+            ("zstd", once),
+            ("gzip", once[: len(once) // 2]),
+            ("gzip", b"no gzip"),
+        ):
+            yield Sent(path, body, {"content-type": kind, "content-encoding": encoding})
+
+
+def malformed(seed: int, count: int) -> Iterator[Sent]:
+    """Mutations of good bodies in every form."""
+    chance = random.Random(seed)
+    poses = standing_poses(2)
+    tensor = {"name": "poses", "datatype": "FP32", "shape": list(poses.shape)}
+    header = orjson.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": poses.nbytes}}]})
+    listed = {"inputs": [{**tensor, "data": poses.ravel().tolist()}], "outputs": [{"name": "refined"}], "id": "1"}
+    seeds = [
+        Sent(REFINE, orjson.dumps({"poses": poses.round(3).tolist(), "sequence": True, "fps": 30}), {"content-type": JSON}),
+        Sent(REFINE, ArrowCodec().encode_request(RefineRequest(poses=poses, sequence=True, fps=30)), {"content-type": ARROW}),
+        Sent(INFER, orjson.dumps(listed), {"content-type": JSON}),
+        Sent(INFER, header + poses.tobytes(), {"content-type": BINARY, HEADER_LENGTH: str(len(header))}),
+    ]  # fmt: skip
+    strange = [b"null", b"true", b"-1", b"1e999", b"9" * 5000, b'"\xff"', b"[]", b"{}", b"[" * 72, b"NaN", b'"poses"']
+    for number in range(count):
+        request = seeds[number % len(seeds)]
+        body = bytearray(request.body)
+        for _ in range(chance.randint(1, 4)):
+            at = chance.randrange(len(body) or 1)
+            match chance.randrange(5):
+                case 0:
+                    body[at : at + 1] = bytes([chance.randrange(256)])
+                case 1:
+                    del body[at : at + chance.randint(1, 64)]
+                case 2:
+                    body[at:at] = chance.choice(strange)
+                case 3:
+                    body[at:at] = body[at : at + chance.randint(1, 64)]
+                case _:
+                    del body[at:]
+        yield Sent(request.path, bytes(body), request.headers)
+
+
+def playlists() -> Iterator[Sent]:
+    """Bodies that name other files, or themselves."""
+    names = [
+        "upload.mp4",
+        "/proc/self/fd/0",
+        "/etc/passwd",
+        "http://127.0.0.1:1/x.mp4",
+        "subfile,,start,0,end,0,,:upload.mp4",
+    ]
+    for name in names:
+        yield _upload(f"ffconcat version 1.0\nfile '{name}'\n".encode() * 2000)
+        yield _upload(b"ffconcat version 1.0\n" + f"file {name}\nduration 1\n".encode() * 20_000)
+        yield _upload(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{name}\n".encode() * 500)
+        yield _upload(f'<?xml version="1.0"?><MPD><Period><BaseURL>{name}</BaseURL></Period></MPD>'.encode())
+        yield _upload(f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=video 1 RTP/AVP 96\na=control:{name}\n".encode())
+
+
+def huge_pictures(folder: Path) -> Iterator[Sent]:
+    """Small files of large pictures, and many of them."""
+    for number, (size, frames, fps) in enumerate((((8192, 8192), 2, 25), ((16, 16), 9000, 25), ((64, 64), 100, 1))):
+        path = folder / f"{number}.mp4"
+        picture = np.zeros((size[1], size[0], 3), np.uint8)
+        with VideoWriter(path, size, fps, preset="ultrafast") as writer:
+            for _ in range(frames):
+                writer.write(picture)
+        yield _upload(path.read_bytes())
+    side = 20_000
+    compressor = zlib.compressobj(9)
+    pixels = b"".join([*(compressor.compress(bytes(side + 1)) for _ in range(side)), compressor.flush()])
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    yield _upload(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    )
+    screen = struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(6)
+    picture = b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x02D\x01\x00;"
+    yield _upload(b"GIF89a" + screen + picture)
+
+
+def damaged(video: bytes, seed: int) -> Iterator[Sent]:
+    """An honest video whose bits were exchanged, or whose end is missing."""
+    chance = random.Random(seed)
+    for _ in range(40):
+        body = bytearray(video)
+        for _ in range(chance.randint(1, 200)):
+            body[chance.randrange(len(body))] = chance.randrange(256)
+        yield _upload(bytes(body))
+    yield _upload(video[: len(video) // 2])
+    yield _upload(b"")
+
+
+def _upload(body: bytes) -> Sent:
+    return Sent(VIDEO, body, {"content-type": MP4})
+
+
+def request_head(host: str, path: str, kind: str, length: int) -> str:
+    return f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+
+
+async def abandon(target: Target, seconds: float, *, callers: int = 6) -> Got:
+    """Uploads that are left: in mid-body, or while they are looked at; closed, or reset."""
+    address, chance, got = urlsplit(loopback(target.url)), random.Random(target.seed), Counter()
+    until = time.monotonic() + seconds
+    head = request_head(address.netloc, VIDEO, MP4, len(target.video))
+
+    async def leave() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(address.hostname, address.port)
+                share = chance.choice((0.3, 1.0, 1.0))
+                writer.write(head.encode() + target.video[: int(len(target.video) * share)])
+                await asyncio.sleep(chance.uniform(0.05, 2.0))
+                if chance.random() < 0.5:
+                    linger = struct.pack("ii", 1, 0)  # a reset in place of an orderly end
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                writer.transport.abort()
+                got["left"] += 1
+            if time.monotonic() > until:
+                return
+            await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(leave() for _ in range(callers)))
+    return got
+
+
+async def dawdle(target: Target, seconds: float, *, connections: int = 2000) -> Got:
+    """Bodies that come at a byte every two seconds, on all routes that have one; whoever is turned away comes again."""
+    address, got, until = urlsplit(loopback(target.url)), Counter(), time.monotonic() + seconds
+
+    async def slow(number: int) -> None:
+        path = (REFINE, VIDEO, INFER.format(name=target.name))[number % 3]
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: {JSON}\r\nContent-Length: 100000\r\n\r\n"
+        )
+        await asyncio.sleep(number / 400)  # they come within five seconds, not at once
+        while time.monotonic() < until:
+            try:
+                reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            except OSError:
+                got["closed"] += 1
+                await asyncio.sleep(1)
+                continue
+            answer = asyncio.create_task(reader.readline())
+            try:
+                writer.write(head.encode())
+                while time.monotonic() < until and not answer.done():
+                    writer.write(b"[")
+                    await asyncio.wait([answer], timeout=2)
+                line = answer.result().split() if answer.done() else []
+                got[line[1].decode() if len(line) > 1 else "closed" if answer.done() else "held"] += 1
+            except OSError:
+                got["closed"] += 1
+            finally:
+                answer.cancel()
+                writer.transport.abort()
+
+    await asyncio.gather(*(slow(number) for number in range(connections)))
+    return got
+
+
+async def storm(target: Target, seconds: float, *, connections: int = 600) -> Got:
+    """More callers than there is room for, none of whom minds a refusal."""
+    body = orjson.dumps({"poses": standing_poses(8).tolist()})
+    outcome = await closed_loop(
+        loopback(target.url) + REFINE, body, JSON, connections=connections, seconds=seconds, timeout_s=60
+    )
+    return Counter({"closed" if status == 0 else str(status): count for status, count in outcome.statuses.items()})
+
+
+async def large_pictures(target: Target, seconds: float) -> Got:
+    with tempfile.TemporaryDirectory() as folder:
+        return await post(target, list(huge_pictures(Path(folder))), seconds, callers=2, timeout_s=400)
+
+
+# Name -> what it does. Each plays for so many seconds; what is under way then may still take its time.
+ATTACKS: dict[str, Attack] = {
+    "abandoned_uploads": abandon,
+    "playlists": lambda target, seconds: post(target, playlists(), seconds, callers=2, timeout_s=120),
+    "huge_pictures": large_pictures,
+    "damaged_videos": lambda target, seconds: post(
+        target, damaged(target.video, target.seed), seconds, callers=2, timeout_s=120
+    ),
+    "slow_bodies": dawdle,
+    "hostile_json": lambda target, seconds: post(target, hostile_json(), seconds, callers=4),
+    "amplification": lambda target, seconds: post(target, amplifying(), seconds, callers=4),
+    "malformed_bodies": lambda target, seconds: post(target, malformed(target.seed, 2000), seconds, callers=8),
+    "gzip_bombs": lambda target, seconds: post(target, bombs(), seconds, callers=4),
+    "storm": storm,
+}
