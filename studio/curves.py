@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 
@@ -9,6 +10,12 @@ def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
     """0 at `low`, 1 at `high` (which may be the lower one), flat at both ends and beyond."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
+
+
+def smoothed_tube(grid: np.ndarray, rows: float, columns: float) -> np.ndarray:
+    """(R, C) smoothed by standard deviations along its rows, which end, and along its columns, which run around."""
+    mode = ("nearest", "wrap")
+    return gaussian_filter(grid, (rows, columns), mode=mode)  # pyright: ignore[reportArgumentType] (stubs lack it)
 
 
 def as_quaternions(rotations: np.ndarray) -> np.ndarray:

@@ -2,6 +2,6 @@
 
 from numba import njit
 
-exact = njit(cache=True, nogil=True)
-fast = njit(cache=True, nogil=True, fastmath=True)
+exact = njit(cache=True, nogil=True, error_model="numpy")
+fast = njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 """Sums may be reordered."""

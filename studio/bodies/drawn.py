@@ -47,7 +47,7 @@ class Dancer(Body):
     def draw(cls, seed: int) -> "Dancer":
         rng = np.random.default_rng([seed, 0xB0D7])
         build = Build.draw(rng)
-        return cls(build, Look.draw(rng, build))
+        return cls(build, Look.draw(rng, build.bust))
 
     @cached_property
     def offsets(self) -> np.ndarray:

@@ -7,12 +7,13 @@ along hems.
 from dataclasses import replace
 
 import numpy as np
+from scipy.ndimage import map_coordinates
 
 from studio import rig
 from studio.bodies.cuts import Cut
 from studio.bodies.layers import Layer, group_layer
 from studio.bodies.looks import BOTTOM, SHOES, TOP
-from studio.curves import smoothstep
+from studio.curves import smoothed_tube, smoothstep
 
 
 def _hung(points: np.ndarray, on: np.ndarray, centre: np.ndarray, low: float, high: float, keep: float) -> np.ndarray:
@@ -25,8 +26,6 @@ def _hung(points: np.ndarray, on: np.ndarray, centre: np.ndarray, low: float, hi
         low, high: between these heights.
         keep: how much of what sticks out above is kept per 10 cm.
     """
-    from scipy.ndimage import gaussian_filter, map_coordinates
-
     rows, columns = 28, 40
     away = points[:, [0, 2]] - centre[[0, 2]]
     radius = np.linalg.norm(away, axis=1)
@@ -41,11 +40,11 @@ def _hung(points: np.ndarray, on: np.ndarray, centre: np.ndarray, low: float, hi
         around = np.stack([np.roll(grid, 1, 1), np.roll(grid, -1, 1),
                            np.vstack([grid[1:], grid[-1:]]), np.vstack([grid[:1], grid[:-1]])])  # fmt: skip
         grid = np.where(grid > 0, grid, around.max(0))
-    body = gaussian_filter(grid, (1, 1), mode=("nearest", "wrap"))
+    body = smoothed_tube(grid, 1, 1)
     hanging, kept = body.copy(), keep ** ((high - low) / (rows - 1) / 0.1)
     for i in range(1, rows):
         hanging[i] = np.maximum(body[i], body[i] + (hanging[i - 1] - body[i]) * kept)
-    apart = gaussian_filter(hanging - body, (1.2, 1.2), mode=("nearest", "wrap"))
+    apart = smoothed_tube(hanging - body, 1.2, 1.2)
     apart = map_coordinates(
         np.hstack([apart, apart[:, :1]]), [np.clip(row, 0, rows - 1), angle], order=1, mode="nearest"
     )
@@ -105,7 +104,7 @@ def trousers(vertices: np.ndarray, cut: Cut, wide: float, rng: np.random.Generat
         length = cut.length(rig.L_HIP + side, look.trousers)
         upper = _outwards(points, placed[rig.L_HIP + side], placed[rig.L_KNEE + side])
         lower = _outwards(points, placed[rig.L_KNEE + side], placed[rig.L_ANKLE + side])
-        thigh = np.linalg.norm(placed[rig.L_KNEE + side] - placed[rig.L_HIP + side])
+        thigh = float(np.linalg.norm(placed[rig.L_KNEE + side] - placed[rig.L_HIP + side]))
         bend = smoothstep(-0.06, 0.06, s - thigh)[:, None]
         # straight legs: below the knee the cloth stands off more, for a calf is thinner than a thigh
         calf = 0.45 * smoothstep(thigh - 0.05, thigh + 0.25, s) if look.trousers > 1.2 else 0.0

@@ -8,7 +8,7 @@ from studio import rig
 from studio.bodies.heads import Head
 from studio.bodies.layers import Layer
 from studio.bodies.looks import HAIR, Look
-from studio.curves import smoothstep
+from studio.curves import smoothed_tube, smoothstep
 
 
 def _blob(material: int, centre: np.ndarray, radii: np.ndarray, weights: np.ndarray) -> Layer:
@@ -33,8 +33,6 @@ def _lattice(rows: int, columns: int) -> np.ndarray:
 
 def _shell(skin: Layer, head: Head, length: float, cling: float, placed: np.ndarray) -> Layer:
     """A shell around the head, close to the skin, down to `length` metres below the eyes; below the head it hangs down."""
-    from scipy.ndimage import gaussian_filter
-
     s = head.scale
     columns, dome = 64, 15
     on_head = skin.weights[:, rig.HEAD] > 0.5
@@ -62,7 +60,7 @@ def _shell(skin: Layer, head: Head, length: float, cling: float, placed: np.ndar
         body = np.zeros((steps + 2, columns))
         np.maximum.at(body, (row + 1, turn), np.hypot(near_body[:, 0], near_body[:, 2]))
         body[0] = 0
-        body = gaussian_filter(body, (0.7, 1.5), mode=("nearest", "wrap"))[1:-1]
+        body = smoothed_tube(body, 0.7, 1.5)[1:-1]
         ring = radius[-1]
         for i, y in enumerate(heights):
             ring = np.maximum(ring * (1 - cling), np.minimum(body[i], ring + 0.02))

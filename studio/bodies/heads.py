@@ -22,7 +22,7 @@ class Head:
         """Skin with lips, brows, beard and what else is not of one colour."""
         tints = np.zeros((len(layer.vertices), 4))
         used, finer, _ = mesh_group("body", 0)
-        masks = {name: finer @ mask[used] for name, mask in assets().masks.items()}
+        masks = {name: np.asarray(finer @ mask[used]) for name, mask in assets().masks.items()}
         skin, lips, brows, hair = look.colours[0], look.colours[8], look.colours[10], look.colours[7]
 
         def paint(colour: np.ndarray, amount: np.ndarray) -> None:

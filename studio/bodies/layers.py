@@ -87,9 +87,8 @@ def mesh_group(name: str, divisions: int) -> tuple[np.ndarray, csr_matrix, np.nd
     quads = assets().faces[name]
     used, quads = np.unique(quads, return_inverse=True)
     quads = quads.reshape(-1, 4)
-    finer = identity(len(used), format="csr")
+    count, finer = len(used), csr_matrix(identity(len(used), format="csr"))
     for _ in range(divisions):  # Catmull–Clark, as bilinear division followed by averaging
-        count = finer.shape[0]
         edges, number, faces = np.unique(
             np.sort(np.stack([quads, np.roll(quads, -1, 1)], 2).reshape(-1, 2), 1), axis=0, return_inverse=True,
             return_counts=True,
@@ -114,7 +113,8 @@ def mesh_group(name: str, divisions: int) -> tuple[np.ndarray, csr_matrix, np.nd
         border[count:][: len(edges)][faces == 1] = True
         pull = np.where(border, 0, 4 / valence)
         averaged = coo_matrix((pull / valence, (np.arange(total),) * 2)).tocsr() @ incidence @ mean
-        finer = (coo_matrix((1 - pull, (np.arange(total),) * 2)).tocsr() + averaged) @ linear @ finer
+        kept = coo_matrix((1 - pull, (np.arange(total),) * 2)).tocsr()
+        count, finer = total, csr_matrix((kept + averaged) @ linear @ finer)
         quads = fine
     triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     return used, finer, triangles

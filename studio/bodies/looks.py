@@ -119,7 +119,7 @@ class Look:
     head_covered: bool
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, build: Build) -> "Look":
+    def draw(cls, rng: np.random.Generator, bust: float) -> "Look":
         skin = _SKINS[rng.integers(len(_SKINS))] * rng.uniform(0.95, 1.04)
         hair_colour = _HAIRS[rng.choice(len(_HAIRS), p=[0.3, 0.25, 0.15, 0.1, 0.08, 0.05, 0.07])]
         top, second = _CLOTHS[rng.choice(len(_CLOTHS), 2, replace=False, p=_WORN)]
@@ -128,8 +128,8 @@ class Look:
             bottom = _DENIM[2] if np.mean(top) < 110 else _DENIM[1]
         styles = ["short", "short", "bob", "long", "tail", "bun", "afro", "cap", "beanie", "shaved"]
         weights = np.array([1.6, 1.6, 1, 1, 1, 1, 0.7, 1, 0.8, 0.6])
-        weights[2:6] *= 0.3 + 1.7 * build.bust
-        weights[9] *= 1 - 0.9 * build.bust
+        weights[2:6] *= 0.3 + 1.7 * bust
+        weights[9] *= 1 - 0.9 * bust
         hair = styles[rng.choice(len(styles), p=weights / weights.sum())]
         sleeves = [0.5, 0.6, 0.75, 1.92][rng.choice(4, p=[0.35, 0.25, 0.1, 0.3])]
         trousers = [0.85, 1.05, 1.86, 1.9][rng.choice(4, p=[0.15, 0.1, 0.4, 0.35])]
@@ -146,7 +146,7 @@ class Look:
             loose=float(rng.uniform(0.008, 0.022)),
             hood=bool(sleeves > 1.5 and rng.random() < 0.6),
             hair=hair,
-            beard=bool(build.bust == 0 and rng.random() < 0.3),
+            beard=bool(bust == 0 and rng.random() < 0.3),
             pattern=int(rng.choice(5, p=[0.25, 0.2, 0.25, 0.15, 0.15])),
             colours=linear(np.clip(np.array(colours, float), 0, 255)),
             head_covered=hair in ("cap", "beanie"),

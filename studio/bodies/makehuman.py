@@ -84,7 +84,7 @@ def assets() -> Assets:
                 f"cache of one that has it into {path.parent}, or give --bodies drawn"
             ) from None
         content = io.BytesIO()
-        np.savez(content, **arrays)
+        np.savez(content, allow_pickle=False, **arrays)
         keep(path, content.getvalue())
     with np.load(path, allow_pickle=False) as arrays:
 
@@ -105,7 +105,7 @@ def _arrays(files: dict[str, bytes]) -> dict[str, np.ndarray]:
     """The wheel's files as arrays; metres instead of MakeHuman's decimetres."""
     base, faces, texture, coordinates = _obj(files[f"{_ROOT}3dobjs/base.obj"].decode())
     count = len(base)
-    arrays = {"base": base.astype(np.float32)}
+    arrays: dict[str, np.ndarray] = {"base": base.astype(np.float32)}
     for group in _GROUPS:
         arrays[f"faces:{group}"] = faces[group].astype(np.int32)
     for group, quads in faces.items():
@@ -177,7 +177,7 @@ def _mask(image: bytes, pairs: np.ndarray, coordinates: np.ndarray, count: int) 
     """(N,) how much of a painted region each vertex is."""
     import cv2
 
-    picture = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_GRAYSCALE)
+    picture = np.asarray(cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_GRAYSCALE))
     picture = cv2.GaussianBlur(picture, (0, 0), 2) / np.float32(255)
     size = np.array(picture.shape[::-1]) - 1
     at = np.clip(coordinates[pairs[:, 1]] * (1, -1) + (0, 1), 0, 1) * size

@@ -58,7 +58,7 @@ class Person(Body):
         measures = PersonMeasures(
             height=figure.height, sole=sole, bust=float(0.9 - figure.male if figure.male < 0.5 else 0.0)
         )
-        look = Look.draw(rng, measures)
+        look = Look.draw(rng, measures.bust)
         return cls(measures, replace(look, colours=_complexion(rng, look.colours, figure)), figure, seed)
 
     @cached_property

@@ -22,24 +22,25 @@ def plan(spec: Spec) -> list[Take]:
     Raises:
         UserError: the real motions asked for are not there.
     """
-    by_split = sources(spec.motions, PATTERN) if spec.real_share > 0 else {}
+    root = spec.motions if spec.real_share > 0 else None
+    by_split = {} if root is None else sources(root, PATTERN)
     order = sorted({name for names in by_split.values() for name in names})
     takes: list[Take] = []
     real = training = mixed = 0  # how many there are with real motion, of these for training, and of these recombined
     for number in range(spec.sequences):
-        if int((number + 1) * spec.real_share + 1e-9) <= real:
+        if root is None or int((number + 1) * spec.real_share + 1e-9) <= real:
             takes.append(Take(spec, number, number - real))
             continue
         # the splits take turns, and within each its sources
         split = PATTERN[real % len(PATTERN)]
         names = by_split[split]
         before = sum(PATTERN[i % len(PATTERN)] == split for i in range(real))
-        source = _source(spec, names[before % len(names) :] + names[: before % len(names)], order, number)
+        source = _source(spec, root, names[before % len(names) :] + names[: before % len(names)], order, number)
         if split == "train":
             # legs that cannot be (they do not stand) leave it to later ones
             if int((training + 1) * spec.recombine + 1e-9) > mixed:
                 others = [(name, order.index(name)) for name in names]
-                source = recombined(spec.motions, source, others, spec.seconds, seed_of(spec, "upper", number))
+                source = recombined(root, source, others, spec.seconds, seed_of(spec, "upper", number))
             if int((training + 1) * spec.varied + 1e-9) > int(training * spec.varied + 1e-9):
                 source = varied_source(source, seed_of(spec, "varied", number))
             training, mixed = training + 1, mixed + (source.upper is not None)
@@ -48,15 +49,15 @@ def plan(spec: Spec) -> list[Take]:
     return takes
 
 
-def _source(spec: Spec, names: list[str], order: list[str], number: int) -> Source:
+def _source(spec: Spec, root: str, names: list[str], order: list[str], number: int) -> Source:
     """A window of the first of these sequences that is long enough."""
-    too_short: TooShort | None = None
+    too_short: list[TooShort] = []
     for name in names:
         try:
-            return draw_source(spec.motions, name, order.index(name), spec.seconds, seed_of(spec, "source", number))
+            return draw_source(root, name, order.index(name), spec.seconds, seed_of(spec, "source", number))
         except TooShort as error:
-            too_short = too_short or error
-    raise too_short
+            too_short.append(error)
+    raise too_short[0]
 
 
 def prepare(root: Path, spec: Spec) -> list[Take]:

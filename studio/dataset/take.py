@@ -87,7 +87,7 @@ class Take:
 
     @cached_property
     def motion(self) -> Motion:
-        if self.source is not None:
+        if self.source is not None and self.spec.motions is not None:
             return perform(self.spec.motions, self.source, self.dancer, self.spec.seconds, FLOOR)
         return dance(
             self.genre,

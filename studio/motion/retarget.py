@@ -222,6 +222,7 @@ def _foot(dancer: Body, side: int, shank: np.ndarray, ankle: np.ndarray, floor: 
     free = smoothstep(0.02, 0.16, height)
     free = calm(1 - (1 - free) * standing, _CALM)
     turn = np.swapaxes(flat, -1, -2) @ hanging
+    through = np.zeros(len(free), bool)
     for _ in range(12):  # what would reach through the floor is turned back towards flat
         through = below(flat @ _partial(turn, free)) & (standing > 0.5)
         free = np.where(through, free * 0.75, free)

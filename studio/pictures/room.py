@@ -119,7 +119,7 @@ def _clutter(rng: np.random.Generator, floor: float, half: np.ndarray, empty: bo
         sx: float,
         sy: float,
         sz: float,
-        colour: Sequence[float],
+        colour: Sequence[float] | np.ndarray,
         glow: float = 0.0,
     ) -> None:
         things.append(np.array([kind, x, floor + y, z, sx, sy, sz, *linear(np.array(colour)), glow]))
@@ -141,7 +141,9 @@ def _clutter(rng: np.random.Generator, floor: float, half: np.ndarray, empty: bo
             put(CYLINDER, x, 0.2, z, 0.16, 0.2, 0.16, (190, 178, 164))
             for _ in range(7):
                 d = rng.normal(0, 0.14, 3)
-                put(BALL, x + d[0], 0.85 + 1.4 * d[1], z + d[2], 0.13, 0.17, 0.13, (54 + rng.integers(30), 104, 58))
+                put(
+                    BALL, x + d[0], 0.85 + 1.4 * d[1], z + d[2], 0.13, 0.17, 0.13, (54 + int(rng.integers(30)), 104, 58)
+                )
         elif kind == 3:  # a bench
             put(BOX, x, 0.42, z, 0.5, 0.03, 0.2, (150, 108, 70))
             for d in (-0.4, 0.4):

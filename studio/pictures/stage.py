@@ -22,7 +22,9 @@ class Set:
         """(H, W, 3) uint8 the mean picture of one or several moments."""
         if len(moments) == 1:
             return self.shoot(renderer, moments[0])
-        total = sum(self.shoot(renderer, posed).astype(np.uint16) for posed in moments)
+        total = np.zeros(self.image.shape, np.uint16)
+        for posed in moments:
+            total += self.shoot(renderer, posed)
         return (total // len(moments)).astype(np.uint8)
 
     def shoot(self, renderer: Renderer, posed: Posed) -> np.ndarray:
