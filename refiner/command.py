@@ -60,7 +60,7 @@ def parse(options_type: type[T], args: Sequence[str] | None = None) -> T:
 
 def to_json(value: Any) -> Any:
     """Dataclasses, mappings and numpy numbers as plain JSON values; a number that is not finite becomes null."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if not isinstance(value, type) and dataclasses.is_dataclass(value):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {str(k): to_json(v) for k, v in value.items()}

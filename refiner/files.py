@@ -187,7 +187,7 @@ def fetched(where: str | Path) -> Iterator[Path]:
         yield copy
 
 
-def upload(path: Path, where: str) -> None:
+def upload(path: Path, where: str | Path) -> None:
     """Copies a local file to a URI, where it is there when it is whole."""
     filesystem, place = resolve(where)
     fs.copy_files(str(path), place, source_filesystem=_LOCAL, destination_filesystem=filesystem)

@@ -156,7 +156,7 @@ class NormalEquations:
                 features = linear_features(Inputs(*side), config).double()
                 error = (target - side.poses[:, config.centre]).double()
                 error = (error - error[:, HIPS].mean(1, keepdim=True)).flatten(1)
-                if gram is None:
+                if gram is None or moment is None:
                     gram = torch.zeros(size, size, dtype=torch.float64, device=features.device)
                     moment = torch.zeros(size, error.shape[1], dtype=torch.float64, device=features.device)
                 gram += features.T @ features

@@ -125,11 +125,12 @@ def _summarise(tally: Tally, model: str, seed: int, by_situation: dict[str, Eval
                 ends = ("depth_low_cm", "depth_high_cm") if label == FIGURES[0] else (f"{label}_low", f"{label}_high")
                 figures[name] |= {label: float(means[m, c]), ends[0]: float(low[m, c]), ends[1]: float(high[m, c])}
         elif counts[c]:
+            change, change_low, change_high = (float(d[c]) for d in against_mediapipe)
             slices.setdefault(dimension, {})[label] = Slice(
                 pairs=int(counts[c]),
                 depth_cm={name: float(means[m, c]) for name, m in names.items()},
                 interval_cm={name: (float(low[m, c]), float(high[m, c])) for name, m in names.items()},
-                difference_cm=tuple(float(d[c]) for d in against_mediapipe),
+                difference_cm=(change, change_low, change_high),
             )
     for dimension, labels in slices.items():  # bins and cameras come in the order in which they were met
         slices[dimension] = dict(sorted(labels.items(), key=lambda item: _rank(dimension, item[0])))

@@ -11,15 +11,13 @@ import numpy as np
 
 from refiner.data.profile import VISIBILITY_EDGES, PairProfile
 from refiner.evaluation import metrics
-from refiner.evaluation.style import LABELS
+from refiner.evaluation.compare import MEDIAPIPE, REFINED, RIDGE, Evaluation
+from refiner.evaluation.style import COLOURS, LABELS, new_figure
 from refiner.geometry import AZIMUTH_EDGES
 from refiner.skeleton import JOINTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-from refiner.evaluation.compare import MEDIAPIPE, REFINED, RIDGE, Evaluation
-from refiner.evaluation.style import COLOURS, new_figure
 
 
 def draw_all(found: Evaluation, folder: str | Path) -> None:
@@ -41,8 +39,8 @@ def draw_all(found: Evaluation, folder: str | Path) -> None:
         {
             "kind of motion": {
                 kind: {
-                    name: tuple(inner.methods[name][key] for key in ("depth_cm", "depth_low_cm", "depth_high_cm"))
-                    for name in shown
+                    name: (row["depth_cm"], row["depth_low_cm"], row["depth_high_cm"])
+                    for name, row in ((name, inner.methods[name]) for name in shown)
                 }
                 for kind, inner in kinds.items()
             },
@@ -55,7 +53,7 @@ def draw_all(found: Evaluation, folder: str | Path) -> None:
 
 def loss_curve(history: Sequence[Mapping[str, float]], path: str | Path) -> Path:
     """Training and validation depth error by epoch, from the figures that training yields."""
-    with new_figure(path, (7, 4)) as (figure, axes):
+    with new_figure(path, (7, 4)) as (figure, (axes,)):
         epochs = [h["epoch"] + 1 for h in history]
         validation = [h["val/depth_cm"] for h in history]
         axes.plot(epochs, [h["train/depth"] for h in history], color=COLOURS["truth"], alpha=0.45, label="training")
@@ -72,7 +70,7 @@ def loss_curve(history: Sequence[Mapping[str, float]], path: str | Path) -> Path
             weight="bold",
         )
         axes.set(title="Depth error while training", xlabel="epoch", ylabel="mean |Δz|, cm")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.margins(y=0.2)
         axes.legend(loc="upper right")
         figure.tight_layout()
@@ -92,7 +90,7 @@ def depth_by_view_angle(bins: Bars, overall: Mapping[str, float], path: str | Pa
         path: of the PNG.
     """
     middles = np.array([float(label.split("…")[0]) for label in bins]) + np.diff(AZIMUTH_EDGES)[0] / 2
-    with new_figure(path, (7.5, 4.2)) as (figure, axes):
+    with new_figure(path, (7.5, 4.2)) as (figure, (axes,)):
         for name, whole in overall.items():
             mean, low, high = np.array([row[name] for row in bins.values()]).T
             bounded = np.isfinite(low)
@@ -119,7 +117,7 @@ def depth_by_joint(joints: Bars, path: str | Path) -> Path:
     rows = list(joints.values())
     methods = list(rows[0])
     groups = _sides_together()
-    with new_figure(path, (7.5, 4)) as (figure, axes):
+    with new_figure(path, (7.5, 4)) as (figure, (axes,)):
         width = 0.8 / len(methods)
         for i, name in enumerate(methods):
             heights = [np.mean([rows[j][name][0] for j in members]) for members in groups.values()]
@@ -137,8 +135,7 @@ def depth_by_label(dimensions: Mapping[str, Bars], path: str | Path) -> Path:
     """Mean |Δz| with intervals over sequences, a panel for each dimension (kind of motion, camera …), bars for its labels."""
     columns = 2
     rows = -(-len(dimensions) // columns)
-    with new_figure(path, (13, 3.6 * rows), rows=rows, columns=columns) as (figure, grid):
-        panels = grid.ravel()
+    with new_figure(path, (13, 3.6 * rows), rows=rows, columns=columns) as (figure, panels):
         for axes, (dimension, bars) in zip(panels, dimensions.items(), strict=False):
             methods = list(next(iter(bars.values())))
             width = 0.8 / len(methods)
@@ -171,16 +168,17 @@ def learning_curve(
         panels: title -> method -> points of (sequences, mean, low, high), cm; the ends are those of its interval.
         path: of the PNG.
     """
-    with new_figure(path, (6.2 * len(panels) + 0.4, 4.6), columns=len(panels)) as (figure, grid):
-        for axes, (title, methods) in zip(np.atleast_1d(grid), panels.items(), strict=True):
+    with new_figure(path, (6.2 * len(panels) + 0.4, 4.6), columns=len(panels)) as (figure, all_axes):
+        for axes, (title, methods) in zip(all_axes, panels.items(), strict=True):
             for name, points in methods.items():
                 sequences, mean, low, high = np.array(points, dtype=float).T
                 known = np.isfinite(low)
                 axes.fill_between(sequences, low, high, where=known, color=COLOURS[name], alpha=0.1, linewidth=0)
                 label = f"{LABELS[name]}  {mean[-1]:.2f} cm"
                 axes.plot(sequences, mean, "o-", ms=4.5, color=COLOURS[name], label=label)
+            counts = sorted({sequences for points in methods.values() for sequences, *_ in points})
             axes.set_xscale("log")
-            axes.set_xticks(sequences, [f"{s:,.0f}" for s in sequences])
+            axes.set_xticks(counts, [f"{count:,.0f}" for count in counts])
             axes.minorticks_off()
             axes.set(title=f"Held-out depth error, {title}", xlabel="training sequences", ylabel="mean |Δz|, cm")
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(methods), fontsize=9)
@@ -199,7 +197,7 @@ def _sides_together() -> dict[str, list[int]]:
 def pairs_page(profile: PairProfile, path: str | Path) -> Path:
     """What a set of pairs is like: MediaPipe's depth error by joint, by the way the body faces and by visibility; coverage."""
     colour = COLOURS["mediapipe"]
-    with new_figure(path, (13, 8.5), rows=2, columns=2) as (figure, ((joints, facing), (visible, covered))):
+    with new_figure(path, (13, 8.5), rows=2, columns=2) as (figure, (joints, facing, visible, covered)):
         error = profile.joint / max(profile.pairs, 1) * metrics.CM
         groups = _sides_together()
         joints.bar(np.arange(len(groups)), [error[members].mean() for members in groups.values()], 0.7, color=colour)
@@ -265,7 +263,7 @@ def reliability_diagram(reliability: Mapping[str, Sequence[float]], ece: float, 
         path: of the PNG.
     """
     said, true, joints = (np.asarray(reliability[key], dtype=float) for key in ("said", "true", "joints"))
-    with new_figure(path, (5.2, 5)) as (figure, axes):
+    with new_figure(path, (5.2, 5)) as (figure, (axes,)):
         axes.plot([0, 1], [0, 1], color="#b9bdc5", lw=1.2, ls=(0, (4, 3)))
         centres = (np.arange(len(joints)) + 0.5) / len(joints)
         axes.bar(

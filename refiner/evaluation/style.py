@@ -1,13 +1,14 @@
 """What all pictures share: one colour and one label for each method, fonts, and a figure that needs no display."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
 
 # One colour for one thing, in every picture: what MediaPipe saw, what the refiner says, what is true; then the others.
@@ -31,7 +32,7 @@ LABELS = {
     "smoothing": "smoothing of z",
     "zero": "z = 0",
 }
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "axes.facecolor": "white",
@@ -59,27 +60,18 @@ STYLE = {
 DPI = 150
 
 
-class new_figure:
-    """A figure in this project's style, written to `path` at the end; free of pyplot's global state."""
+@contextmanager
+def new_figure(
+    path: str | Path, size: tuple[float, float], rows: int = 1, columns: int = 1
+) -> Iterator[tuple["Figure", list["Axes"]]]:
+    """A figure in this project's style and its axes, row by row; written to `path` at the end. pyplot's state is left alone."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    def __init__(self, path: str | Path, size: tuple[float, float], rows: int = 1, columns: int = 1) -> None:
-        self._path, self._size, self._grid = Path(path), size, (rows, columns)
-
-    def __enter__(self) -> "tuple[Figure, Axes | np.ndarray]":
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        self._style = matplotlib.rc_context(STYLE)
-        self._style.__enter__()
-        self.new_figure = Figure(figsize=self._size, dpi=DPI)
-        FigureCanvasAgg(self.new_figure)
-        return self.new_figure, self.new_figure.subplots(*self._grid)
-
-    def __exit__(self, kind: object, value: object, trace: object) -> None:
-        try:
-            if kind is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self.new_figure.savefig(self._path)
-        finally:
-            self._style.__exit__(None, None, None)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, dpi=DPI)
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)

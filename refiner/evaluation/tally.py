@@ -59,9 +59,9 @@ class Tally:
         }
         cells = [(FIGURE, name) for name in FIGURES] + [(JOINT, name) for name in JOINTS] + list(masks)
         cut = np.stack(list(masks.values()), axis=-1).astype(np.float64)  # (N, slices)
-        sums = []
+        sums, figure_weights = [], np.empty((len(pairs), 0))
         for poses in methods.values():
-            figures, figure_weights = metrics.figure_rows(poses, pairs)
+            figures, figure_weights = metrics.figure_rows(poses, pairs)  # the weights are the same for all
             depth = metrics.depth_error(poses, pairs.ground_truth).astype(np.float64) * CM  # (N, 17)
             sums.append(by_sequence(np.concatenate([figures, depth, cut * depth.mean(-1, keepdims=True)], axis=1)))
         weights = by_sequence(np.concatenate([figure_weights, np.ones((len(pairs), len(JOINTS))), cut], axis=1))
@@ -94,10 +94,10 @@ class Tally:
         pairs, weights, sums = np.zeros(shape[0], dtype=int), np.zeros((shape[0], shape[2])), np.zeros(shape)
         column = {cell: i for i, cell in enumerate(cells)}
         for part, rows in zip(parts, np.split(index, np.cumsum([len(p.sequences) for p in parts])[:-1]), strict=True):
-            columns = [column[cell] for cell in part.cells]
+            columns = np.array([column[cell] for cell in part.cells], dtype=int)
             pairs[rows] += part.pairs
             weights[np.ix_(rows, columns)] += part.weights
-            sums[np.ix_(rows, range(len(methods)), columns)] += part.sums
+            sums[np.ix_(rows, np.arange(len(methods)), columns)] += part.sums
         return cls(
             sequences=tuple(names.tolist()),
             pairs=pairs,

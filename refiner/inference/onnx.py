@@ -46,7 +46,8 @@ class OnnxNetwork:
 
     def __call__(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
         """B poses -> (B, 17, 3) m corrected, (B, 17) confidence."""
-        return tuple(self._session.run(None, {name: getattr(inputs, name).numpy() for name in self._names}))
+        poses, confidence = self._session.run(None, {name: getattr(inputs, name).numpy() for name in self._names})
+        return np.asarray(poses), np.asarray(confidence)
 
 
 def export(checkpoint: str | Path) -> Path:

@@ -127,6 +127,13 @@ ENCODERS = {"attention": JointAttention, "whole_pose": WholePose}
 class PoseAwareDepthRefiner(nn.Module):
     """Corrects the depth of MediaPipe's poses. A single pose is a temporal window that stands still."""
 
+    # buffers
+    offset: Tensor
+    spread: Tensor
+    axes: Tensor
+    linear: Tensor
+    calibration: Tensor
+
     def __init__(self, config: RefinerConfig = RefinerConfig()) -> None:
         super().__init__()
         self.config = config

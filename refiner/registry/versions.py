@@ -168,7 +168,7 @@ def _save_example(model: Path, example: dict[str, np.ndarray]) -> None:
 
     description = Model.load(model)
     saved = _Example(example)
-    saved.save(model)
+    saved.save(str(model))
     description.saved_input_example_info = saved.info
     description.save(model / "MLmodel")
 
@@ -214,7 +214,7 @@ def download(source: str | ModelSource, into: str | Path | None = None) -> Local
         UserError: no such model, alias or version; or MLflow is out of reach and nothing is kept.
     """
     require("the registry", "mlflow")
-    import mlflow
+    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     asked = source if isinstance(source, ModelSource) else ModelSource.parse(source)
@@ -244,7 +244,7 @@ def download(source: str | ModelSource, into: str | Path | None = None) -> Local
     if _kept(folder, name) is None:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as part:
-            mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=part, tracking_uri=tracking_uri())
+            download_artifacts(artifact_uri=version.source, dst_path=part, tracking_uri=tracking_uri())
             checkpoint = next(Path(part).glob(f"**/artifacts/{CHECKPOINT}"))
             _write_identity(checkpoint, version)
             try:

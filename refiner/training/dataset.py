@@ -52,7 +52,8 @@ class Share(NamedTuple):
 class Source(Protocol):
     """Training pairs, wherever they are."""
 
-    device: torch.device
+    @property
+    def device(self) -> torch.device: ...
 
     def __len__(self) -> int: ...
 

@@ -11,7 +11,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,8 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from refiner.errors import UserError
 from refiner.evaluation import baselines
@@ -119,7 +121,7 @@ class Trainer:
         self.training, self.train, self.val = training, train, val
         self.rank, self.world = rank, world
         self.device = train.device
-        self.parameters = list(model.parameters())
+        self.parameters: list[Tensor] = list(model.parameters())
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": training.weight_decay},
@@ -135,7 +137,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.averaged = PoseAwareDepthRefiner(model.config).to(self.device).eval()
         self.averaged.load_state_dict(model.state_dict())
-        self.averages = list(self.averaged.parameters())
+        self.averages: list[Tensor] = list(self.averaged.parameters())
         self.best = {k: v.clone() for k, v in self.averaged.state_dict().items()}
         self.best_error, self.best_epoch = math.inf, -1
         self.epoch = self.steps = 0
@@ -146,8 +148,8 @@ class Trainer:
         self._names: list[str] = []  # of the loss's terms
         if training.compile != "off":
             mode = "reduce-overhead" if training.compile == "graph" else "default"
-            self._vary: Callable = torch.compile(self._vary, mode=mode)
-            self._judge: Callable = torch.compile(self._judge, mode=mode)
+            self._vary = torch.compile(self._vary, mode=mode)
+            self._judge = torch.compile(self._judge, mode=mode)
 
     def epochs(self) -> Iterator[dict[str, float]]:
         """Trains until it is done, and yields each epoch's figures. May be left after any of them.
@@ -214,11 +216,11 @@ class Trainer:
         if self.training.compile == "graph":
             torch.compiler.cudagraph_mark_step_begin()  # nothing of the last step is needed any more
         draws = self._draw(len(share.rows), share.first, step)
-        parts, terms = self.training.accumulate, 0.0
+        parts, terms = self.training.accumulate, torch.zeros((), device=self.device)
         for part in range(parts):
             rows = slice(part * len(share.rows) // parts, (part + 1) * len(share.rows) // parts)
             inputs, truth = self._vary(draws.take(rows), *self._assemble(share, rows))
-            if self.wrapped is not self.model:
+            if isinstance(self.wrapped, DistributedDataParallel):
                 self.wrapped.require_backward_grad_sync = part == parts - 1  # gradients travel once per step
             loss, found = self._judge(inputs, truth)
             weight = (rows.stop - rows.start) / self.training.batch_size
@@ -263,8 +265,7 @@ class Trainer:
         self.steps += 1
         # short at first, so that the average forgets the start
         decay = min(self.training.ema, (1 + self.steps) / (10 + self.steps))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+        get_ema_multi_avg_fn(decay)(self.averages, self.parameters, self.steps)
 
     def _learning_rate(self, step: int) -> float:
         options = self.training
