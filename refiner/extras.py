@@ -12,6 +12,7 @@ EXTRAS = {
     "jinja2": "demo",
     "ezc3d": "formats", "pygltflib": "formats",
     "tritonclient": "grpc",
+    "rerun": "view",
 }  # fmt: skip
 
 

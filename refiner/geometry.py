@@ -74,6 +74,11 @@ def unit(v: np.ndarray) -> np.ndarray:
     return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-9)
 
 
+def to_room(points: np.ndarray) -> np.ndarray:
+    """(..., 3) in a camera's axes (x right, y down, z away) -> the room's (x right, y up, z towards the camera)."""
+    return points * np.array([1.0, -1.0, -1.0])
+
+
 def rotation_matrix(rvec: np.ndarray) -> np.ndarray:
     """(..., 3) axis times angle in radians -> (..., 3, 3) (Rodrigues' formula)."""
     rvec = np.asarray(rvec, dtype=np.float64)

@@ -65,8 +65,3 @@ class Motion:
 
 
 assert len(MARKERS) == len(JOINTS) + 2
-
-
-def to_room(poses: np.ndarray) -> np.ndarray:
-    """(..., 3) points in a camera's axes (x right, y down, z away) -> the room's (x right, y up, z towards the camera)."""
-    return poses * np.array([1.0, -1.0, -1.0])

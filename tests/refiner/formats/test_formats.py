@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from refiner import UserError, formats
-from refiner.formats.motion import MARKERS, Motion, to_room
+from refiner.formats.motion import MARKERS, Motion
 from refiner.formats.rig import NAMES, PARENTS, TREE, rig
 from refiner.skeleton import INDEX, JOINTS
 
@@ -259,7 +259,3 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         formats.write(motion(POSE[None]), tmp_path / "nowhere" / "joey.json")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_room_has_y_up_and_z_towards_the_camera():
-    np.testing.assert_array_equal(to_room(np.array([1.0, 2.0, 3.0])), [1.0, -2.0, -3.0])

@@ -1,0 +1,72 @@
+"""refiner compare: two results of `refiner video` against each other, or a result against a truth."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from refiner.data import records
+from refiner.errors import UserError
+from refiner.evaluation import metrics
+from refiner.skeleton import JOINTS, NUM_JOINTS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How far two results are apart, by frame: Parquet files of `refiner video`, or NPZ files with `poses` and `frames`."""
+
+    a: Annotated[Path, tyro.conf.Positional]
+    """A result."""
+    b: Annotated[Path, tyro.conf.Positional]
+    """Another, or the truth."""
+    json: bool = False
+    """As one JSON object."""
+
+
+def run(options: Options) -> int:
+    """Prints the mean distances; returns the exit status."""
+    (frames_a, a), (frames_b, b) = read(options.a), read(options.b)
+    common, rows_a, rows_b = np.intersect1d(frames_a, frames_b, return_indices=True)
+    if not len(common):
+        raise UserError(f"{options.a} and {options.b} have no frame in common")
+    a, b = a[rows_a], b[rows_b]
+    depth = metrics.depth_error(a, b) * metrics.CM
+    figures = {
+        "frames": len(common),
+        "depth_cm": float(depth.mean()),
+        "mpjpe_cm": float(metrics.joint_error(a, b).mean() * metrics.CM),
+        "pa_mpjpe_cm": float(metrics.aligned_joint_error(a, b).mean() * metrics.CM),
+        "depth_cm_by_joint": dict(zip(JOINTS, depth.mean(0).round(3).tolist(), strict=True)),
+    }
+    if options.json:
+        print(json.dumps(figures))
+        return 0
+    print(f"{len(common):,} frames in common; about the hips")
+    for name, key in (("mean |Δz|", "depth_cm"), ("MPJPE", "mpjpe_cm"), ("PA-MPJPE", "pa_mpjpe_cm")):
+        print(f"{name:<16}{figures[key]:6.2f} cm")
+    for joint, value in figures["depth_cm_by_joint"].items():
+        print(f"  {joint.replace('_', ' '):<16}{value:6.2f} cm in depth")
+    return 0
+
+
+def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) frame numbers and (N, 17, 3) poses in metres of a result.
+
+    Raises:
+        UserError: it is missing, or something else.
+    """
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                frames, poses = arrays["frames"], arrays["poses"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{path} is not an NPZ file with 'frames' and 'poses' ({error})") from None
+    else:
+        table = records.read_table(path, records.REFINED, ["frame", "pose"])
+        frames, poses = records.column(table, "frame"), records.column(table, "pose")
+    if poses.shape != (len(frames), NUM_JOINTS, 3):
+        raise UserError(f"{path} holds poses of the shape {poses.shape}: expected (frames, 17, 3) metres")
+    return frames, poses

@@ -1,0 +1,86 @@
+"""A video with both skeletons on the picture, and beside it both from the side, where depth can be seen."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from refiner.data.video import Frame, VideoWriter
+from refiner.evaluation.style import COLOURS, LABELS
+from refiner.skeleton import DRAWN
+
+PANEL_SHARE = 0.62  # of the picture's height: the panel's width
+LONGEST = 1280  # side of the written picture, pixels; larger ones are scaled down
+BACKGROUND, INK = (255, 255, 255), (58, 61, 69)
+REACH_M = 1.15  # from the hips to the panel's edge
+
+
+def rgb_of(method: str) -> tuple[int, int, int]:
+    """The project's colour of a method, as cv2 draws it into an RGB picture."""
+    colour = COLOURS[method]
+    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))  # type: ignore[return-value]
+
+
+class OverlayWriter:
+    """Writes the overlay of a video, frame by frame.
+
+    with OverlayWriter("joey.overlay.mp4", size=(1920, 1080), fps=30) as overlay:
+        overlay.write(frame, {"mediapipe": (points, pose), "refined": (points, pose)})
+    """
+
+    def __init__(self, path: str | Path, size: tuple[int, int], fps: float) -> None:
+        """Args:
+        path: of the MP4 file.
+        size: of the video's pictures, width and height in pixels, upright.
+        fps: of the video.
+        """
+        scale = min(1.0, LONGEST / max(size))
+        self._width, self._height = (max(2, round(side * scale) // 2 * 2) for side in size)
+        self._scale = np.array([self._width / size[0], self._height / size[1]])
+        self._panel = round(self._height * PANEL_SHARE) // 2 * 2
+        self._writer = VideoWriter(path, (self._width + self._panel, self._height), fps or 30)
+
+    def write(self, frame: Frame, skeletons: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        """Appends a frame.
+
+        Args:
+            frame: of the video.
+            skeletons: by method, `mediapipe` and `refined`: where its joints are in the picture, (17, 2) pixels, and its pose,
+                (17, 3) m, virtual camera frame, about the hips. Empty where nobody is seen.
+        """
+        picture = cv2.resize(frame.rgb, (self._width, self._height), interpolation=cv2.INTER_AREA)
+        panel = np.full((self._height, self._panel, 3), BACKGROUND, dtype=np.uint8)
+        thick = max(1, round(self._height / 260))
+        unit = min(self._panel, self._height) / 2 / REACH_M
+        for method, (points, pose) in skeletons.items():
+            self._draw(picture, points * self._scale, method, thick)
+            side = np.array([self._panel, self._height]) / 2 + unit * pose[:, (2, 1)]  # away to the right, down
+            self._draw(panel, side, method, thick)
+        self._label(panel, list(skeletons), thick)
+        self._writer.write(np.concatenate([picture, panel], axis=1))
+
+    def _draw(self, canvas: np.ndarray, points: np.ndarray, method: str, thick: int) -> None:
+        corners = np.round(np.clip(points, -1e4, 1e4)).astype(int)
+        for width, colour in ((3 * thick, BACKGROUND), (thick + 1, rgb_of(method))):
+            for a, b in DRAWN:
+                cv2.line(canvas, tuple(corners[a]), tuple(corners[b]), colour, width, cv2.LINE_AA)
+
+    def _label(self, panel: np.ndarray, methods: Iterable[str], thick: int) -> None:
+        size = self._height / 900
+        line = round(34 * size)
+
+        def text(words: str, x: int, y: int, colour: tuple[int, int, int]) -> None:
+            cv2.putText(panel, words, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, colour, max(1, thick // 2), cv2.LINE_AA)
+
+        text("from the side", line // 2, line, INK)
+        text("< camera", line // 2, self._height - line // 2, INK)
+        for row, method in enumerate(methods, 2):
+            text(LABELS[method], line // 2, row * line, rgb_of(method))
+
+    def __enter__(self) -> "OverlayWriter":
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        self._writer.__exit__(kind, error, traceback)  # type: ignore[arg-type]

@@ -1,0 +1,209 @@
+"""refiner video: one's own videos in, refined motions out, in the files that other tools open."""
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from refiner.cli.work import Report
+from refiner.data import records, video
+from refiner.data.containers import SUFFIXES
+from refiner.errors import UserError
+from refiner.estimators.isolation import ChildError, Isolated
+
+Format = Literal["json", "csv", "npz", "bvh", "glb", "trc", "c3d"]
+STALL_S = 300.0
+SOME_FAILED = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Refine videos. For each, joey.refined.parquet and what --to and --overlay name.
+
+    refiner video joey.mp4 --to bvh glb --overlay
+    refiner video clips/ 'more/*.mov' --out refined --resume
+    """
+
+    videos: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Videos, folders of them, or patterns in quotes."""
+    to: tuple[Format, ...] = ()
+    """Files for other tools: bvh, glb (animation), trc, c3d (biomechanics), json, csv, npz."""
+    overlay: bool = False
+    """Write a video with both skeletons on the picture and from the side."""
+    out: str = ""
+    """Folder to write into; beside each video by default."""
+    learned_depth_refinement: bool = True
+    """Off: MediaPipe's poses as they are, in the room and in files."""
+    model: str = ""
+    """A checkpoint's folder, or models:/NAME@ALIAS; the model in the box by default."""
+    estimator: str = "mediapipe"
+    """What finds the landmarks."""
+    pose_model: str = "full"
+    """The estimator's model: lite, full, heavy, or a .task file."""
+    fov: float | None = None
+    """The lens's angle of view along the picture's longer side, degrees; 60 is assumed."""
+    height: float | None = None
+    """The person's stature in metres, which fixes the scale."""
+    resume: bool = False
+    """Leave alone what is written already with these options."""
+    force: bool = False
+    """Write over what is there."""
+    json: bool = False
+    """One JSON object per video on standard output in place of the table."""
+
+    def __post_init__(self) -> None:
+        if not self.videos:
+            raise UserError("name a video, a folder of them, or a pattern in quotes")
+        if self.fov is not None and not 5 <= self.fov <= 170:
+            raise UserError(f"--fov {self.fov:g} is no lens's angle of view: give 5 to 170 degrees")
+        if self.height is not None and not 0.5 <= self.height <= 2.6:
+            raise UserError(f"--height {self.height:g} is no person's stature in metres: give 0.5 to 2.6")
+        if self.resume and self.force:
+            raise UserError("--resume leaves alone what is there, --force writes over it: choose one")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of one video: a report, or the reason why there is none."""
+
+    video: str
+    report: Report | None = None
+    error: str = ""
+    skipped: bool = False
+
+
+def run(options: Options) -> int:
+    """Refines all videos; what fails costs itself. Returns the exit status."""
+    videos = find(options.videos)
+    console = Console(stderr=True)
+    outcomes = []
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(), console=console, transient=True, disable=options.json or not console.is_terminal,
+    ) as progress, Isolated("refiner.cli.work:work", stall_s=STALL_S, calls_per_process=200) as child:  # fmt: skip
+        for number, path in enumerate(videos, 1):
+            outcome = _refine(path, options, child, progress, f"{number}/{len(videos)} {path.name}")
+            outcomes.append(outcome)
+            if options.json:
+                print(json.dumps(dataclasses.asdict(outcome)), flush=True)
+    if not options.json:
+        show(outcomes, Console(file=sys.stdout))
+    return SOME_FAILED if any(outcome.error for outcome in outcomes) else 0
+
+
+def find(named: tuple[str, ...]) -> list[Path]:
+    """The videos that paths, folders and patterns name, each once, in order.
+
+    Raises:
+        UserError: one of them names nothing.
+    """
+    found: dict[Path, None] = {}
+    for name in named:
+        path = Path(name)
+        if path.is_dir():
+            inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+        elif path.exists():
+            inside = [path]
+        else:
+            inside = [Path(match) for match in sorted(glob(name, recursive=True)) if Path(match).is_file()]
+        if not inside:
+            raise UserError(f"'{name}' names no video: give a file, a folder with videos, or a pattern in quotes")
+        found |= dict.fromkeys(inside)
+    return list(found)
+
+
+def _refine(path: Path, options: Options, child: Isolated, progress: Progress, title: str) -> Outcome:
+    folder = Path(options.out) if options.out else path.parent
+    settings = _settings(options)
+    targets = [folder / f"{path.stem}.refined.parquet", *(folder / f"{path.stem}.{ending}" for ending in options.to)]
+    targets += [folder / f"{path.stem}.overlay.mp4"] if options.overlay else []
+    there = [target for target in targets if target.exists()]
+    if options.resume and len(there) == len(targets) and _made_with(targets[0], settings):
+        return Outcome(video=str(path), skipped=True)
+    if there and not (options.force or options.resume):
+        return Outcome(
+            video=str(path),
+            error=f"{there[0]} is there already: --resume goes on, --force writes over it, --out elsewhere",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        bar = progress.add_task(title, total=video.probe(path).frames, rate="")
+        task = progress.tasks[-1]
+
+        def advance(frames: int) -> None:
+            speed = f"{task.speed:.0f} frames/s" if task.speed else ""
+            progress.update(bar, completed=frames, rate=speed)
+
+        answer: dict[str, Any] = child(
+            advance, video=str(path.absolute()), out=str(folder.absolute()), options=settings
+        )
+        return Outcome(video=str(path), report=Report(**answer))
+    except UserError as error:
+        return Outcome(video=str(path), error=str(error))
+    except ChildError as error:
+        return Outcome(video=str(path), error=f"{path} stopped the decoder or the estimator ({error.reason})")
+    except OSError as error:
+        return Outcome(video=str(path), error=f"{folder} cannot be written to ({error.strerror}): choose another --out")
+    finally:
+        for shown in progress.task_ids:
+            progress.remove_task(shown)
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """What the outcome depends on: as it is handed to the child and kept in the file for --resume."""
+    names = ("to", "overlay", "learned_depth_refinement", "model", "estimator", "pose_model", "fov", "height")
+    return {name: list(value) if isinstance(value := getattr(options, name), tuple) else value for name in names}
+
+
+def _made_with(path: Path, settings: dict[str, Any]) -> bool:
+    try:
+        kept = json.loads(records.read_metadata(path).get("options", "{}"))
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+    written = ("to", "overlay")  # whose files are looked at themselves
+    return {k: v for k, v in kept.items() if k not in written} == {
+        k: v for k, v in settings.items() if k not in written
+    }
+
+
+def show(outcomes: list[Outcome], console: Console) -> None:
+    """The table at the end; then where confidence is low, and what failed."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("video", "frames", "with person", "bone-length CV", "jitter m/s²", "confidence"):
+        table.add_column(heading, justify="left" if heading == "video" else "right", overflow="fold")
+    for outcome in outcomes:
+        name = Path(outcome.video).name
+        if outcome.report is None:
+            table.add_row(name, *(["there already" if outcome.skipped else "failed"] + [""] * 4))
+            continue
+        report = outcome.report
+        table.add_row(
+            name, f"{report.frames:,}", f"{report.with_person / report.frames:.0%}",
+            f"{report.bone_cv[0]:.1%} → {report.bone_cv[1]:.1%}",
+            f"{report.jitter_m_s2[0]:.1f} → {report.jitter_m_s2[1]:.1f}",
+            "–" if report.confidence != report.confidence else f"{report.confidence:.0%}",
+        )  # fmt: skip
+    console.print(table)
+    for outcome in outcomes:
+        name = Path(outcome.video).name
+        if outcome.report is not None:
+            for note in outcome.report.notes:
+                console.print(f"{name}: {note}", highlight=False)
+            if spans := outcome.report.low_confidence_s:
+                console.print(
+                    f"{name}: low confidence at " + ", ".join(f"{start:.1f}–{end:.1f} s" for start, end in spans),
+                    highlight=False,
+                )
+            for file in outcome.report.files:
+                console.print(f"  {file}", highlight=False, soft_wrap=True)
+        elif outcome.error:
+            console.print(f"failed: {outcome.error}", highlight=False, soft_wrap=True)

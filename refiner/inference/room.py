@@ -1,0 +1,391 @@
+"""Where the person is: the root's path in front of the camera, the floor, and feet that stand still while they stand.
+
+MediaPipe's world landmarks hang at the hips, so whatever is made of them dances on the spot. Here the refined poses, the image
+points and the lens give the hips' place (`root_path`), slow ankles the floor and the vertical (`find_floor`), and `stand` puts
+all of it together. Frames of reference: *virtual camera* and *camera* as in `refiner.geometry`; *room*: metres, y up, the
+floor at y = 0, z towards the camera, the origin on the floor below the first place of the hips.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solveh_banded
+
+from refiner import temporal
+from refiner.geometry import rotation_between, to_room, unit, virtual_camera_rotation
+from refiner.skeleton import HIPS, INDEX, LEFT_SHOULDER, NUM_JOINTS, RIGHT_SHOULDER
+
+# Without a word about the lens: between a phone's main camera in video mode (60–68°) and a camcorder's (50–60°), along the
+# longer side.
+DEFAULT_FOV_DEG = 60.0
+ANKLES = (INDEX["left_ankle"], INDEX["right_ankle"])
+KNEES = (INDEX["left_knee"], INDEX["right_knee"])
+# Sigma of the Gaussian over time for the distance, whose noise is ten times that of the place in the picture.
+DISTANCE_SIGMA_S = 0.2
+# An ankle stands that moves slower than this across the line of sight, where the picture says it, and along it, where the
+# pose does; and that is no higher above the lowest than this. On 28 rendered clips half of the ankles that truly stand are
+# seen at 0.1 and 0.2 m/s, 90 % below 0.3 and 0.5; those that move, at 0.7 across.
+ACROSS_M_S, AWAY_M_S, STANDING_HEIGHT_M = 0.3, 0.7, 0.15
+ACROSS_SIGMA_S, AWAY_SIGMA_S = 0.03, 0.1
+LEAST_STAND_S = 0.1
+ANKLE_HEIGHT_M = 0.08  # of the joint above the sole
+# What is believed of a floor before it is seen: within how many degrees it is at right angles to the body, to the picture's
+# vertical; how far from it standing ankles are found, and how many of them say something of their own.
+BODY_DEG, LEVEL_DEG, ANKLE_SPREAD_M, INDEPENDENT = 5.0, 6.0, 0.10, 15
+# Spread of what is seen of the root's place along and across the line of sight, of a standing foot's step from frame to
+# frame, and of the root's acceleration.
+ALONG_M, ACROSS_M, STEP_M, ACCELERATION_M_S2 = 0.08, 0.01, 0.001, 4.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lens:
+    """A pinhole camera without distortion."""
+
+    focal: float  # pixels
+    centre: tuple[float, float]  # of the picture, pixels
+
+    @classmethod
+    def of_fov(cls, size: tuple[int, int], fov_deg: float = DEFAULT_FOV_DEG) -> "Lens":
+        """From the picture's width and height in pixels and the angle of view along its longer side, degrees."""
+        return cls(focal=max(size) / 2 / np.tan(np.radians(fov_deg) / 2), centre=(size[0] / 2, size[1] / 2))
+
+    def rays(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) pixels -> (..., 3) directions with z = 1, camera frame."""
+        flat = (points - np.asarray(self.centre)) / self.focal
+        return np.concatenate([flat, np.ones((*flat.shape[:-1], 1))], axis=-1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Floor:
+    """The plane that standing feet have in common."""
+
+    normal: np.ndarray  # (3,) up, camera frame
+    height: float  # normal · x of its points, metres
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """A person in the room; N frames."""
+
+    joints: np.ndarray  # (N, 17, 3) m, room frame
+    standing: np.ndarray  # (N, 2) bool: the left, the right foot stands
+    floor: Floor
+    turn: np.ndarray  # (3, 3) camera frame -> room frame, before the origin is moved
+    origin: np.ndarray  # (3,) m, of the room, in the turned frame
+
+
+def camera_poses(poses: np.ndarray, image_points: np.ndarray, lens: Lens) -> np.ndarray:
+    """(N, 17, 3) of the virtual camera, (N, 17, 2) pixels -> (N, 17, 3) the same poses in the camera's axes, about the hips.
+
+    MediaPipe's frame looks along the ray to the person; the hips' image points say which ray that was.
+    """
+    turns = virtual_camera_rotation(lens.rays(image_points[:, HIPS].mean(1)))
+    return np.einsum("nji,nkj->nki", turns, poses)
+
+
+def root_path(poses: np.ndarray, image_points: np.ndarray, weights: np.ndarray, lens: Lens) -> np.ndarray:
+    """Where the hips' midpoint must be so that the joints are seen where they are seen: weighted least squares, in closed form.
+
+    Each joint j gives two equations that are linear in the root T: x_j (T_z + p_z) = T_x + p_x, and the same for y. Twice
+    more with the weights of those that do not fit lowered (Geman–McClure).
+
+    Args:
+        poses: (N, 17, 3) m, the camera's axes, about the hips (`camera_poses`).
+        image_points: (N, 17, 2) pixels.
+        weights: (N, 17) such as the visibility.
+        lens: of the camera.
+
+    Returns:
+        (N, 3) m, camera frame.
+    """
+    seen = lens.rays(image_points)[..., :2]  # (N, 17, 2)
+    rows = np.zeros((len(poses), NUM_JOINTS, 2, 3))
+    rows[:, :, 0, 0] = rows[:, :, 1, 1] = 1
+    rows[..., 2] = -seen
+    right = seen * poses[..., 2:] - poses[..., :2]  # (N, 17, 2)
+    trust = np.maximum(weights, 1e-3)
+    for _ in range(3):
+        gram = np.einsum("nj,njca,njcb->nab", trust, rows, rows)
+        moment = np.einsum("nj,njca,njc->na", trust, rows, right)
+        root = np.linalg.solve(gram + 1e-9 * np.eye(3), moment[..., None])[..., 0]
+        residual = np.linalg.norm(np.einsum("njca,na->njc", rows, root) - right, axis=-1)  # metres
+        typical = np.median(residual, axis=1, keepdims=True) + 1e-3
+        trust = np.maximum(weights, 1e-3) / (1 + (residual / (2 * typical)) ** 2) ** 2
+    root[:, 2] = np.maximum(root[:, 2], 0.3)
+    return root
+
+
+def smoothed_path(
+    root: np.ndarray, poses: np.ndarray, image_points: np.ndarray, lens: Lens, seconds: np.ndarray, clips: np.ndarray
+) -> np.ndarray:
+    """The root's path with its distance smoothed in time, and its place across the line of sight found anew for that.
+
+    Args:
+        root: (N, 3) m, as `root_path` gives it.
+        poses: (N, 17, 3) m, the camera's axes, about the hips.
+        image_points: (N, 17, 2) pixels.
+        lens: of the camera.
+        seconds: (N,) when.
+        clips: (N,) numbers of the clips.
+    """
+    distance = np.exp(temporal.smooth(np.log(root[:, 2]), seconds, clips, DISTANCE_SIGMA_S))
+    trunk = [*HIPS, LEFT_SHOULDER, RIGHT_SHOULDER]
+    seen = lens.rays(image_points[:, trunk])[..., :2]
+    across = seen * (distance[:, None, None] + poses[:, trunk, 2:]) - poses[:, trunk, :2]
+    return np.concatenate([across.mean(1), distance[:, None]], axis=-1)
+
+
+def speeds(points: np.ndarray, seconds: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """(N, …, 3) m -> (N, …) m/s, by central differences; one-sided at a clip's ends, 0 where a clip is one frame."""
+    before, after = np.maximum(np.arange(len(points)) - 1, 0), np.minimum(np.arange(len(points)) + 1, len(points) - 1)
+    rows = np.arange(len(points))
+    before = np.where(clips[before] == clips, before, rows)
+    after = np.where(clips[after] == clips, after, rows)
+    span = np.maximum(seconds[after] - seconds[before], 1e-6)
+    return np.linalg.norm(points[after] - points[before], axis=-1) / span.reshape(-1, *(1,) * (points.ndim - 2))
+
+
+def slow_ankles(
+    joints: np.ndarray, image_points: np.ndarray, lens: Lens, seconds: np.ndarray, clips: np.ndarray
+) -> np.ndarray:
+    """(N, 2) bool: whether the left and the right ankle hardly move.
+
+    Args:
+        joints: (N, 17, 3) m, camera frame.
+        image_points: (N, 17, 2) pixels.
+        lens: of the camera.
+        seconds: (N,) when.
+        clips: (N,) numbers of the clips.
+    """
+    away = joints[:, ANKLES, 2:]  # (N, 2, 1) m
+    across = lens.rays(image_points[:, ANKLES])[..., :2] * np.median(away)
+    speed_across = speeds(temporal.smooth(across, seconds, clips, ACROSS_SIGMA_S), seconds, clips)
+    speed_away = speeds(temporal.smooth(away, seconds, clips, AWAY_SIGMA_S), seconds, clips)
+    return (speed_across < ACROSS_M_S) & (speed_away < AWAY_M_S)
+
+
+def find_floor(joints: np.ndarray, slow: np.ndarray) -> Floor:
+    """The plane through slow, low ankles. Where they say little of its tilt, the body's and the picture's vertical count.
+
+    Args:
+        joints: (N, 17, 3) m, camera frame.
+        slow: (N, 2) bool, as `slow_ankles` gives it.
+    """
+    ankles = joints[:, ANKLES]  # (N, 2, 3)
+    shoulders = joints[:, (LEFT_SHOULDER, RIGHT_SHOULDER)].mean(1)
+    body = unit(shoulders - ankles.mean(1))
+    level = np.array([0.0, -1.0, 0.0])
+    upright = slow.any(1) & (body @ level > 0.85)
+    normal, trust = level, np.radians(LEVEL_DEG)
+    if upright.sum() > 5:
+        normal = unit(unit(np.median(body[upright], axis=0)) / BODY_DEG**2 + level / LEVEL_DEG**2)
+        trust = np.radians((1 / BODY_DEG**2 + 1 / LEVEL_DEG**2) ** -0.5)
+    believed = normal
+    points = ankles[slow] if slow.sum() >= 5 else ankles.reshape(-1, 3)
+    for _ in range(5):
+        heights = points @ normal
+        low = points[heights < np.quantile(heights, 0.1) + STANDING_HEIGHT_M]
+        normal = _tilted(believed, low, trust)
+    height = np.median(low @ normal)
+    return Floor(normal=normal, height=float(height) - ANKLE_HEIGHT_M)
+
+
+def _tilted(normal: np.ndarray, points: np.ndarray, trust: float) -> np.ndarray:
+    """The normal of the plane through these points (M, 3), one being believed within `trust` radians; for small angles."""
+    sideways = unit(np.cross(normal, (0.0, 0.0, 1.0)))
+    axes = np.stack([sideways, np.cross(sideways, normal)])  # (2, 3)
+    middle = points.mean(0)
+    slopes, heights = (points - middle) @ axes.T, (points - middle) @ normal
+    # as many points as there are say the same many times over: a stand of a second counts once
+    share = min(1.0, INDEPENDENT / len(points)) / ANKLE_SPREAD_M**2
+    gram = share * slopes.T @ slopes + np.eye(2) / trust**2
+    tilt = np.linalg.solve(gram, -share * slopes.T @ heights)
+    return unit(normal + tilt @ axes)
+
+
+def find_standing(
+    joints: np.ndarray, slow: np.ndarray, floor: Floor, seconds: np.ndarray, clips: np.ndarray
+) -> np.ndarray:
+    """(N, 2) bool: whether the left and the right ankle stand: slow, low, and for a tenth of a second at least."""
+    height = joints[:, ANKLES] @ floor.normal - floor.height - ANKLE_HEIGHT_M
+    standing = slow & (height < STANDING_HEIGHT_M)
+    for foot in range(2):
+        for start, end in _runs(standing[:, foot], clips):
+            if seconds[end - 1] - seconds[start] < LEAST_STAND_S:
+                standing[start:end, foot] = False
+    return standing
+
+
+def _runs(mask: np.ndarray, clips: np.ndarray) -> list[tuple[int, int]]:
+    """Half-open ranges of rows in which a mask holds, within one clip each."""
+    edges = np.flatnonzero((np.diff(mask.astype(int)) != 0) | (np.diff(clips) != 0)) + 1
+    bounds = np.concatenate([[0], edges, [len(mask)]])
+    return [(int(a), int(b)) for a, b in itertools.pairwise(bounds) if b > a and mask[a]]
+
+
+def anchored_path(
+    root: np.ndarray, poses: np.ndarray, standing: np.ndarray, seconds: np.ndarray, clips: np.ndarray
+) -> np.ndarray:
+    """The root's path that agrees with what is seen and in which standing feet do not move: one banded linear system.
+
+    Minimises, each divided by its spread: the distance from the seen path, along and across the line of sight; the step of
+    each standing ankle from frame to frame; the root's acceleration.
+
+    Args:
+        root: (N, 3) m, the seen path, camera frame.
+        poses: (N, 17, 3) m, the camera's axes, about the hips.
+        standing: (N, 2) bool.
+        seconds: (N,) when.
+        clips: (N,) numbers of the clips.
+    """
+    moved = root.copy()
+    for start, end in _runs(np.ones(len(root), dtype=bool), clips):
+        if end - start > 2:
+            rows = slice(start, end)
+            moved[rows] = _anchored(root[rows], poses[rows][:, ANKLES], standing[rows], seconds[rows])
+    return moved
+
+
+def _anchored(root: np.ndarray, ankles: np.ndarray, standing: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    count = len(root)
+    sight = unit(root)
+    along = np.einsum("ni,nj->nij", sight, sight)
+    seen = along / ALONG_M**2 + (np.eye(3) - along) / ACROSS_M**2  # (N, 3, 3)
+    # blocks of a symmetric matrix, three diagonals of blocks: the row itself, its next, its second next
+    blocks = np.zeros((3, count, 3, 3))
+    right = np.einsum("nij,nj->ni", seen, root)
+    blocks[0] += seen
+    eye = np.eye(3)
+    for foot in range(2):
+        both = (standing[1:, foot] & standing[:-1, foot])[:, None]
+        weight = both / STEP_M**2  # (N-1, 1)
+        blocks[0, :-1] += weight[..., None] * eye
+        blocks[0, 1:] += weight[..., None] * eye
+        blocks[1, :-1] -= weight[..., None] * eye
+        step = weight * (ankles[1:, foot] - ankles[:-1, foot])
+        right[:-1] += step
+        right[1:] -= step
+    spacing = np.median(np.diff(seconds))
+    smooth = 1 / (ACCELERATION_M_S2 * spacing**2) ** 2
+    for a, ka in enumerate((1.0, -2.0, 1.0)):
+        for b, kb in enumerate((1.0, -2.0, 1.0)):
+            if b >= a:
+                blocks[b - a, a : count - 2 + a] += smooth * ka * kb * eye
+    return solveh_banded(_banded(blocks), right.ravel(), lower=True).reshape(count, 3)
+
+
+def _banded(blocks: np.ndarray) -> np.ndarray:
+    """(3, N, 3, 3) block diagonals of a symmetric matrix -> (9, 3N) its lower diagonals, as LAPACK has them."""
+    count = blocks.shape[1]
+    lower = np.zeros((9, 3 * count))
+    for distance in range(3):
+        for i in range(3):
+            for j in range(3):
+                offset = 3 * distance + i - j
+                if offset >= 0:
+                    # row 3(n + distance) + i, column 3n + j; blocks are symmetric, so the transposed block is the same
+                    lower[offset, j::3][: count - distance] += blocks[distance, : count - distance, j, i]
+    return lower
+
+
+def plant(joints: np.ndarray, standing: np.ndarray, seconds: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """Ankles that stand stay where they are in the median; knees follow, bones keep their lengths (two-bone IK).
+
+    Args:
+        joints: (N, 17, 3) m.
+        standing: (N, 2) bool.
+        seconds: (N,) when.
+        clips: (N,) numbers of the clips.
+
+    Returns:
+        (N, 17, 3) m.
+    """
+    planted = joints.copy()
+    for foot, (hip, knee, ankle) in enumerate(zip(HIPS, KNEES, ANKLES, strict=True)):
+        pull = np.zeros((len(joints), 3))
+        for start, end in _runs(standing[:, foot], clips):
+            pull[start:end] = np.median(joints[start:end, ankle], axis=0) - joints[start:end, ankle]
+        # the foot is let go within a tenth of a second, not from one frame to the next
+        free = ~standing[:, foot]
+        eased = temporal.smooth(pull, seconds, clips, LEAST_STAND_S / 2)
+        target = joints[:, ankle] + np.where(free[:, None], eased, pull)
+        planted[:, knee], planted[:, ankle] = _reach(joints[:, hip], joints[:, knee], joints[:, ankle], target)
+    return planted
+
+
+def _reach(hip: np.ndarray, knee: np.ndarray, ankle: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Knee and ankle (N, 3) so that the ankle is at the target, or as near as the leg reaches; the knee stays in its plane."""
+    thigh, shank = np.linalg.norm(knee - hip, axis=-1), np.linalg.norm(ankle - knee, axis=-1)
+    line = target - hip
+    wanted = np.linalg.norm(line, axis=-1)
+    length = np.clip(wanted, np.abs(thigh - shank) + 1e-4, thigh + shank - 1e-4)
+    direction = unit(line)
+    bend = knee - hip
+    bend = unit(bend - (bend * direction).sum(-1, keepdims=True) * direction)
+    cosine = (thigh**2 + length**2 - shank**2) / (2 * thigh * length)
+    sine = np.sqrt(np.maximum(1 - cosine**2, 0))
+    moved = hip + thigh[:, None] * (cosine[:, None] * direction + sine[:, None] * bend)
+    return moved, hip + length[:, None] * direction
+
+
+def stand(
+    poses: np.ndarray,
+    image_points: np.ndarray,
+    weights: np.ndarray,
+    lens: Lens,
+    seconds: np.ndarray,
+    clips: np.ndarray,
+    height_m: float | None = None,
+) -> Placed:
+    """A refined person in the room.
+
+    Args:
+        poses: (N, 17, 3) m, virtual camera frame, about the hips.
+        image_points: (N, 17, 2) pixels of the same joints.
+        weights: (N, 17) such as the visibility.
+        lens: of the camera.
+        seconds: (N,) when, rising within a clip.
+        clips: (N,) non-decreasing numbers of the clips.
+        height_m: the person's stature, which fixes the scale; None leaves it as MediaPipe has it.
+    """
+    if height_m is not None:
+        poses = poses * (height_m / stature(poses))
+    turned = camera_poses(poses.astype(np.float64), image_points, lens)
+    seen = root_path(turned, image_points, weights, lens)
+    path = smoothed_path(seen, turned, image_points, lens, seconds, clips)
+    slow = slow_ankles(turned + path[:, None], image_points, lens, seconds, clips)
+    floor = find_floor(turned + path[:, None], slow)
+    standing = find_standing(turned + path[:, None], slow, floor, seconds, clips)
+    path = anchored_path(path, turned, standing, seconds, clips)
+    floor = find_floor(turned + path[:, None], standing)
+    joints = plant(turned + path[:, None], standing, seconds, clips)
+    up = to_room(floor.normal)
+    turn = rotation_between(up, np.array([0.0, 1.0, 0.0])) @ to_room(np.eye(3))
+    # z towards the camera: the line of sight to the first place, seen from above, points along -z
+    away = turn @ unit(path[0])
+    about = np.arctan2(away[0], -away[2])
+    spin = np.array([[np.cos(about), 0, np.sin(about)], [0, 1, 0], [-np.sin(about), 0, np.cos(about)]])
+    turn = spin @ turn
+    origin = turn @ path[0]
+    origin[1] = floor.height
+    return Placed(joints=joints @ turn.T - origin, standing=standing, floor=floor, turn=turn, origin=origin)
+
+
+def stature(poses: np.ndarray) -> float:
+    """The height that a person of these bones has standing, metres: legs, trunk, and a head's share.
+
+    Over body heights, ankle to hip is 0.49 … and the shoulders' line is at 0.82 (Drillis & Contini 1966): what the joints span,
+    from ankle (0.039) to shoulder (0.818), is 0.779 of the stature.
+    """
+
+    def length(a: str, b: str) -> float:
+        return float(np.median(np.linalg.norm(poses[:, INDEX[a]] - poses[:, INDEX[b]], axis=-1)))
+
+    sides = [
+        length(f"{side}_ankle", f"{side}_knee")
+        + length(f"{side}_knee", f"{side}_hip")
+        + length(f"{side}_hip", f"{side}_shoulder")
+        for side in ("left", "right")
+    ]
+    return float(np.mean(sides)) / 0.779

@@ -1,0 +1,158 @@
+"""`refiner video` as one types it: a process of its own on a rendered clip."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refiner import UserError
+from refiner.cli import compare
+from refiner.cli.video import Options, find
+from refiner.cli.work import stretches
+from refiner.data import records, video
+from refiner.formats import FORMATS
+
+SIZE, FPS = (640, 360), 30
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """joey.mp4: a rendered dancer, two thirds of a second."""
+    from studio.dataset import Spec, plan
+
+    root = tmp_path_factory.mktemp("clip")
+    (take, *_) = plan(Spec(sequences=1, seconds=0.67, fps=FPS, seed=4, size=SIZE))
+    take.film(root, ["c01"])
+    return take.video(root, "c01").rename(root / "joey.mp4")
+
+
+def refiner(*arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "refiner.cli", *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "80", **env},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(clip, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
+    """The clip refined into every format, with a broken video, a picture and a text beside it."""
+    folder = tmp_path_factory.mktemp("videos")
+    shutil.copy(clip, folder)
+    (folder / "cut off.mp4").write_bytes(clip.read_bytes()[:20_000])
+    (folder / "empty.mov").write_bytes(b"")
+    (folder / "notes.txt").write_text("no video")
+    return refiner("video", folder, "--to", *FORMATS, "--overlay", "--out", folder / "out"), folder / "out"
+
+
+def test_a_video_becomes_every_file_and_a_broken_one_costs_itself(done):
+    result, out = done
+    assert result.returncode == 1, result.stderr
+    assert {p.name for p in out.iterdir()} == {
+        "joey.refined.parquet", "joey.overlay.mp4", *(f"joey.{ending}" for ending in FORMATS),
+    }  # fmt: skip
+    assert "joey.mp4" in result.stdout and "100%" in result.stdout
+    assert "cut off.mp4" in result.stdout and "empty.mov is empty" in result.stdout.replace("\n", " ")
+    assert "notes.txt" not in result.stdout and "Traceback" not in result.stdout + result.stderr
+    assert max(len(line) for line in result.stdout.splitlines() if not line.startswith(("  /", "failed"))) <= 80
+
+
+def test_the_result_says_what_it_is_and_every_frame(done):
+    path = done[1] / "joey.refined.parquet"
+    table = records.read_table(path, records.REFINED)
+    frames = records.column(table, "frame")
+    assert len(frames) == video.probe(done[1] / "joey.overlay.mp4").frames == 20
+    meta = records.read_metadata(path)
+    assert json.loads(meta["model"])["name"] == "studio" and json.loads(meta["fps"]) == pytest.approx(FPS)
+    _, poses = compare.read(path)
+    assert 0.5 < np.linalg.norm(poses, axis=-1).max() < 1.5
+
+
+def test_the_overlay_shows_both_skeletons_upright_beside_the_panel(done):
+    from refiner.cli.overlay import rgb_of
+
+    picture = video.read_frame(done[1] / "joey.overlay.mp4", 10).astype(int)
+    assert picture.shape[0] == SIZE[1] and picture.shape[1] > SIZE[0]
+    panel = picture[:, SIZE[0] :]
+    for method in ("mediapipe", "refined"):
+        close = np.abs(panel - rgb_of(method)).max(-1) < 60
+        assert close[80:-40].sum() > 100, method
+
+
+def test_what_is_there_is_left_alone_unless_one_says_otherwise(done, clip):
+    _, out = done
+    before = {p: p.stat().st_mtime_ns for p in out.iterdir()}
+    refused = refiner("video", clip, "--to", "bvh", "--out", out)
+    assert refused.returncode == 1 and "is there already" in refused.stdout.replace("\n", " ")
+    resumed = refiner("video", clip, "--to", *FORMATS, "--overlay", "--out", out, "--resume", "--json")
+    assert resumed.returncode == 0 and json.loads(resumed.stdout)["skipped"]
+    assert {p: p.stat().st_mtime_ns for p in out.iterdir()} == before
+
+
+def test_without_refinement_poses_are_mediapipes(done, clip, tmp_path):
+    result = refiner("video", clip, "--no-learned-depth-refinement", "--out", tmp_path, "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = json.loads(result.stdout)["report"]
+    assert report["bone_cv"][0] == report["bone_cv"][1] and report["with_person"] == 20
+    apart = refiner("compare", tmp_path / "joey.refined.parquet", done[1] / "joey.refined.parquet", "--json")
+    assert 0.5 < json.loads(apart.stdout)["depth_cm"] < 20
+
+
+def test_nobody_in_the_video_is_one_sentence(tmp_path):
+    with video.VideoWriter(tmp_path / "wall.mp4", SIZE, FPS) as wall:
+        for _ in range(6):
+            wall.write(np.full((SIZE[1], SIZE[0], 3), 128, np.uint8))
+    result = refiner("video", tmp_path / "wall.mp4")
+    assert (
+        result.returncode == 1
+        and "shows nobody" in result.stdout
+        and [p.name for p in tmp_path.iterdir()] == ["wall.mp4"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["video", "nowhere.mp4"], "names no video"),
+        (["video", "."], "names no video"),
+        (["video", "x.mp4", "--fov", "400"], "lens"),
+        (["compare", "a.parquet", "b.parquet"], "a.parquet is missing"),
+        (["view", "a.parquet"], "a.parquet is missing"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence_and_status_2(arguments, said, tmp_path):
+    result = refiner(*arguments, cwd=tmp_path)
+    assert result.returncode == 2 and said in result.stderr and "Traceback" not in result.stderr
+
+
+def test_info_names_versions_model_and_device(tmp_path):
+    facts = json.loads(refiner("info", "--json").stdout)
+    assert facts["packages"]["mediapipe"] and facts["model"]["parameters"] > 100_000 and facts["device"]
+    assert "parameters" in refiner("info").stdout
+
+
+def test_a_view_is_recorded(done, tmp_path):
+    pytest.importorskip("rerun")
+    result = refiner("view", done[1] / "joey.refined.parquet", "--save", tmp_path / "joey.rrd")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "joey.rrd").stat().st_size > 10_000
+
+
+def test_paths_folders_and_patterns_name_videos_once(tmp_path):
+    for name in ("b.mp4", "a.MOV", "._a.mov", "notes.txt"):
+        (tmp_path / name).touch()
+    named = find((str(tmp_path), str(tmp_path / "*.mp4"), str(tmp_path / "notes.txt")))
+    assert [p.name for p in named] == ["a.MOV", "b.mp4", "notes.txt"]
+    with pytest.raises(UserError, match="names no video"):
+        find((str(tmp_path / "*.avi"),))
+    with pytest.raises(UserError, match="choose one"):
+        Options(videos=("x",), resume=True, force=True)
+
+
+def test_stretches_are_long_and_told_in_seconds():
+    low = np.array([0, 1, 1, 1, 0, 1, 0, 1, 1], dtype=bool)
+    assert stretches(low, np.arange(9) * 0.5) == [(0.5, 1.5), (3.5, 4.0)]
