@@ -4,7 +4,8 @@
 
 A row per frame in which somebody was detected: video, sequence, camera, frame, timestamp_us, pose (17×3 float32: metres,
 virtual camera frame, hips' midpoint at the origin), confidence (17: probability that the joint's depth is within 5 cm),
-view_angle and azimuth (degrees). A video that this version of the model has refined already is left alone.
+view_angle and azimuth (degrees), clip (number of the scene; nothing is smoothed or levelled across its ends). A video that
+this version of the model has refined already is left alone.
 """
 
 import json
@@ -19,7 +20,7 @@ from rayjobs.progress import Progress
 from rayjobs.session import cluster_cores, quiet_ray_data, ray_session
 from refiner import DepthRefiner, UserError, files, registry
 from refiner.command import launch, log
-from refiner.data import records
+from refiner.data import clips, records
 from refiner.registry import CHAMPION, NAME, ModelSource
 
 
@@ -69,7 +70,9 @@ class Refiner:
 
 def refined(refiner: DepthRefiner, seen: "records.pa.Table") -> "records.pa.Table":
     """Observations of one video as refined poses; frames without a person are left out."""
-    seen = seen.filter(records.column(seen, "detected"))
+    detected = records.column(seen, "detected")
+    clip = clips.of_observations(seen)[detected]
+    seen = seen.filter(detected)
     columns: dict[str, Any] = {n: seen.column(n).to_pylist() for n in ("video", "sequence", "camera")}
     columns |= {n: records.column(seen, n) for n in ("frame", "timestamp_us")}
     if not len(seen):
@@ -80,12 +83,14 @@ def refined(refiner: DepthRefiner, seen: "records.pa.Table") -> "records.pa.Tabl
         image_points=records.column(seen, "image"),
         sequence=True,
         timestamps_us=records.column(seen, "timestamp_us"),
+        clip=clip,
     )
     columns |= {
         "pose": answer.poses,
         "confidence": answer.confidence,
         "view_angle": answer.view_angle,
         "azimuth": answer.azimuth,
+        "clip": clip,
     }
     return records.table(records.REFINED, columns)
 

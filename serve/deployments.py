@@ -195,6 +195,7 @@ class RefineEndpoint(InferenceService):
                 image_points=clip.image_points,
                 sequence=True,
                 timestamps_us=clip.timestamp_us,
+                clip=clip.clip,
                 stopped=left.is_set,
             ),
         )

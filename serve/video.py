@@ -51,6 +51,7 @@ class Clip:
     poses: np.ndarray  # (N, 17, 3) float32 m, virtual camera frame
     visibility: np.ndarray  # (N, 17) float32
     image_points: np.ndarray  # (N, 17, 2) float32 pixels
+    clip: np.ndarray  # (N,) int32 number of the scene
 
 
 class VideoObserver:
@@ -105,6 +106,7 @@ class VideoObserver:
             poses=to_coco(records.column(data, "world")[seen]),
             visibility=to_coco(records.column(data, "visibility")[seen][..., None])[..., 0],
             image_points=to_coco(records.column(data, "image")[seen]),
+            clip=records.column(data, "clip")[seen],
         )
 
     def check(self, folder: Path) -> None:

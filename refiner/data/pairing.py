@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refiner.data import aistpp, records
+from refiner.data import aistpp, clips, records
 from refiner.data.records import Pairs, column
 from refiner.errors import UserError
 from refiner.geometry import Camera, azimuth, crop_normalise, to_virtual_camera, view_angle
@@ -103,6 +103,7 @@ def pair_video(observations: dict[str, np.ndarray], name: aistpp.Name, truth: np
         image_points=crop_normalise(image).astype(np.float32),
         view_angle=view_angle(azimuths),
         azimuth=azimuths,
+        clip=observations["clip"][kept] if "clip" in observations else None,
     )
     return paired
 
@@ -134,9 +135,9 @@ def read_observations(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file is missing, damaged, or holds something else.
     """
-    names = ("frame", "timestamp_us", "detected", "world", "image", "visibility")
+    names = ("frame", "timestamp_us", "detected", "world", "image", "visibility", "clip")
     data = records.read_table(path, records.OBSERVATIONS, names)
-    arrays = {name: column(data, name) for name in names}
+    arrays = {name: column(data, name) for name in names} | {"clip": clips.of_observations(data)}
     size = (data.schema.metadata or {}).get(b"size")
     if size is None or not len(data):
         raise UserError(f"{path} holds no observations, or not the size of its video: extract that video again")

@@ -18,7 +18,10 @@ from refiner import files
 from refiner.errors import UserError
 from refiner.skeleton import NUM_JOINTS, NUM_LANDMARKS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = ("1", "2")  # 1 has no clips and no marks of damage
+# What columns that came later hold in older files. −1: not looked for (see `clips.of_observations`).
+_LATER = {"clip": -1, "damaged": False}
 
 
 def _floats(*shape: int) -> pa.DataType:
@@ -37,6 +40,8 @@ OBSERVATIONS = pa.schema(
         ("image", _floats(NUM_LANDMARKS, 2)),  # pixels
         ("visibility", _floats(NUM_LANDMARKS)),
         ("presence", _floats(NUM_LANDMARKS)),
+        ("clip", pa.int32()),  # number of the scene: nothing that looks along time looks across
+        ("damaged", pa.bool_()),  # the picture was decoded from damaged data, or built on such a one
     ]
 )
 # Of two looks at each frame, also by how much they differ: metres, the first minus the second, in the axes of `world`.
@@ -53,6 +58,7 @@ PAIRS = pa.schema(
         ("image_points", _floats(NUM_JOINTS, 2)),
         ("view_angle", pa.float32()),
         ("azimuth", pa.float32()),
+        ("clip", pa.int32()),  # as in the observations
     ]
 )
 REFINED = pa.schema(
@@ -66,6 +72,7 @@ REFINED = pa.schema(
         ("confidence", _floats(NUM_JOINTS)),  # probability that the joint's depth is within 5 cm of the truth
         ("view_angle", pa.float32()),
         ("azimuth", pa.float32()),
+        ("clip", pa.int32()),  # number of the scene; bones are of one length within it
     ]
 )
 # What one row of a fixed-size list column is, for reading it back as an array.
@@ -84,10 +91,12 @@ NPZ_KEYS = ("corrupted", "ground_truth", "view_angle", "visibility")
 
 
 def table(schema: pa.Schema, columns: dict[str, object]) -> pa.Table:
-    """Columns (arrays whose first axis is the rows; lists of strings) as a table of that schema."""
+    """Columns (arrays whose first axis is the rows; lists of strings) as a table; `clip` and `damaged` may be left out."""
     arrays = []
+    rows = len(next(iter(columns.values())))
     for field in schema:
-        values = columns[field.name]
+        later = {field.name: [_LATER[field.name]] * rows} if field.name in _LATER else {}
+        values = (later | columns)[field.name]
         if pa.types.is_fixed_size_list(field.type):
             flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
             arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), field.type.list_size))
@@ -140,7 +149,12 @@ def read_table(path: str | Path, schema: pa.Schema, columns: Sequence[str] | Non
         raise UserError(
             f"{path} is no whole Parquet file ({error}): delete it and run the step that writes it again"
         ) from None
-    missing = [n for n in (columns or schema.names) if n not in data.column_names]
+    wanted = list(columns or schema.names)
+    for name in wanted:
+        if name in _LATER and name not in data.column_names:
+            kind = schema.field(name).type
+            data = data.append_column(schema.field(name), pa.array([_LATER[name]] * len(data), kind))
+    missing = [n for n in wanted if n not in data.column_names]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}: was it written by another version?")
     return data
@@ -160,6 +174,11 @@ class Pairs:
     image_points: np.ndarray  # (N, 17, 2) crop-normalised
     view_angle: np.ndarray  # (N,) degrees, folded, of the observed pose
     azimuth: np.ndarray  # (N,) degrees, signed, of the observed pose
+    clip: np.ndarray | None = None  # (N,) int32 number of the scene within its video; None: each video is one
+
+    def __post_init__(self) -> None:
+        if self.clip is None:
+            object.__setattr__(self, "clip", np.zeros(len(self.frame), dtype=np.int32))
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -180,8 +199,9 @@ class Pairs:
         return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
     def clip_starts(self) -> np.ndarray:
-        """Indices at which another sequence or camera begins; the first is 0."""
+        """Indices at which another sequence, camera or scene begins; the first is 0."""
         changed = (self.sequence[1:] != self.sequence[:-1]) | (self.camera[1:] != self.camera[:-1])
+        changed |= self.clip[1:] != self.clip[:-1]
         return np.concatenate([[0], np.flatnonzero(changed) + 1]) if len(self) else np.zeros(0, dtype=int)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from refiner.data import records, video
+from refiner.data import clips, records, video
 from refiner.data.aistpp import Name
+from refiner.data.cuts import CutFinder
 from refiner.errors import UserError
 from refiner.estimators import DEFAULT, named
 from refiner.estimators.base import Estimator, EstimatorInfo, Smoothing
@@ -30,6 +31,7 @@ class Observed:
     frames: int
     detected: int  # frames with a person
     seconds: float  # of work
+    notes: tuple[str, ...] = ()  # what a user should know of the video, a sentence each
 
 
 def observe(
@@ -69,12 +71,19 @@ def _observe(
     started = time.perf_counter()
     info = video.probe(source)
     sequence, camera = _sequence_and_camera(source)
-    numbers, timestamps, observations = [], [], []
-    with estimator.open() as watching:
-        frames = video.frames(source, stride)
+    numbers, timestamps, observations, begins, damaged, notes = [], [], [], [], [], list(info.notes)
+    cuts = CutFinder()
+    with contextlib.ExitStack() as stack:
+        watching = stack.enter_context(estimator.open())
+        frames = video.frames(source, stride, notes.append)
         for frame in ahead(frames) if threads > 1 else frames:
             numbers.append(frame.index)
             timestamps.append(frame.timestamp_us)
+            damaged.append(frame.damaged)
+            begins.append(cuts.begins(frame) | frame.joined)
+            if begins[-1]:  # what it tracks and smooths ends with the scene
+                stack.close()
+                watching = stack.enter_context(estimator.open())
             observations.append(watching.estimate(frame))
             on_progress(len(numbers))
     detected = np.array([o is not None for o in observations])
@@ -85,6 +94,8 @@ def _observe(
             values[detected] = [getattr(o, name) for o in observations if o is not None]
         return values
 
+    world, image = gathered("world", NUM_LANDMARKS, 3), gathered("image", NUM_LANDMARKS, 2)
+    clip = clips.clip_numbers(np.array(timestamps), detected, world, image, np.array(begins))
     columns = {
         "video": [source.stem] * len(numbers),
         "sequence": [sequence] * len(numbers),
@@ -92,10 +103,12 @@ def _observe(
         "frame": numbers,
         "timestamp_us": timestamps,
         "detected": detected,
-        "world": gathered("world", NUM_LANDMARKS, 3),
-        "image": gathered("image", NUM_LANDMARKS, 2),
+        "world": world,
+        "image": image,
         "visibility": gathered("visibility", NUM_LANDMARKS),
         "presence": gathered("presence", NUM_LANDMARKS),
+        "clip": clip,
+        "damaged": damaged,
     }
     metadata = {
         "estimator": dataclasses.asdict(estimator.info),
@@ -104,13 +117,16 @@ def _observe(
         "size": [info.width, info.height],
         "frames": len(numbers),
         "detected": int(detected.sum()),
+        "clips": int(clip[-1]) + 1,
+        "damaged": int(sum(damaged)),
+        "notes": notes,
     }
     schema = records.OBSERVATIONS
     if estimator.info.looks > 1:
         schema = schema.append(records.LOOKS_DIFFER)
         columns["looks_differ"] = gathered("looks_differ", NUM_LANDMARKS, 3)
     records.write_atomically(records.table(schema, columns), out, metadata)
-    return Observed(len(numbers), int(detected.sum()), time.perf_counter() - started)
+    return Observed(len(numbers), int(detected.sum()), time.perf_counter() - started, tuple(notes))
 
 
 def ahead(frames: Iterator[video.Frame]) -> Iterator[video.Frame]:
@@ -158,13 +174,13 @@ def _sequence_and_camera(source: Path) -> tuple[str, str]:
 
 
 def is_done(path: str | Path, estimator: EstimatorInfo, stride: int) -> bool:
-    """Whether a file of observations (path or URI) is there, whole, of this version, and made by this very estimator."""
+    """Whether a file of observations (path or URI) is there, whole, readable, and made by this very estimator."""
     try:
         metadata = records.read_metadata(path)
     except (OSError, pa.ArrowException):
         return False
     return (
-        metadata.get("schema_version") == str(records.SCHEMA_VERSION)
+        metadata.get("schema_version") in records.READABLE
         and EstimatorInfo.of(json.loads(metadata.get("estimator", "{}"))) == estimator
         and json.loads(metadata.get("stride", "0")) == stride
     )

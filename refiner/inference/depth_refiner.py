@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from refiner import geometry, registry, temporal
+from refiner.data.clips import of_poses
 from refiner.data.records import Pairs
 from refiner.errors import UserError
 from refiner.model.checkpoint import load_checkpoint
@@ -221,6 +222,7 @@ class DepthRefiner:
         sequence: bool = False,
         fps: float = DEFAULT_FPS,
         timestamps_us: np.ndarray | None = None,
+        clip: np.ndarray | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Refinement:
         """Corrects poses.
@@ -229,10 +231,12 @@ class DepthRefiner:
             poses: (N, 17 or 33, 3) m, MediaPipe's world landmarks.
             visibility: (N, 17 or 33), or None.
             image_points: (N, 17 or 33, 2) pixels of the same joints, or None; only models with image points look at them.
-            sequence: the poses are successive frames of one clip, so that models with a temporal window see the motion;
+            sequence: the poses are successive frames of one video, so that models with a temporal window see the motion;
                 otherwise each stands for itself.
-            fps: frames per second of that clip.
-            timestamps_us: (N,) rising; when each frame of the clip was taken, in microseconds, instead of `fps`.
+            fps: frames per second of that video.
+            timestamps_us: (N,) rising; when each frame was taken, in microseconds, instead of `fps`.
+            clip: (N,) whole numbers that never fall: the scene of each frame, across whose ends nothing is smoothed or
+                levelled; None finds the ends by gaps and by motion that no body makes.
             stopped: asked every thousand poses; says that the answer is not wanted any more.
 
         Raises:
@@ -261,7 +265,11 @@ class DepthRefiner:
         seconds = np.arange(count) / fps if timestamps_us is None else np.asarray(timestamps_us) * 1e-6
         if len(seconds) != count or (np.diff(seconds) <= 0).any():
             raise UserError(f"timestamps_us must be {count} rising numbers, one for each pose")
-        return self._predict(poses, visibility, image_points, (seconds, np.zeros(count, dtype=np.int64)), stopped)
+        if clip is None:
+            clip = of_poses(poses, seconds)
+        elif len(clip := np.asarray(clip)) != count or clip.dtype.kind not in "iu" or (np.diff(clip) < 0).any():
+            raise UserError(f"clip must be {count} whole numbers that never fall, one for each pose")
+        return self._predict(poses, visibility, image_points, (seconds, clip), stopped)
 
     def predict_pairs(self, pairs: Pairs) -> Refinement:
         """Corrects the observed poses of pairs, each clip as a sequence with its own time stamps."""

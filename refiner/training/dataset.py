@@ -337,7 +337,7 @@ def read_clips(path: Path, config: RefinerConfig) -> Pairs:
     Raises:
         UserError: it is damaged, or its truth holds NaN; of the observations `validate_poses` takes care.
     """
-    needed = ["sequence", "camera", "frame", "timestamp_us", "corrupted", "ground_truth", "visibility"]
+    needed = ["sequence", "camera", "frame", "timestamp_us", "corrupted", "ground_truth", "visibility", "clip"]
     table = records.read_table(path, PAIRS, needed + ["image_points"] * config.image_points)
     table = table.sort_by([("sequence", "ascending"), ("camera", "ascending"), ("frame", "ascending")])
     columns = {f.name: np.zeros(0, np.float32) for f in fields(Pairs)}
