@@ -30,7 +30,6 @@ from refiner.training.losses import LossWeights
 from refiner.training.trainer import TrainingConfig
 
 SMOOTHING = "smoothing"
-TAPS, WINDOW = (-0.13, 0.0, 0.13), (-0.4, -0.27, -0.13, 0.0, 0.13, 0.27, 0.4)
 
 # Of a model's options those that no training sees, at values that leave them out.
 IN_USE = {"smoothing_s": 0.0, "constant_bones": False, "strength": 1.0, "symmetric": False}
@@ -40,8 +39,6 @@ IN_USE = {"smoothing_s": 0.0, "constant_bones": False, "strength": 1.0, "symmetr
 class Variant:
     model: RefinerConfig
     training: Callable[[TrainingConfig], TrainingConfig] = lambda training: training
-    network: bool = True
-    """False: the linear term alone."""
     true_angle: bool = False
     """Learns with the azimuth of the truth."""
 
@@ -50,7 +47,7 @@ def _best(**changes: object) -> RefinerConfig:
     return dataclasses.replace(PRESETS["best"], **changes)
 
 
-NO_AUGMENTATION = Augmentation(mirror=0, noise_m=0, still=0, blind=0, pointless=0)
+NO_AUGMENTATION = Augmentation(mirror=0, noise_m=0, blind=0, pointless=0)
 
 VARIANTS: dict[str, Variant] = {
     # the published single-frame transformer, and one change at a time
@@ -61,9 +58,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "published, no augmentation": Variant(
         model=RefinerConfig(),
-        training=lambda t: dataclasses.replace(
-            t, augmentation=Augmentation(mirror=0, noise_m=0, still=0, blind=0, pointless=0)
-        ),
+        training=lambda t: dataclasses.replace(t, augmentation=Augmentation(mirror=0, noise_m=0, blind=0, pointless=0)),
     ),
     "published, learns truth's angle": Variant(model=RefinerConfig(), true_angle=True),
     "published, depth loss only": Variant(
@@ -71,22 +66,13 @@ VARIANTS: dict[str, Variant] = {
     ),
     "published + image points": Variant(model=RefinerConfig(image_points=True)),
     "published + xyz": Variant(model=RefinerConfig(axes="xyz")),
-    "published + 3 taps": Variant(model=RefinerConfig(taps_s=TAPS)),
-    "published + 7 taps": Variant(model=RefinerConfig(taps_s=WINDOW)),
     "published + smoothing": Variant(model=RefinerConfig(smoothing_s=0.07)),
-    "published + linear": Variant(model=RefinerConfig(linear=True)),
     "published + whole pose": Variant(model=RefinerConfig(encoder="whole_pose", width=256, layers=2)),
-    # no network
-    "linear alone": Variant(model=RefinerConfig(linear=True), network=False),
-    "linear alone, 3 taps": Variant(model=RefinerConfig(linear=True, taps_s=TAPS), network=False),
     # what ships, and with one thing different at a time
     "best": Variant(model=_best()),
     "best, as they lie": Variant(model=_best(upright=False)),
-    "best + linear": Variant(model=_best(linear=True)),
     "best, attention": Variant(model=_best(encoder="attention", width=64, layers=4, frequencies=12, dropout=0.1)),
     "best, half the width": Variant(model=_best(width=256)),
-    "best + 3 taps": Variant(model=_best(taps_s=TAPS)),
-    "best + 7 taps": Variant(model=_best(taps_s=WINDOW)),
     "best, no image points": Variant(model=_best(image_points=False)),
     "best, depth alone": Variant(model=_best(axes="z")),
     "best, no smoothing": Variant(model=_best(smoothing_s=0.0)),
@@ -163,11 +149,9 @@ def trained(
                 )
             )  # fmt: skip
             learnt = dataclasses.replace(variant.model, **IN_USE)
-            key = (learnt, training, variant.network, variant.true_angle)
+            key = (learnt, training, variant.true_angle)
             if key not in known:
-                known[key] = trials.fit(
-                    learnt, training, train, val, network=variant.network, true_angle=variant.true_angle
-                )
+                known[key] = trials.fit(learnt, training, train, val, true_angle=variant.true_angle)
             model, facts[name] = known[key]
             models[name].append(trials.as_used(model, variant.model))
         log(f"{number}/{len(variants)} {name}: {time.monotonic() - began:.0f} s")

@@ -5,7 +5,7 @@
 All three train the same network with the same loss, augmentation and optimizer on the same pairs, in turns, several rounds;
 medians of the rounds' ratios. On CPUs all have one core, as a worker of the job has; the NPZ loop is also shown with loader
 processes on all cores beside it. Then: where an epoch's time goes, two workers on two cores against one, and on a GPU what
-precision, compilation and CUDA graphs do at three batch sizes. Needs neither Ray nor MLflow: torch, numpy, pyarrow and
+precision does at three batch sizes. Needs neither Ray nor MLflow: torch, numpy, pyarrow and
 safetensors are enough, so it runs on any machine with a GPU. The last line is JSON.
 """
 
@@ -39,7 +39,7 @@ from refiner.skeleton import BONES, HIPS, MIRROR, SYMMETRIC_BONES, root_centred
 from refiner.training.trainer import Trainer, TrainingConfig, TrainingData, initialise
 
 OURS, PLAIN, LOADERS = "rayjobs.train", "plain PyTorch", ("DataLoader, NPZ", "DataLoader, NPZ, loader processes")
-GPU_BATCHES, PRECISIONS, COMPILE = (64, 4096, 65_536), ("fp32", "bf16", "fp16"), ("off", "on", "graph")
+GPU_BATCHES, PRECISIONS = (64, 4096, 65_536), ("fp32", "bf16", "fp16")
 
 
 def invented_pairs(clips: int, frames: int = 64, seed: int = 0) -> Pairs:
@@ -114,7 +114,7 @@ class Plain:
 
     def step(self, poses: Tensor, visibility: Tensor, azimuth: Tensor, truth: Tensor) -> None:
         poses, visibility, azimuth, truth = self.augment(poses, visibility, azimuth, truth)
-        points = torch.zeros(*poses.shape[:3], 2, device=poses.device)
+        points = torch.zeros(*poses.shape[:2], 2, device=poses.device)
         loss = self.loss(self.model(Inputs(poses, visibility, azimuth, points)), truth)
         self.optimizer.zero_grad()
         loss.backward()
@@ -127,18 +127,15 @@ class Plain:
 
     def augment(self, poses: Tensor, visibility: Tensor, azimuth: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
         options, batch, device = self.training.augmentation, len(truth), truth.device
-        flip, centre = torch.tensor([-1.0, 1.0, 1.0], device=device), self.config.centre
-        still = torch.rand(batch, device=device) < options.still
-        poses = torch.where(still[:, None, None, None], poses[:, centre : centre + 1], poses)
-        visibility = torch.where(still[:, None, None], visibility[:, centre : centre + 1], visibility)
+        flip = torch.tensor([-1.0, 1.0, 1.0], device=device)
         noise = torch.randn(batch, 17, 3, device=device) * options.noise_m
-        poses = poses + (noise - noise[:, HIPS].mean(1, keepdim=True))[:, None]
+        poses = poses + noise - noise[:, HIPS].mean(1, keepdim=True)
         blind = torch.rand(batch, device=device) < options.blind
-        visibility = torch.where(blind[:, None, None], torch.ones_like(visibility), visibility)
+        visibility = torch.where(blind[:, None], torch.ones_like(visibility), visibility)
         mirror = torch.rand(batch, device=device) < options.mirror
         return (
-            torch.where(mirror[:, None, None, None], poses[:, :, MIRROR] * flip, poses),
-            torch.where(mirror[:, None, None], visibility[:, :, MIRROR], visibility),
+            torch.where(mirror[:, None, None], poses[:, MIRROR] * flip, poses),
+            torch.where(mirror[:, None], visibility[:, MIRROR], visibility),
             torch.where(mirror, -azimuth, azimuth),
             torch.where(mirror[:, None, None], truth[:, MIRROR] * flip, truth),
         )
@@ -156,7 +153,7 @@ class Plain:
         return depth.mean() + weights.bone * bone + weights.symmetry * symmetry + weights.likelihood * likelihood
 
     def in_memory(self, data: TrainingData) -> Iterator[None]:
-        inputs, truth = data.batch(torch.arange(len(data), device=data.device))  # all windows, laid out
+        inputs, truth = data.batch(torch.arange(len(data), device=data.device))  # all of them, laid out
         while True:
             for rows in torch.randperm(len(truth), device=truth.device).split(self.training.batch_size):
                 if len(rows) == self.training.batch_size:
@@ -180,7 +177,7 @@ class Plain:
 
 
 class NpzPairs(Dataset):
-    """One file for each pair, with its window."""
+    """One file for each pair."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.glob("*.npz"))
@@ -330,28 +327,25 @@ def step_table(
     data: TrainingData,
     batches: tuple[int, ...] = GPU_BATCHES,
     precisions: tuple[str, ...] = PRECISIONS,
-    modes: tuple[str, ...] = COMPILE,
     seconds: float = 1.0,
 ) -> list[dict[str, object]]:
-    """Samples per second for each batch size, precision and way of running the step; on a GPU also the share of the time in
+    """Samples per second for each batch size and precision; on a GPU also the share of the time in
     which no kernel ran. What cannot run says why."""
     rows = []
     for batch in batches:
         for precision in precisions:
-            for mode in modes:
-                row: dict[str, object] = {"batch": batch, "precision": precision, "compile": mode}
-                rows.append(row)
-                try:
-                    training = TrainingConfig(batch_size=batch, precision=precision, compile=mode)
-                    steps = project(new_trainer(config, training, data))
-                    rate(steps, batch, seconds, data.device)  # compiles
-                    row["samples_per_s"] = round(rate(steps, batch, seconds, data.device))
-                    if data.device.type == "cuda":
-                        row["not_kernels"] = round(1 - kernel_share(steps), 3)
-                except Exception as error:  # no compiler, no memory: the other rows still count
-                    row["why_not"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:100]}"
-                torch.compiler.reset()
-                print("  ".join(f"{value!s:>8}" for value in row.values()), flush=True)
+            row: dict[str, object] = {"batch": batch, "precision": precision}
+            rows.append(row)
+            try:
+                training = TrainingConfig(batch_size=batch, precision=precision)
+                steps = project(new_trainer(config, training, data))
+                rate(steps, batch, seconds, data.device)  # warms up
+                row["samples_per_s"] = round(rate(steps, batch, seconds, data.device))
+                if data.device.type == "cuda":
+                    row["not_kernels"] = round(1 - kernel_share(steps), 3)
+            except Exception as error:  # no memory: the other rows still count
+                row["why_not"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:100]}"
+            print("  ".join(f"{value!s:>8}" for value in row.values()), flush=True)
     return rows
 
 
@@ -409,7 +403,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     table = []
     if device.type == "cuda":
-        print("\nbatch, precision, compiled, samples/s, share of the step without a kernel")
+        print("\nbatch, precision, samples/s, share of the step without a kernel")
         single = presets.PRESETS["baseline"]
         wanted = invented_pairs(2 * max(GPU_BATCHES) // 64)
         table = step_table(single, TrainingData(wanted, single, device))

@@ -20,7 +20,7 @@ from refiner.evaluation.metrics import FIGURES
 from refiner.evaluation.tally import FIGURE, Tally, interval
 from refiner.model.config import RefinerConfig
 from refiner.training.dataset import TrainingData
-from refiner.training.trainer import Trainer, TrainingConfig, calibrate, initialise
+from refiner.training.trainer import Trainer, TrainingConfig, initialise
 
 ALL = "all"
 REAL_MOTION = "sRM"
@@ -39,7 +39,6 @@ def fit(
     train: Pairs,
     val: Pairs,
     *,
-    network: bool = True,
     true_angle: bool = False,
 ) -> tuple[DepthRefiner, dict[str, float]]:
     """Trains one model in this process.
@@ -49,7 +48,6 @@ def fit(
         training: how.
         train: pairs to learn from.
         val: pairs to stop early and to calibrate on.
-        network: False: its linear term alone.
         true_angle: learn with the truth's azimuth, which in use nobody knows.
 
     Returns:
@@ -60,9 +58,6 @@ def fit(
         azimuth = torch.from_numpy(metrics.geometry.azimuth(train.ground_truth).astype(np.float32))
         data.frames = data.frames._replace(azimuth=azimuth)
     model = initialise(config, training, data)
-    if not network:
-        calibrate(model.eval(), check)
-        return DepthRefiner.of(model), {"epochs": 0, "cut": False, "seconds": 0.0, "parameters": 0}
     trainer = Trainer(model, training, data, check)
     for _ in trainer.epochs():
         pass

@@ -87,7 +87,7 @@ def _train(
         with tempfile.TemporaryDirectory() as folder:
             trainer.save(folder, {"run_id": run_id, "history": history})
             if done:
-                mediapipe = depth_errors(val.frames.poses[:, 0], val.truth).mean()
+                mediapipe = depth_errors(val.frames.poses, val.truth).mean()
                 card = {
                     "epochs": trainer.epoch,
                     "best_epoch": trainer.best_epoch,

@@ -36,7 +36,7 @@ GRACE = 2  # epochs that every trial gets
 REDUCTION = 3  # of as many trials, one goes on
 # What is tried, beside what `network_space` says.
 TRAINING = {"learning_rate": tune.loguniform(3e-4, 1e-2), "weight_decay": tune.loguniform(1e-3, 0.3)}
-AUGMENTATION = {"noise_m": tune.uniform(0.0, 0.04), "still": tune.uniform(0.05, 0.3)}
+AUGMENTATION = {"noise_m": tune.uniform(0.0, 0.04)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,7 +170,6 @@ def network_space(preset: RefinerConfig) -> dict[str, Any]:
         "dropout": tune.uniform(0.0, 0.4),
         "width": tune.choice([preset.width // 2, preset.width, preset.width * 3 // 2]),
         "upright": tune.choice([False, True]),
-        "taps_s": tune.choice([(0.0,), (-0.13, 0.0, 0.13), (-0.27, -0.13, 0.0, 0.13, 0.27)]),
     }
 
 

@@ -120,7 +120,7 @@ def register_model(tmp_path_factory) -> Callable[..., str]:
 
     def register(seed: int = 0, scale: float = 0.3, name: str = registry.NAME) -> str:
         torch.manual_seed(seed)
-        model = PoseAwareDepthRefiner(RefinerConfig(taps_s=(-0.1, 0.0, 0.1), smoothing_s=0.05))
+        model = PoseAwareDepthRefiner(RefinerConfig(smoothing_s=0.05))
         for head in (model.encoder.correction[-1], model.encoder.scale[-1]):
             torch.nn.init.normal_(head.weight, std=scale)
         checkpoint = save_checkpoint(model, tmp_path_factory.mktemp("checkpoint"))

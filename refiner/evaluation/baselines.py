@@ -3,19 +3,15 @@
 What they are fitted to are sums over the training pairs (`Moments`), so that any number of pairs can be added up in parts.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from refiner import geometry, temporal
 from refiner.data.records import Pairs
-from refiner.inference.depth_refiner import prepare
-from refiner.model.config import AXES, RefinerConfig
-from refiner.model.inputs import Inputs, linear_features, mirror_joints, mirrored
 from refiner.skeleton import HIPS, MIRROR, NUM_JOINTS
 
 Method = Callable[[Pairs], np.ndarray]  # pairs -> (N, 17, 3) m, what it thinks of their observed poses
@@ -26,8 +22,9 @@ SMOOTHING_S = 4 / 30
 RIDGE = 1e-2
 AZIMUTH_HARMONICS = 4
 CHUNK = 8192
-# Of the ridge regression: pose, visibility, azimuth, and pose × azimuth, of a single frame.
-SINGLE = RefinerConfig(linear=True)
+# Angle harmonics that ridge regression multiplies the pose with: cos θ, sin θ, cos 2θ, sin 2θ.
+LINEAR_HARMONICS = 2
+FEATURES = 1 + 2 * LINEAR_HARMONICS + NUM_JOINTS * (1 + 3 + 3 * 2 * LINEAR_HARMONICS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,9 +49,7 @@ class Moments:
             bias=(error + other_error).sum(0) / 2,
             azimuth_gram=rows.T @ rows + other.T @ other,
             azimuth_moment=rows.T @ error + other.T @ other_error,
-            ridge=NormalEquations.of(
-                ((inputs, torch.tensor(train.ground_truth[r])) for r, inputs in _batches(train)), SINGLE
-            ),
+            ridge=NormalEquations.of(train),
         )
 
     def __add__(self, other: "Moments") -> "Moments":
@@ -74,7 +69,7 @@ class Moments:
             "zero": _zero,
             "bias": partial(_biased, bias=self.bias / self.pairs),
             "azimuth_bias": partial(_azimuth_biased, weights=azimuth),
-            "ridge": partial(_ridge, weights=self.ridge.solve(SINGLE, penalty)),
+            "ridge": partial(_ridge, weights=self.ridge.solve(penalty)),
             "smoothing": smoothing,
         }
 
@@ -119,50 +114,62 @@ def _series(pairs: Pairs) -> np.ndarray:
     return np.concatenate([np.cos(angle), np.sin(angle[:, 1:])], axis=-1)
 
 
-def _ridge(pairs: Pairs, weights: Tensor) -> np.ndarray:
+def _ridge(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
     """Ridge regression of the depth error on pose, visibility, azimuth, and pose × azimuth, of a single frame."""
-    correction = np.concatenate(
-        [(linear_features(inputs, SINGLE) @ weights).view(-1, 17, 3).numpy() for _, inputs in _batches(pairs)]
-    )
-    return _with_depth(pairs, pairs.corrupted[..., 2] + correction[..., 2])
+    correction = np.concatenate([side.features() @ weights for side in _sides(pairs, mirrored=False)])
+    return _with_depth(pairs, pairs.corrupted[..., 2] + correction)
 
 
-def _batches(pairs: Pairs) -> Iterator[tuple[slice, Inputs]]:
-    taps = np.arange(len(pairs))[:, None]
+class _Side(NamedTuple):
+    """Some pairs, or their mirror images."""
+
+    poses: np.ndarray  # (B, 17, 3) m
+    visibility: np.ndarray  # (B, 17)
+    azimuth: np.ndarray  # (B,) degrees
+    truth: np.ndarray  # (B, 17, 3) m
+
+    def features(self) -> np.ndarray:
+        """(B, FEATURES) float32: 1, angle, visibility, the pose, the pose × angle."""
+        count = len(self.poses)
+        angles = np.radians(self.azimuth)[:, None] * np.arange(1, LINEAR_HARMONICS + 1, dtype=np.float32)
+        angle = np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)  # (B, 4)
+        pose = self.poses.reshape(count, -1)  # (B, 51)
+        products = (pose[:, :, None] * angle[:, None, :]).reshape(count, -1)
+        parts = [np.ones((count, 1)), angle, self.visibility, pose, products]
+        return np.concatenate(parts, axis=-1, dtype=np.float32)
+
+
+def _sides(pairs: Pairs, *, mirrored: bool = True) -> Iterator[_Side]:
+    """The pairs, some at a time, and each time their mirror images."""
     for start in range(0, len(pairs), CHUNK):
         rows = slice(start, start + CHUNK)
-        yield rows, prepare(SINGLE, pairs.corrupted, pairs.visibility, taps, rows)
+        seen = pairs.corrupted[rows]
+        side = _Side(seen, pairs.visibility[rows], geometry.azimuth(seen).astype(np.float32), pairs.ground_truth[rows])
+        yield side
+        if mirrored:
+            truth = geometry.mirror(side.truth)
+            yield _Side(geometry.mirror(seen), side.visibility[:, MIRROR], -side.azimuth, truth)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NormalEquations:
-    """Of the linear term; `a + b` is of both sets of pairs. fp64."""
+    """Of the ridge regression; `a + b` is of both sets of pairs. fp64."""
 
     count: int  # pairs and their mirror images
-    gram: Tensor  # (features, features)
-    moment: Tensor  # (features, 51)
+    gram: np.ndarray  # (FEATURES, FEATURES)
+    moment: np.ndarray  # (FEATURES, 17)
 
     @classmethod
-    def of(cls, batches: Iterable[tuple[Inputs, Tensor]], config: RefinerConfig) -> "NormalEquations":
-        """Args:
-        batches: of (Inputs, truth (B, 17, 3)), all on one device; every pair counts as it is and in the mirror.
-        config: says which features there are.
-        """
-        size = config.linear_features
-        gram = moment = None
-        count = 0
-        for inputs, truth in batches:
-            for side, target in ((inputs, truth), (mirrored(inputs), mirror_joints(truth))):
-                features = linear_features(Inputs(*side), config).double()
-                error = (target - side.poses[:, config.centre]).double()
-                error = (error - error[:, HIPS].mean(1, keepdim=True)).flatten(1)
-                if gram is None or moment is None:
-                    gram = torch.zeros(size, size, dtype=torch.float64, device=features.device)
-                    moment = torch.zeros(size, error.shape[1], dtype=torch.float64, device=features.device)
-                gram += features.T @ features
-                moment += features.T @ error
-                count += len(features)
-        assert gram is not None and moment is not None
+    def of(cls, pairs: Pairs) -> "NormalEquations":
+        """Every pair counts as it is and in the mirror."""
+        count, gram, moment = 0, np.zeros((FEATURES, FEATURES)), np.zeros((FEATURES, NUM_JOINTS))
+        for side in _sides(pairs):
+            features = side.features().astype(np.float64)
+            error = (side.truth - side.poses)[..., 2].astype(np.float64)
+            error -= error[:, HIPS].mean(1, keepdims=True)
+            gram += features.T @ features
+            moment += features.T @ error
+            count += len(features)
         return cls(count=count, gram=gram, moment=moment)
 
     def __add__(self, other: "NormalEquations") -> "NormalEquations":
@@ -170,24 +177,15 @@ class NormalEquations:
             count=self.count + other.count, gram=self.gram + other.gram, moment=self.moment + other.moment
         )
 
-    def solve(self, config: RefinerConfig, penalty: float) -> Tensor:
-        """The linear term that fits best, in closed form.
+    def solve(self, penalty: float) -> np.ndarray:
+        """The weights that fit best, in closed form.
 
         Args:
-            config: as for `of`.
             penalty: share of each feature's variance that is added to it.
 
         Returns:
-            (config.linear_features, 51) fp32: rows of `linear_features` times this is the correction, metres.
+            (FEATURES, 17) float32: rows of `_Side.features` times this is the correction of the depths, metres.
         """
         gram, moment = self.gram / self.count, self.moment / self.count
-        variance = gram.diagonal() - gram[0].square()  # row 0 of the features is the constant, which is not shrunk
-        weights = torch.linalg.solve(gram + torch.diag(variance * penalty + 1e-9), moment).float()
-        corrected = torch.zeros(3, device=weights.device)
-        corrected[list(AXES[config.axes])] = 1
-        return weights * corrected.repeat(NUM_JOINTS)
-
-
-def solve_ridge(batches: Iterable[tuple[Inputs, Tensor]], config: RefinerConfig, penalty: float) -> Tensor:
-    """The linear term that fits these batches best; see `NormalEquations`."""
-    return NormalEquations.of(batches, config).solve(config, penalty)
+        variance = gram.diagonal() - np.square(gram[0])  # row 0 of the features is the constant, which is not shrunk
+        return np.linalg.solve(gram + np.diag(variance * penalty + 1e-9), moment).astype(np.float32)

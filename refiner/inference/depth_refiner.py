@@ -104,7 +104,6 @@ def prepare(
     config: RefinerConfig,
     poses: np.ndarray,
     visibility: np.ndarray,
-    taps: np.ndarray,
     rows: slice | np.ndarray = slice(None),
     image_points: np.ndarray | None = None,
 ) -> Inputs:
@@ -114,7 +113,6 @@ def prepare(
         config: of the network.
         poses: (N, 17, 3).
         visibility: (N, 17).
-        taps: (N, T) rows that each pose's temporal window shows, from `temporal.tap_rows`.
         rows: which poses are wanted, B of them; all by default.
         image_points: (N, 17, 2) crop-normalised. Where they are not known (None or NaN) the pose itself, seen from far
             away, stands in.
@@ -122,19 +120,18 @@ def prepare(
     Returns:
         Inputs of B poses, on the CPU.
     """
-    taps = taps[rows]  # (B, T)
-    windows = poses[taps]  # (B, T, 17, 3)
+    wanted = poses[rows]  # (B, 17, 3)
     if config.image_points:
-        points = geometry.crop_normalise(windows[..., :2])
+        points = geometry.crop_normalise(wanted[..., :2])
         if image_points is not None:
-            given = image_points[taps]
+            given = image_points[rows]
             points = np.where(np.isfinite(given), given, points)
     else:
-        points = np.zeros((*taps.shape, NUM_JOINTS, 2), dtype=np.float32)
+        points = np.zeros((len(wanted), NUM_JOINTS, 2), dtype=np.float32)
     return Inputs(
-        poses=torch.from_numpy(windows),
-        visibility=torch.from_numpy(visibility[taps]),
-        azimuth=torch.from_numpy(geometry.azimuth(windows[:, config.centre]).astype(np.float32, copy=False)),
+        poses=torch.from_numpy(wanted),
+        visibility=torch.from_numpy(visibility[rows]),
+        azimuth=torch.from_numpy(geometry.azimuth(wanted).astype(np.float32, copy=False)),
         image_points=torch.from_numpy(points.astype(np.float32, copy=False)),
     )
 
@@ -231,8 +228,8 @@ class DepthRefiner:
             poses: (N, 17 or 33, 3) m, MediaPipe's world landmarks.
             visibility: (N, 17 or 33), or None.
             image_points: (N, 17 or 33, 2) pixels of the same joints, or None; only models with image points look at them.
-            sequence: the poses are successive frames of one video, so that models with a temporal window see the motion;
-                otherwise each stands for itself.
+            sequence: the poses are successive frames of one video, whose answers are smoothed over time and keep their
+                bones' lengths, where the model's config says so; otherwise each stands for itself.
             fps: frames per second of that video.
             timestamps_us: (N,) rising; when each frame was taken, in microseconds, instead of `fps`.
             clip: (N,) whole numbers that never fall: the scene of each frame, across whose ends nothing is smoothed or
@@ -258,7 +255,7 @@ class DepthRefiner:
                 )
             image_points = geometry.crop_normalise(to_coco(image_points))
         if not sequence:
-            return self._predict(poses, visibility, image_points, stopped=stopped)
+            return self._correct(poses, visibility, image_points, stopped=stopped)
         if not fps > 0:
             raise UserError(f"fps is {fps:g}: a clip has a positive number of frames per second")
         count = len(poses)
@@ -269,15 +266,15 @@ class DepthRefiner:
             clip = of_poses(poses, seconds)
         elif len(clip := np.asarray(clip)) != count or clip.dtype.kind not in "iu" or (np.diff(clip) < 0).any():
             raise UserError(f"clip must be {count} whole numbers that never fall, one for each pose")
-        return self._predict(poses, visibility, image_points, (seconds, clip), stopped)
+        return self._correct(poses, visibility, image_points, (seconds, clip), stopped)
 
     def predict_pairs(self, pairs: Pairs) -> Refinement:
         """Corrects the observed poses of pairs, each clip as a sequence with its own time stamps."""
         poses, visibility = validate_poses(pairs.corrupted, pairs.visibility)
         clips = temporal.clip_ids(pairs.clip_starts(), len(pairs))
-        return self._predict(poses, visibility, pairs.image_points, (pairs.timestamp_us * 1e-6, clips))
+        return self._correct(poses, visibility, pairs.image_points, (pairs.timestamp_us * 1e-6, clips))
 
-    def _predict(
+    def _correct(
         self,
         poses: np.ndarray,
         visibility: np.ndarray,
@@ -287,15 +284,11 @@ class DepthRefiner:
     ) -> Refinement:
         """`moments` are the seconds and the clip's number of each pose; without them each pose stands for itself."""
         config, count = self.model.config, len(poses)
-        if moments is None:  # a window that stands still
-            taps = np.arange(count)[:, None].repeat(len(config.taps_s), axis=1)
-        else:
-            taps = temporal.tap_rows(*moments, config.taps_s)
         parts = []
         for start in range(0, count, BATCH):
             if stopped():
                 raise Stopped
-            inputs = prepare(config, poses, visibility, taps, slice(start, start + BATCH), image_points)
+            inputs = prepare(config, poses, visibility, slice(start, start + BATCH), image_points)
             parts.append((*self.network(inputs), inputs.azimuth.numpy()))
         refined, confidence, azimuth = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         refined = root_centred(refined)

@@ -91,12 +91,12 @@ def _write(checkpoint: Path, path: Path) -> None:
     os.nice(10)  # a replica goes on serving beside this
     torch.set_num_threads(1)
     model = load_checkpoint(checkpoint)
-    taps, count = len(model.config.taps_s), 3  # any count above 1, which the exporter would take for a constant
+    count = 3  # any count above 1, which the exporter would take for a constant
     example = Inputs(
-        poses=torch.randn(count, taps, 17, 3),
-        visibility=torch.rand(count, taps, 17),
+        poses=torch.randn(count, 17, 3),
+        visibility=torch.rand(count, 17),
         azimuth=torch.rand(count),
-        image_points=torch.randn(count, taps, 17, 2),
+        image_points=torch.randn(count, 17, 2),
     )
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     torch.onnx.export(

@@ -14,6 +14,8 @@ from refiner.model.config import RefinerConfig
 from refiner.model.network import PoseAwareDepthRefiner
 
 ARCHITECTURE = "PoseAwareDepthRefiner"
+# Options of older versions that went because they won nothing, at the values at which they changed nothing.
+GONE = {"linear": False, "taps_s": [0.0]}
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 
 
@@ -24,7 +26,7 @@ def save_checkpoint(
 
     Args:
         model: the network; its weights are written as fp32.
-        half: write the encoder's weights as fp16: half the size, and answers that differ by less than 0.2 mm.
+        half: write the encoder's weights as fp16: half the size, and answers that differ by less than 0.3 mm.
         folder: made where it is not there.
         card: facts about the model (what it was trained on, its figures), kept under "card" in config.json.
 
@@ -58,17 +60,27 @@ def load_checkpoint(folder: str | Path) -> PoseAwareDepthRefiner:
     """
     folder = Path(folder)
     content = _read_config(folder)
+    options = {name: value for name, value in content["config"].items() if value != GONE.get(name, ...)}
+    if gone := sorted(options.keys() & GONE):
+        raise UserError(
+            f"{folder / CONFIG_FILE} describes a network with {' and '.join(gone)}, which this version no longer has: "
+            "train it anew, or use it with the version that wrote it"
+        )
     known = {f.name for f in fields(RefinerConfig)}
-    unknown = sorted(set(content["config"]) - known)
+    unknown = sorted(set(options) - known)
     if unknown:
         raise UserError(
             f"{folder / CONFIG_FILE} has options this version does not know ({', '.join(unknown)}): "
             "it was written by a newer one; update pose-depth-refiner"
         )
-    model = PoseAwareDepthRefiner(RefinerConfig(**content["config"]))
+    model = PoseAwareDepthRefiner(RefinerConfig(**options))
     path = folder / WEIGHTS_FILE
     try:
-        model.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        for name in ("offset", "spread"):  # older versions kept a first axis, of the moments in a temporal window
+            if name in tensors and tensors[name].ndim == 3 and len(tensors[name]) == 1:
+                tensors[name] = tensors[name][0]
+        model.load_state_dict(tensors)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: a checkpoint is {WEIGHTS_FILE} beside {CONFIG_FILE}") from None
     except (SafetensorError, OSError) as error:

@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from refiner.errors import UserError
-from refiner.skeleton import NUM_JOINTS
 
 AXES = {"z": (2,), "xyz": (0, 1, 2)}
-# Angle harmonics that the linear term multiplies the pose with: cos θ, sin θ, cos 2θ, sin 2θ.
-LINEAR_HARMONICS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,20 +25,13 @@ class RefinerConfig:
     frequencies: int = 12
     """Fourier features of the azimuth: cos kθ and sin kθ for k = 1 … this."""
     dropout: float = 0.0
-    taps_s: tuple[float, ...] = (0.0,)
-    """Moments that the network sees, in seconds from the pose that is refined. (0.0,) is a single frame; a temporal window
-    lists more of them. In seconds and not in frames, so that a model trained at 30 frames a second works at 60."""
     image_points: bool = False
     """Whether the crop-normalised image points are inputs too."""
     axes: Literal["z", "xyz"] = "z"
     """What is corrected: depth alone, or all three coordinates."""
     upright: bool = False
     """Poses are turned about the optical axis until the torso stands upright, and the answer is turned back: MediaPipe turns
-    its crop like that, so its errors turn with the person. Helps with everything but standing (the linear term sees poses
-    as they are)."""
-    linear: bool = False
-    """Adds a linear term (pose, visibility, azimuth and their products), solved in closed form before training starts, so
-    that the network only learns what ridge regression cannot."""
+    its crop like that, so its errors turn with the person. Helps with everything but standing."""
     strength: float = 1.0
     """Share of the correction that is applied. Less than 1 where a model is used on people unlike those it was trained on."""
     symmetric: bool = False
@@ -53,31 +43,16 @@ class RefinerConfig:
     """In refined clips every bone keeps one length. Moves joints in all three axes, by a centimetre or so."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "taps_s", tuple(float(t) for t in self.taps_s))
         if self.encoder not in ("attention", "whole_pose"):
             raise UserError(f"encoder '{self.encoder}' is unknown: choose attention or whole_pose")
         if self.encoder == "attention" and self.width % self.heads:
             raise UserError(f"width {self.width} is no multiple of {self.heads} heads: choose one that is")
-        if 0.0 not in self.taps_s:
-            raise UserError(f"taps_s {self.taps_s} lacks 0.0: the pose that is refined must be among what is seen")
         if self.axes not in AXES:
             raise UserError(f"axes '{self.axes}' is unknown: choose z or xyz")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout {self.dropout:g} is no share: choose one of at least 0 and less than 1")
 
     @property
-    def centre(self) -> int:
-        """Index of the tap that is the refined pose itself."""
-        return self.taps_s.index(0.0)
-
-    @property
     def channels(self) -> int:
-        """Numbers for each joint at each tap: position, visibility, and the image point where it is an input."""
+        """Numbers for each joint: position, visibility, and the image point where it is an input."""
         return 4 + 2 * self.image_points
-
-    @property
-    def linear_features(self) -> int:
-        """Length of a row of `linear_features`."""
-        taps = len(self.taps_s)
-        per_joint = 3 * taps + 1 + 3 * 2 * LINEAR_HARMONICS + 2 * self.image_points
-        return 1 + 2 * LINEAR_HARMONICS + NUM_JOINTS * per_joint

@@ -6,17 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refiner.model.config import LINEAR_HARMONICS, RefinerConfig
 from refiner.skeleton import LEFT_HIP, LEFT_SHOULDER, NUM_JOINTS, RIGHT_HIP, RIGHT_SHOULDER
 
 
 class Inputs(NamedTuple):
-    """A batch of what the network sees; T is the number of taps. Made by `depth_refiner.prepare` and nowhere else."""
+    """A batch of what the network sees. Made by `depth_refiner.prepare` and nowhere else."""
 
-    poses: Tensor  # (B, T, 17, 3) m, virtual camera frame, root-centred
-    visibility: Tensor  # (B, T, 17) 0 … 1
-    azimuth: Tensor  # (B,) degrees, signed, of the pose at the centre tap
-    image_points: Tensor  # (B, T, 17, 2) crop-normalised
+    poses: Tensor  # (B, 17, 3) m, virtual camera frame, root-centred
+    visibility: Tensor  # (B, 17) 0 … 1
+    azimuth: Tensor  # (B,) degrees, signed
+    image_points: Tensor  # (B, 17, 2) crop-normalised
 
     def to(self, device: torch.device | str) -> "Inputs":
         return Inputs(*(t.to(device) for t in self))
@@ -61,42 +60,24 @@ def harmonics(azimuth: Tensor, count: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def linear_features(inputs: Inputs, config: RefinerConfig) -> Tensor:
-    """Rows of the linear term: 1, angle, visibility, poses at all taps, the pose × angle, image points.
-
-    Returns:
-        (B, config.linear_features).
-    """
-    pose = inputs.poses[:, config.centre].flatten(1)  # (B, 51)
-    angle = harmonics(inputs.azimuth, LINEAR_HARMONICS)  # (B, 4)
-    parts = [
-        torch.ones_like(angle[:, :1]),
-        angle,
-        inputs.visibility[:, config.centre],
-        inputs.poses.flatten(1),
-        (pose[:, :, None] * angle[:, None, :]).flatten(1),
-    ]
-    if config.image_points:
-        parts.append(inputs.image_points[:, config.centre].flatten(1))
-    return torch.cat(parts, dim=-1)
-
-
-def upright(inputs: Inputs, centre: int) -> tuple[Inputs, Tensor]:
-    """The batch, each window turned about the optical axis so that the torso at its centre stands upright in the image.
+def upright(inputs: Inputs) -> tuple[Inputs, Tensor]:
+    """The batch, each pose turned about the optical axis so that its torso stands upright in the image.
 
     Returns:
         The turned batch, its azimuth that of the turned pose; (B, 2, 2) the rotations that turned x and y.
     """
-    pose = inputs.poses[:, centre]
+    pose = inputs.poses
     left, right = pose[:, LEFT_SHOULDER], pose[:, RIGHT_SHOULDER]
     up = (left + right - pose[:, LEFT_HIP] - pose[:, RIGHT_HIP])[:, :2]
     # a torso that points at the camera has no direction in the image: it stays nearly as it is
     sine, cosine = F.normalize(torch.stack([up[:, 0], 1e-4 - up[:, 1]], -1), dim=-1).unbind(-1)
     turn = torch.stack([torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)], -2)  # (B, 2, 2)
     poses = turned(inputs.poses, turn)
-    pose = poses[:, centre]
-    across, spine = pose[:, LEFT_SHOULDER] - pose[:, RIGHT_SHOULDER], pose[:, LEFT_SHOULDER] + pose[:, RIGHT_SHOULDER]
-    spine = spine - pose[:, LEFT_HIP] - pose[:, RIGHT_HIP]
+    across, spine = (
+        poses[:, LEFT_SHOULDER] - poses[:, RIGHT_SHOULDER],
+        poses[:, LEFT_SHOULDER] + poses[:, RIGHT_SHOULDER],
+    )
+    spine = spine - poses[:, LEFT_HIP] - poses[:, RIGHT_HIP]
     normal = torch.linalg.cross(across, spine)
     return Inputs(
         poses,
@@ -107,7 +88,6 @@ def upright(inputs: Inputs, centre: int) -> tuple[Inputs, Tensor]:
 
 
 def turned(points: Tensor, turn: Tensor) -> Tensor:
-    """(B, …, 17, 2 or 3) with x and y turned by (B, 2, 2)."""
-    turn = turn.view(-1, *(1,) * (points.ndim - 3), 2, 2)
+    """(B, 17, 2 or 3) with x and y turned by (B, 2, 2)."""
     xy = points[..., :2] @ turn.transpose(-1, -2)
     return torch.cat([xy, points[..., 2:]], dim=-1)

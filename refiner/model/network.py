@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refiner.model.config import AXES, RefinerConfig
-from refiner.model.inputs import Inputs, exchanged, harmonics, linear_features, mirror_joints, mirrored, turned, upright
+from refiner.model.inputs import Inputs, exchanged, harmonics, mirror_joints, mirrored, turned, upright
 from refiner.skeleton import NUM_JOINTS
 
 # The network speaks in units of 10 cm, the size of a typical depth error, so that its outputs are of order one.
@@ -54,17 +54,12 @@ class Block(nn.Module):
 
 
 class JointAttention(nn.Module):
-    """The published network: a token for each joint, told the view angle; encoder layers; two heads on each token.
-
-    The taps of a temporal window are further channels of each joint's token, so a window costs hardly more than a single
-    frame.
-    """
+    """The published network: a token for each joint, told the view angle; encoder layers; two heads on each token."""
 
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
         width = config.width
-        channels = len(config.taps_s) * config.channels
-        self.input = nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
+        self.input = nn.Sequential(nn.Linear(config.channels, width), nn.GELU(), nn.Linear(width, width))
         # as strong as the rest: with the usual 0.02 it took a thousand steps until joints were told apart
         self.joint = nn.Parameter(torch.randn(NUM_JOINTS, width))
         self.view = nn.Sequential(nn.Linear(2 * config.frequencies, width), nn.GELU(), nn.Linear(width, width))
@@ -75,8 +70,8 @@ class JointAttention(nn.Module):
         self.scale = nn.Sequential(nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, 1))
 
     def forward(self, features: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, 17, C) and (B, 2·frequencies) -> (B, 17, 3) correction, (B, 17) log scale, in the network's units."""
-        x = self.input(features.transpose(1, 2).flatten(2)) + self.joint
+        """(B, 17, C) and (B, 2·frequencies) -> (B, 17, 3) correction, (B, 17) log scale, in the network's units."""
+        x = self.input(features) + self.joint
         view = self.view(angle)  # (B, D)
         x = self.merge(torch.cat([x, view[:, None].expand_as(x)], dim=-1))
         for block in self.blocks:
@@ -110,13 +105,13 @@ class WholePose(ResidualLayers):
     """The whole pose at once: no two joints share weights, and a pose costs a fifth of the attention's time on a CPU."""
 
     def __init__(self, config: RefinerConfig) -> None:
-        features = 2 * config.frequencies + len(config.taps_s) * NUM_JOINTS * config.channels
+        features = 2 * config.frequencies + NUM_JOINTS * config.channels
         super().__init__(features, config.width, config.layers, config.dropout)
         self.correction = nn.Sequential(nn.Linear(config.width, 3 * NUM_JOINTS))
         self.scale = nn.Sequential(nn.Linear(config.width, NUM_JOINTS))
 
     def forward(self, features: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, 17, C) and (B, 2·frequencies) -> (B, 17, 3) correction, (B, 17) log scale, in the network's units."""
+        """(B, 17, C) and (B, 2·frequencies) -> (B, 17, 3) correction, (B, 17) log scale, in the network's units."""
         x = self.trunk(torch.cat([angle, features.flatten(1)], dim=-1))
         return self.correction(x).unflatten(1, (NUM_JOINTS, 3)), self.scale(x)
 
@@ -125,7 +120,7 @@ ENCODERS = {"attention": JointAttention, "whole_pose": WholePose}
 
 
 class PoseAwareDepthRefiner(nn.Module):
-    """Corrects the depth of MediaPipe's poses. A single pose is a temporal window that stands still."""
+    """Corrects the depth of MediaPipe's poses, each by itself."""
 
     # buffers
     offset: Tensor
@@ -138,22 +133,19 @@ class PoseAwareDepthRefiner(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = ENCODERS[config.encoder](config)
-        # An untrained refiner changes nothing (or is its linear term alone).
+        # An untrained refiner changes nothing.
         for layer in (self.encoder.correction[-1], self.encoder.scale[-1]):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        # Not parameters: what standardises the inputs, which axes are corrected, the linear term, and what turns an expected
-        # error into a probability.
-        shape = (len(config.taps_s), NUM_JOINTS, config.channels)
-        self.register_buffer("offset", torch.zeros(shape))
+        # Not parameters: what standardises the inputs, which axes are corrected, and what turns an expected error into a
+        # probability.
+        self.register_buffer("offset", torch.zeros(NUM_JOINTS, config.channels))
         self.register_buffer(
-            "spread", torch.tensor([0.3, 0.3, 0.3, 1.0, 0.5, 0.5])[: config.channels].repeat(*shape[:2], 1)
+            "spread", torch.tensor([0.3, 0.3, 0.3, 1.0, 0.5, 0.5])[: config.channels].repeat(NUM_JOINTS, 1)
         )
         mask = torch.zeros(3)
         mask[list(AXES[config.axes])] = METRES_PER_OUTPUT
         self.register_buffer("axes", mask, persistent=False)
-        if config.linear:
-            self.register_buffer("linear", torch.zeros(config.linear_features, NUM_JOINTS * 3))
         self.register_buffer("calibration", torch.tensor([-3.0, 1.0]))
 
     def forward(self, inputs: Inputs) -> Outputs:
@@ -168,18 +160,14 @@ class PoseAwareDepthRefiner(nn.Module):
 
     def seen(self, inputs: Inputs) -> tuple[Inputs, Tensor | None]:
         """The batch as the network sees it, and how it was turned for that."""
-        return upright(inputs, self.config.centre) if self.config.upright else (inputs, None)
+        return upright(inputs) if self.config.upright else (inputs, None)
 
     def features(self, inputs: Inputs) -> Tensor:
-        """(B, T, 17, channels) what the encoder is given, before it is standardised: the pose that is refined, and how far
-        each joint is from there at the other taps; these are small, and would be lost in absolute positions."""
+        """(B, 17, channels) what the encoder is given, before it is standardised."""
         parts = [inputs.poses, inputs.visibility[..., None]]
         if self.config.image_points:
             parts.append(inputs.image_points)
-        x = torch.cat(parts, dim=-1)
-        centre = self.config.centre
-        here = x[:, centre : centre + 1]
-        return torch.cat([x[:, :centre] - here, here, x[:, centre + 1 :] - here], dim=1)
+        return torch.cat(parts, dim=-1)
 
     @torch.no_grad()
     def standardise(self, batches: Iterable[Inputs]) -> None:
@@ -212,11 +200,8 @@ class PoseAwareDepthRefiner(nn.Module):
         correction = correction.float() * self.axes  # (B, 17, 3)
         if turn is not None:
             correction = turned(correction, turn.transpose(-1, -2))
-        if config.linear:
-            with torch.autocast(correction.device.type, enabled=False):
-                correction = correction + (linear_features(inputs, config) @ self.linear).view_as(correction)
         log_scale = log_scale.float() - 3.0  # starts at 5 cm, the error of a middling joint
-        return Outputs(inputs.poses[:, config.centre] + config.strength * correction, log_scale.clamp(-7.0, 1.0))
+        return Outputs(inputs.poses + config.strength * correction, log_scale.clamp(-7.0, 1.0))
 
     def confidence(self, log_scale: Tensor) -> Tensor:
         """(B, 17) expected |error| as log metres -> (B, 17) probability that the depth is within 5 cm of the truth.

@@ -19,9 +19,7 @@ class Augmentation:
     mirror: float = 0.5
     """Share of pairs that are mirrored: x, left and right joints, azimuth and image points."""
     noise_m: float = 0.01
-    """Sigma of the noise on each joint of the observed pose, metres; the same at all moments of a window."""
-    still: float = 0.15
-    """Share of windows that stand still, as a single pose or the first frame of a clip does."""
+    """Sigma of the noise on each joint of the observed pose, metres."""
     blind: float = 0.1
     """Share of pairs whose visibility is unknown (all ones), as when a caller sends none."""
     pointless: float = 0.15
@@ -32,7 +30,6 @@ class Draws(NamedTuple):
     """Random numbers for a batch of B."""
 
     mirror: Tensor  # (B,) bool
-    still: Tensor  # (B,) bool
     blind: Tensor  # (B,) bool
     pointless: Tensor  # (B,) bool
     noise: Tensor  # (B, 17, 3) m
@@ -44,12 +41,12 @@ class Draws(NamedTuple):
 def draw(size: int, options: Augmentation, generator: torch.Generator) -> Draws:
     """Draws for a batch, on the generator's device."""
     device = generator.device
+    # the second row is for nothing: without it every seed would draw other numbers than it always did
     chance = torch.rand(3, size, generator=generator, device=device)
     noise = torch.randn(size, NUM_JOINTS, 3, generator=generator, device=device) * options.noise_m
     left, right = HIPS
     return Draws(
         chance[0] < options.mirror,
-        chance[1] < options.still,
         chance[2] < options.blind,
         torch.rand(size, generator=generator, device=device) < options.pointless,
         noise - (noise[:, left, None] + noise[:, right, None]) / 2,  # the root stays at the origin
@@ -66,26 +63,19 @@ def apply(draws: Draws, inputs: Inputs, truth: Tensor, config: RefinerConfig) ->
         config: of the network.
     """
     poses, visibility, azimuth, points = inputs
-    centre = config.centre
-    if len(config.taps_s) > 1:
-        still = draws.still[:, None, None]
-        poses = torch.where(still[..., None], poses[:, centre : centre + 1], poses)
-        visibility = torch.where(still, visibility[:, centre : centre + 1], visibility)
-        if config.image_points:
-            points = torch.where(still[..., None], points[:, centre : centre + 1], points)
     if config.image_points:
-        unknown = draws.pointless[:, None, None, None]
+        unknown = draws.pointless[:, None, None]
         points = torch.where(unknown, crop_normalise(poses[..., :2]), points)
-    poses = poses + draws.noise[:, None]
-    visibility = visibility.masked_fill(draws.blind[:, None, None], 1.0)
+    poses = poses + draws.noise
+    visibility = visibility.masked_fill(draws.blind[:, None], 1.0)
     swapped = mirrored(Inputs(poses, visibility, azimuth, points))
     mirror = draws.mirror[:, None, None]
     return (
         Inputs(
-            torch.where(mirror[..., None], swapped.poses, poses),
-            torch.where(mirror, swapped.visibility, visibility),
+            torch.where(mirror, swapped.poses, poses),
+            torch.where(mirror[..., 0], swapped.visibility, visibility),
             torch.where(draws.mirror, swapped.azimuth, azimuth),
-            torch.where(mirror[..., None], swapped.image_points, points) if config.image_points else points,
+            torch.where(mirror, swapped.image_points, points) if config.image_points else points,
         ),
         torch.where(mirror, mirror_joints(truth), truth),
     )

@@ -20,7 +20,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from refiner import temporal
 from refiner.data import checks, records
 from refiner.data.records import PAIRS, Pairs
 from refiner.errors import UserError
@@ -77,7 +76,7 @@ def state_of(*key: int) -> int:
 
 
 class TrainingData:
-    """Pairs on a device, as single frames and the rows of each one's temporal window."""
+    """Pairs on a device."""
 
     def __init__(self, pairs: Pairs, config: RefinerConfig, device: torch.device | str = "cpu") -> None:
         self._allocate(len(pairs), config, device)
@@ -111,32 +110,26 @@ class TrainingData:
         if not count:
             raise UserError("there are no pairs to train on: run 'python -m rayjobs.pair' to make some")
         self.config = config
-        points = torch.empty(count if config.image_points else 1, 1, NUM_JOINTS, 2, device=device)
+        points = torch.empty(count if config.image_points else 1, NUM_JOINTS, 2, device=device)
         self.frames = Inputs(
-            torch.empty(count, 1, NUM_JOINTS, 3, device=device),
-            torch.empty(count, 1, NUM_JOINTS, device=device),
+            torch.empty(count, NUM_JOINTS, 3, device=device),
+            torch.empty(count, NUM_JOINTS, device=device),
             torch.empty(count, device=device),
-            points if config.image_points else points.zero_().expand(count, -1, -1, -1),  # takes no memory
+            points if config.image_points else points.zero_().expand(count, -1, -1),  # takes no memory
         )
         self.truth = torch.empty(count, NUM_JOINTS, 3, device=device)  # m
-        self.taps = torch.empty(count, len(config.taps_s), dtype=torch.int32, device=device)  # (N, T) rows
 
     def _fill(self, start: int, pairs: Pairs) -> None:
-        """Whole clips from row `start` on."""
+        """Pairs from row `start` on."""
         poses, visibility = validate_poses(pairs.corrupted, pairs.visibility)
-        single = np.arange(len(poses))[:, None]
-        frame = RefinerConfig(image_points=self.config.image_points)
         for i in range(0, len(poses), CHUNK["cpu"]):
-            inputs = prepare(frame, poses, visibility, single, slice(i, i + CHUNK["cpu"]), pairs.image_points)
+            inputs = prepare(self.config, poses, visibility, slice(i, i + CHUNK["cpu"]), pairs.image_points)
             rows = slice(start + i, start + i + len(inputs.azimuth))
             kept = len(inputs) if self.config.image_points else len(inputs) - 1
             for stored, given in zip(self.frames[:kept], inputs[:kept], strict=True):
                 stored[rows] = given.to(self.device)
         rows = slice(start, start + len(poses))
         self.truth[rows] = torch.from_numpy(root_centred(pairs.ground_truth)).to(self.device)
-        clips = temporal.clip_ids(pairs.clip_starts(), len(pairs))
-        taps = temporal.tap_rows(pairs.timestamp_us * 1e-6, clips, self.config.taps_s)
-        self.taps[rows] = torch.from_numpy(taps + start).to(self.device, torch.int32)
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -147,11 +140,11 @@ class TrainingData:
 
     def batch(self, rows: Tensor) -> tuple[Inputs, Tensor]:
         """Row indices (B,) -> what the network sees and the truth (B, 17, 3)."""
-        frames, taps = self.frames, self.taps[rows].long()  # (B, T)
+        frames = self.frames
         points = frames.image_points
-        points = points[taps, 0] if self.config.image_points else points[:1].expand(*taps.shape, -1, -1)
+        points = points[rows] if self.config.image_points else points[:1].expand(len(rows), -1, -1)
         return (
-            Inputs(frames.poses[taps, 0], frames.visibility[taps, 0], frames.azimuth[rows], points),
+            Inputs(frames.poses[rows], frames.visibility[rows], frames.azimuth[rows], points),
             self.truth[rows],
         )
 
@@ -292,7 +285,7 @@ def load(
 
 def bytes_per_pair(config: RefinerConfig) -> int:
     """What a pair takes on a device."""
-    numbers = NUM_JOINTS * (3 + 1 + 3 + 2 * config.image_points) + 1 + len(config.taps_s)
+    numbers = NUM_JOINTS * (3 + 1 + 3 + 2 * config.image_points) + 1
     return 4 * numbers
 
 

@@ -21,11 +21,9 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from refiner.errors import UserError
-from refiner.evaluation import baselines
 from refiner.model.config import RefinerConfig
 from refiner.model.inputs import Inputs
 from refiner.model.network import CONFIDENT_WITHIN_LOG, CONFIDENT_WITHIN_M, PoseAwareDepthRefiner
@@ -44,8 +42,6 @@ class TrainingConfig:
     epochs: int = 15
     batch_size: int = 256
     """Pairs per step, over all workers together."""
-    accumulate: int = 1
-    """Parts that a step's batch is cut into, one after the other: for batches that do not fit into memory."""
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
@@ -58,19 +54,14 @@ class TrainingConfig:
     """Epochs without a better validation error after which training stops."""
     max_seconds: float = math.inf
     """Time after which no further epoch starts."""
-    ridge: float = 1e-2
-    """Penalty of the linear term, where the model has one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: fp16 with gradient scaling on CUDA, fp32 on the CPU (measured there: bf16 takes three times as long)."""
-    compile: Literal["off", "on", "graph"] = "off"
-    """on: the step is compiled (torch.compile), which takes a minute at first and pays on a GPU.
-    graph: and replayed as a CUDA graph, which pays where batches are small."""
     seed: int = 0
     weights: losses.LossWeights = field(default_factory=losses.LossWeights)
     augmentation: augment.Augmentation = field(default_factory=augment.Augmentation)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "patience"):
+        for name in ("epochs", "batch_size", "patience"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
@@ -79,14 +70,12 @@ class TrainingConfig:
 
 
 def initialise(config: RefinerConfig, training: TrainingConfig, data: Source) -> PoseAwareDepthRefiner:
-    """An untrained refiner on the data's device: weights from the seed, the linear term solved."""
+    """An untrained refiner on the data's device: weights from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = PoseAwareDepthRefiner(config)
     model.to(data.device)
     model.standardise(inputs for inputs, _ in data.chunks())
-    if config.linear:
-        model.linear.copy_(baselines.solve_ridge(data.chunks(), config, training.ridge))
     return model
 
 
@@ -107,11 +96,8 @@ class Trainer:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if training.batch_size < world * training.accumulate:
-            raise UserError(
-                f"a batch of {training.batch_size} is too small for {world} workers in {training.accumulate} parts each: "
-                "choose a larger one"
-            )
+        if training.batch_size < world:
+            raise UserError(f"a batch of {training.batch_size} is too small for {world} workers: choose a larger one")
         if len(train) < training.batch_size:
             raise UserError(
                 f"{len(train)} training pairs are fewer than a batch of {training.batch_size}: "
@@ -146,10 +132,6 @@ class Trainer:
         self._bones = losses.Bones.on(self.device)
         self._draws = generator(training.seed, device=self.device)
         self._names: list[str] = []  # of the loss's terms
-        if training.compile != "off":
-            mode = "reduce-overhead" if training.compile == "graph" else "default"
-            self._vary = torch.compile(self._vary, mode=mode)
-            self._judge = torch.compile(self._judge, mode=mode)
 
     def epochs(self) -> Iterator[dict[str, float]]:
         """Trains until it is done, and yields each epoch's figures. May be left after any of them.
@@ -213,21 +195,13 @@ class Trainer:
         Returns:
             (terms,) on the device: each term of the loss, so that the sum over all workers is the batch's mean.
         """
-        if self.training.compile == "graph":
-            torch.compiler.cudagraph_mark_step_begin()  # nothing of the last step is needed any more
         draws = self._draw(len(share.rows), share.first, step)
-        parts, terms = self.training.accumulate, torch.zeros((), device=self.device)
-        for part in range(parts):
-            rows = slice(part * len(share.rows) // parts, (part + 1) * len(share.rows) // parts)
-            inputs, truth = self._vary(draws.take(rows), *self._assemble(share, rows))
-            if isinstance(self.wrapped, DistributedDataParallel):
-                self.wrapped.require_backward_grad_sync = part == parts - 1  # gradients travel once per step
-            loss, found = self._judge(inputs, truth)
-            weight = (rows.stop - rows.start) / self.training.batch_size
-            self._backward(loss * (weight * self.world))  # DDP takes the mean over workers
-            terms = terms + found * weight
+        inputs, truth = self._vary(draws, *self._assemble(share))
+        loss, terms = self._judge(inputs, truth)
+        weight = len(share.rows) / self.training.batch_size
+        self._backward(loss * (weight * self.world))  # DDP takes the mean over workers
         self._update()
-        return terms
+        return terms * weight
 
     def _draw(self, count: int, first: int, step: int) -> augment.Draws:
         """The random numbers of this worker's part: drawn for the whole batch, and cut."""
@@ -236,8 +210,8 @@ class Trainer:
         draws = augment.draw(options.batch_size, options.augmentation, self._draws)
         return draws if count == options.batch_size else draws.take(slice(first, first + count))
 
-    def _assemble(self, share: Share, rows: slice) -> tuple[Inputs, Tensor]:
-        return share.data.batch(share.rows[rows])
+    def _assemble(self, share: Share) -> tuple[Inputs, Tensor]:
+        return share.data.batch(share.rows)
 
     def _vary(self, draws: augment.Draws, inputs: Inputs, truth: Tensor) -> tuple[Inputs, Tensor]:
         return augment.apply(draws, inputs, truth, self.model.config)

@@ -39,7 +39,7 @@ def pairs(tmp_path, make_pairs) -> Path:
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
     torch.manual_seed(0)
-    model = PoseAwareDepthRefiner(RefinerConfig(taps_s=(-0.1, 0.0, 0.1), smoothing_s=0.05))
+    model = PoseAwareDepthRefiner(RefinerConfig(smoothing_s=0.05))
     with torch.no_grad():
         for weights in model.parameters():  # an untrained refiner changes nothing
             weights += 0.02 * torch.randn_like(weights)

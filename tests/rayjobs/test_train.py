@@ -24,7 +24,7 @@ from refiner.training.trainer import Trainer, TrainingConfig, TrainingData, init
 pytestmark = pytest.mark.cluster
 
 # without dropout, which differs between workers, any number of them must learn the same
-MODEL = RefinerConfig(width=16, layers=1, heads=2, feedforward=32, linear=True)
+MODEL = RefinerConfig(encoder="whole_pose", width=64, layers=1)
 TRAINING = TrainingConfig(epochs=15, batch_size=64, patience=15, learning_rate=3e-3)
 
 

@@ -238,16 +238,7 @@ def test_smoothing_takes_noise_away_and_leaves_a_line_a_line(rng):
     assert temporal.smooth(noise, seconds, clips, 0.0) is noise
 
 
-def test_smoothing_and_windows_stop_at_the_end_of_a_clip():
+def test_smoothing_stops_at_the_end_of_a_clip():
     seconds, clips = np.tile(np.arange(10) / 30, 2), np.repeat([0, 1], 10)
     steps = np.repeat([0.0, 1.0], 10)
     np.testing.assert_array_equal(temporal.smooth(steps, seconds, clips, 0.2), steps)
-    taps = temporal.tap_rows(seconds, clips, (-0.2, 0.0, 0.2))
-    assert (clips[taps] == clips[:, None]).all()
-    assert taps[0].tolist() == [0, 0, 6] and taps[9].tolist() == [3, 9, 9] and taps[10].tolist() == [10, 10, 16]
-
-
-def test_a_window_over_a_gap_takes_the_nearest_frame():
-    seconds = np.array([0.0, 0.1, 0.2, 0.9, 1.0])
-    taps = temporal.tap_rows(seconds, np.zeros(5, int), (-0.2, 0.0, 0.2))
-    assert taps[2].tolist() == [0, 2, 2] and taps[3].tolist() == [3, 3, 4]

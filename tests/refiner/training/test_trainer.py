@@ -11,7 +11,7 @@ import torch
 
 from refiner import UserError
 from refiner.data import records
-from refiner.evaluation import baselines, metrics
+from refiner.evaluation import metrics
 from refiner.evaluation.confidence import calibration_error
 from refiner.inference.depth_refiner import DepthRefiner
 from refiner.model.checkpoint import load_checkpoint, save_checkpoint
@@ -22,9 +22,7 @@ from refiner.training.trainer import Trainer, TrainingConfig, TrainingData, init
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = RefinerConfig(
-    width=16, layers=1, heads=2, feedforward=32, frequencies=4, taps_s=(-0.1, 0.0, 0.1), linear=True, dropout=0.1
-)
+SMALL = RefinerConfig(width=16, layers=1, heads=2, feedforward=32, frequencies=4, dropout=0.1)
 SHORT = TrainingConfig(
     epochs=3, batch_size=64, learning_rate=3e-3, ema=0.9, augmentation=augment.Augmentation(noise_m=0.005)
 )
@@ -41,11 +39,10 @@ def new_trainer(data, training: TrainingConfig = SHORT, model: RefinerConfig = S
     return Trainer(initialise(model, training, train), training, train, val)
 
 
-def test_training_learns_what_the_linear_term_cannot_know(make_pairs):
+def test_training_learns(make_pairs):
     train, val, test = make_pairs(60, seed=1), make_pairs(6, seed=2, first=100), make_pairs(8, seed=3, first=200)
-    config = dataclasses.replace(SMALL, linear=False)
     training = dataclasses.replace(SHORT, epochs=8)
-    trainer = new_trainer((TrainingData(train, config), TrainingData(val, config)), training, config)
+    trainer = new_trainer((TrainingData(train, SMALL), TrainingData(val, SMALL)), training)
     losses = [figures["train/loss"] for figures in trainer.epochs()]
     assert losses[-1] < 0.9 * losses[0]
     refined = DepthRefiner.of(trainer.best_model()).predict_pairs(test).poses
@@ -53,23 +50,9 @@ def test_training_learns_what_the_linear_term_cannot_know(make_pairs):
     assert difference < -0.3 and high < 0
 
 
-def test_the_linear_term_alone_is_as_good_as_ridge_regression(make_pairs):
-    train, test = make_pairs(40, seed=1), make_pairs(8, seed=3, first=200)
-    config = RefinerConfig(linear=True)
-    model = initialise(config, TrainingConfig(ridge=baselines.RIDGE), TrainingData(train, config))
-    ours = DepthRefiner.of(model).predict_pairs(test).poses
-    np.testing.assert_allclose(ours[..., 2], baselines.fit_all(train)["ridge"](test)[..., 2], atol=1e-4)
-
-
 def test_a_seeded_run_repeats_exactly(data):
     first, second = ([f["train/loss"] for f in new_trainer(data).epochs()] for _ in range(2))
     assert first == second
-
-
-def test_a_seeded_run_has_the_losses_it_always_had(data):
-    """Golden: a change that is meant to be none must leave them as they are."""
-    losses = [figures["train/loss"] for figures in new_trainer(data).epochs()]
-    np.testing.assert_allclose(losses, (2.012264, 1.985726, 1.981893), rtol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -77,7 +60,8 @@ def test_half_precision_learns_the_same_and_its_scale_is_kept(data, tmp_path, pr
     training = dataclasses.replace(SHORT, precision=precision)
     trainer, exact = new_trainer(data, training), new_trainer(data)
     for ours, theirs in zip(trainer.epochs(), exact.epochs(), strict=True):
-        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-3)
+        # fp16's first steps overflow and are skipped, while its scale is sought
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-2)
         assert ours["train/loss"] != theirs["train/loss"]
     if precision == "fp16":
         trainer.scaler.update(1234.0)
@@ -190,15 +174,6 @@ def test_workers_share_a_batch_and_learn_the_same_as_one(data, world):
     torch.testing.assert_close(terms, sum(t for _, t in parts), atol=1e-4, rtol=1e-4)
 
 
-def test_accumulated_parts_learn_the_same_as_a_whole_batch(data):
-    config = dataclasses.replace(SMALL, dropout=0.0)
-    losses = [
-        [f["train/loss"] for f in new_trainer(data, dataclasses.replace(SHORT, accumulate=n), config).epochs()]
-        for n in (1, 4)
-    ]
-    np.testing.assert_allclose(*losses, rtol=1e-3)
-
-
 def test_training_stops_when_nothing_gets_better_or_the_time_is_up(data):
     stuck = new_trainer(data, dataclasses.replace(SHORT, epochs=50, patience=2))
     stuck._validate = lambda: 1.0
@@ -229,7 +204,7 @@ def test_the_trained_model_survives_being_saved(data, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"batch_size": 3, "accumulate": 4}, "too small"), ({"batch_size": 100_000}, "fewer than a batch")],
+    [({"batch_size": 100_000}, "fewer than a batch")],
 )
 def test_a_batch_that_cannot_be_is_refused(data, change, says):
     with pytest.raises(UserError, match=says):
@@ -240,25 +215,16 @@ def test_a_batch_that_cannot_be_is_refused(data, change, says):
 
 def test_mirroring_twice_is_nothing_and_the_truth_is_mirrored_with_the_input(data):
     inputs, truth = data[0].batch(torch.arange(8))
-    options = augment.Augmentation(mirror=1.0, noise_m=0.0, still=0.0, blind=0.0)
+    options = augment.Augmentation(mirror=1.0, noise_m=0.0, blind=0.0)
     draws = augment.draw(8, options, torch.Generator().manual_seed(0))
     once = augment.apply(draws, inputs, truth, SMALL)
     assert not torch.equal(once[1], truth)
     # depth does not change in a mirror, sides do
     torch.testing.assert_close(once[1][:, 5, 2], truth[:, 6, 2])
-    torch.testing.assert_close(once[0].poses[:, :, 5, 2], inputs.poses[:, :, 6, 2])
+    torch.testing.assert_close(once[0].poses[:, 5, 2], inputs.poses[:, 6, 2])
     twice = augment.apply(draws, *once, SMALL)
     for ours, theirs in zip((*twice[0], twice[1]), (*inputs, truth), strict=True):
         torch.testing.assert_close(ours, theirs)
-
-
-def test_a_window_that_stands_still_shows_the_refined_pose_everywhere(data):
-    inputs, truth = data[0].batch(torch.arange(20, 28))
-    options = augment.Augmentation(mirror=0.0, noise_m=0.0, still=1.0, blind=0.0)
-    still, _ = augment.apply(augment.draw(8, options, torch.Generator().manual_seed(0)), inputs, truth, SMALL)
-    assert not torch.equal(inputs.poses[:, 0], inputs.poses[:, 1])
-    for tap in range(3):
-        torch.testing.assert_close(still.poses[:, tap], inputs.poses[:, 1])
 
 
 def test_where_image_points_are_unknown_training_sees_what_a_caller_without_them_gets(make_pairs):
@@ -266,7 +232,7 @@ def test_where_image_points_are_unknown_training_sees_what_a_caller_without_them
     pairs = make_pairs(1)
     pairs = dataclasses.replace(pairs, image_points=pairs.image_points * 0.9)  # a lens sees another picture
     inputs, truth = TrainingData(pairs, config).batch(torch.arange(8))
-    options = augment.Augmentation(mirror=0.0, noise_m=0.0, still=0.0, blind=0.0, pointless=1.0)
+    options = augment.Augmentation(mirror=0.0, noise_m=0.0, blind=0.0, pointless=1.0)
     seen, _ = augment.apply(augment.draw(8, options, torch.Generator().manual_seed(0)), inputs, truth, config)
     unknown = dataclasses.replace(pairs, image_points=np.full_like(pairs.image_points, np.nan))
     served, _ = TrainingData(unknown, config).batch(torch.arange(8))
