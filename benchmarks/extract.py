@@ -2,39 +2,46 @@
 
     python -m benchmarks.extract --videos data/real_people
 
-All three look at the same videos with as many processes, one after the other, several rounds; medians. Short videos are
+For MediaPipe and blazepose with one and two looks. All look at the same videos with as many processes, one after the other,
+several rounds; medians. Short videos are
 looped to a length that leaves start-up out. Rates are of the steady state: from the moment every process has finished its
 first video to the moment the first one has no more work; a video at either end counts by its share. Then one process
 alone says where a frame's time goes. The last line is JSON.
 """
 
+import functools
 import itertools
 import json
 import multiprocessing
 import os
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
-from av.video.reformatter import VideoReformatter
 
+from benchmarks.extract_parts import where_the_time_goes
 from rayjobs import extract
 from rayjobs.session import ray_session
 from rayjobs.storage import list_videos
 from refiner.command import cores, parse
 from refiner.data import video
-from refiner.estimators.isolation import Isolated
-from refiner.estimators.mediapipe import PoseEstimator
+from refiner.estimators import named
 from refiner.estimators.mediapipe_assets import assembled, model_path
-from refiner.estimators.observe import observe
 
-TFLITE_ALONE = Path(__file__).with_name("tflite_alone.py")
+PLAIN = "plain loop, stock MediaPipe"
+# What is measured: options of the job by name. The keys of the JSON line begin with it.
+WAYS: dict[str, dict[str, Any]] = {
+    "mediapipe": {},
+    "blazepose": {"estimator": "blazepose"},
+    "blazepose_two_looks": {"estimator": "blazepose", "looks": 2},
+}
+AISTPP_FRAMES = 10.1e6  # of its 12,670 videos
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +55,6 @@ class Options:
     rounds: int = 2
     processes: int = 0
     """0: one per core."""
-    python: str | None = None
-    """A Python that has ai-edge-litert: it times the two models without MediaPipe, the floor of a frame's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +107,15 @@ def plain_loop(path: str, model: str) -> int:
             count += 1
 
 
-def bare(path: str, model: str) -> int:
+def _bare(path: str, model: str, way: str) -> int:
     """The job's own decoding and estimating, and nothing else."""
-    with PoseEstimator(model) as pose:
-        return sum(1 for _ in map(pose.estimate, video.frames(path)))
+    options = {"name": "mediapipe", **WAYS[way]}
+    options["name"] = options.pop("estimator", options["name"])
+    with named(model=model, **options).open() as watching:
+        return sum(1 for _ in map(watching.estimate, video.frames(path)))
+
+
+BARE = {way: functools.partial(_bare, way=way) for way in WAYS}
 
 
 def timed(work: Callable[[str, str], int], path: str, model: str) -> tuple[int, float]:
@@ -143,118 +153,74 @@ def _as_done(results: list) -> Iterator[tuple[int, float]]:
         time.sleep(0.01)
 
 
-def ray_rate(paths: list[str], model: Path, processes: int) -> float:
+def ray_rate(paths: list[str], processes: int, options: dict[str, Any]) -> float:
     with tempfile.TemporaryDirectory() as out:
         rows = [
             {"video": path, "size": 1, "out": f"{out}/{i}.parquet", "failure": f"{out}/{i}.json"}
             for i, path in enumerate(paths)
         ]
-        options = extract.Options(videos="", out=out, actors=processes)
-        results = extract.extracted(rows, model, options)
+        given = extract.Options(videos="", out=out, actors=processes, **options)
+        results = extract.extracted(rows, named(given.estimator), given)
         return steady_rate([Done(time.perf_counter(), r["frames"], r["seconds"]) for r in results], processes)
-
-
-def where_the_time_goes(path: str, model: Path, stock: Path, python: str | None) -> dict[str, float]:
-    """Milliseconds a frame, on this thread: each part is the difference between doing it and not doing it."""
-
-    def decode(convert: bool) -> int:
-        with av.open(path) as container:
-            container.streams.video[0].codec_context.thread_count = 1
-            reformatter, count = VideoReformatter(), 0
-            for picture in container.decode(video=0):
-                if convert:
-                    video._rgb(reformatter, picture)
-                count += 1
-        return count
-
-    frames = list(itertools.islice(video.frames(path), 100))
-
-    def estimate(bundle: Path) -> int:
-        with PoseEstimator(bundle) as pose:
-            for frame in frames:
-                pose.estimate(frame)
-        return len(frames)
-
-    with tempfile.TemporaryDirectory() as out, Isolated("refiner.estimators.observe:observe", stall_s=120) as isolated:
-        given = {"video": path, "out": f"{out}/a.parquet", "model": str(model), "stride": 1}
-        isolated(lambda _: None, **given)  # its start is no part of a frame
-        ms = least_of_three(
-            {
-                "decode": lambda: decode(False),
-                "convert": lambda: decode(True),
-                "pruned": lambda: estimate(model),
-                "stock": lambda: estimate(stock),
-                "whole": lambda: observe(**given)["frames"],
-                "isolated": lambda: isolated(lambda _: None, **given)["frames"],
-            }
-        )
-    parts = {"decode": ms["decode"], "convert to RGB": ms["convert"] - ms["decode"], "MediaPipe": ms["pruned"]}
-    if python:
-        done = subprocess.run([python, TFLITE_ALONE, model], stdout=subprocess.PIPE, check=True)
-        alone = json.loads(done.stdout)
-        landmarks = alone["pose_landmarks_detector.tflite"]
-        detector = alone["pose_detector.tflite"] / len(frames)  # once, then the person is tracked
-        parts["  of it the landmark model alone"] = landmarks
-        parts["  of it the detector alone, once a video"] = detector
-        parts["  of it the rest of MediaPipe"] = ms["pruned"] - landmarks - detector
-    return parts | {
-        "rest (start, arrays, Parquet)": ms["whole"] - ms["convert"] - ms["pruned"],
-        "whole": ms["whole"],
-        "the child process that isolates it": ms["isolated"] - ms["whole"],
-        "(stock MediaPipe, with its segmentation)": ms["stock"],
-    }
-
-
-def least_of_three(works: dict[str, Callable[[], int]]) -> dict[str, float]:
-    """Milliseconds a frame of each, in turns: what the others on this machine did meanwhile is no part of it."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(3):
-        for name, work in works.items():
-            started = time.perf_counter()
-            frames = work()
-            times[name].append(1000 * (time.perf_counter() - started) / frames)
-    return {name: min(each) for name, each in times.items()}
 
 
 def main(options: Options) -> None:
     processes = options.processes or cores()
-    model = model_path()
     with tempfile.TemporaryDirectory() as name, ray_session() if options.rounds else nullcontext():
         folder = Path(name)
         found = [looped(v.where, folder, options.frames) for v in list_videos(options.videos)]
         paths = list(itertools.islice(itertools.cycle(found), processes * options.videos_per_process))
         stock = folder / "stock.task"
         stock.write_bytes(assembled(segmentation=True))
-        rates: dict[str, list[float]] = {"ray": [], "pool": [], "plain": []}
+        rates: dict[str, list[float]] = {name: [] for name in (*WAYS, *(f"{way} bare" for way in WAYS), PLAIN)}
         for _ in range(options.rounds):
-            rates["ray"].append(ray_rate(paths, model, processes))
-            rates["pool"].append(pool_rate(bare, paths, str(model), processes))
-            rates["plain"].append(pool_rate(plain_loop, paths, str(stock), processes))
+            rates[PLAIN].append(pool_rate(plain_loop, paths, str(stock), processes))
+            for way, given in WAYS.items():
+                rates[way].append(ray_rate(paths, processes, given))
+                rates[f"{way} bare"].append(pool_rate(BARE[way], paths, str(model_path()), processes))
         if options.rounds:
             report_rates(rates, processes, len(paths), video.probe(paths[0]).frames)
-        parts = where_the_time_goes(found[0], model, stock, options.python)
-    print(f"\n{'ms a frame, one process alone':42} {Path(found[0]).name}")
-    for part, value in parts.items():
-        print(f"{part:42} {value:8.2f}")
-    figures = {"ms_per_frame": {part.strip(): round(value, 2) for part, value in parts.items()}}
-    if options.rounds:  # ratios of each round, since what else the machine did changes from round to round
-        figures = {
-            "ratio_to_pool": round(_median_ratio(rates["ray"], rates["pool"]), 3),
-            "ratio_to_plain_loop": round(_median_ratio(rates["ray"], rates["plain"]), 3),
-            "frames_per_s": round(statistics.median(rates["ray"]), 1),
-        } | figures
+        ways = where_the_time_goes(found[0], stock, WAYS)
+    for way, parts in ways.items():
+        print(f"\n{f'{way}: ms a frame, one process alone':42} {Path(found[0]).name}")
+        for part, value in parts.items():
+            print(f"{part:42} {value:8.2f}")
+    figures = {
+        "ms_per_frame": {
+            way: {part.strip(): round(value, 2) for part, value in parts.items()} for way, parts in ways.items()
+        }
+    }
+    if options.rounds:
+        figures = ratios(rates, processes) | figures
     print(json.dumps(figures))
 
 
-def report_rates(rates: dict[str, list[float]], processes: int, videos: int, frames: int) -> None:
-    rounds = len(rates["ray"])
+def ratios(rates: dict[str, list[float]], processes: int) -> dict[str, Any]:
+    """Of each round, since what else the machine did changes from round to round; their medians."""
+    figures: dict[str, Any] = {}
+    for way in WAYS:
+        prefix = "" if way == "mediapipe" else f"{way}_"
+        per_core = statistics.median(rates[way]) / processes
+        figures |= {
+            f"{prefix}ratio_to_pool": round(_median_ratio(rates[way], rates[f"{way} bare"]), 3),
+            f"{prefix}ratio_to_plain_loop": round(_median_ratio(rates[way], rates[PLAIN]), 3),
+            f"{prefix}frames_per_s": round(per_core * processes, 1),
+            f"{prefix}core_hours_of_aistpp": round(AISTPP_FRAMES / per_core / 3600, 1),
+        }
+    return figures
+
+
+def report_rates(rates: dict[str, list[float]], processes: int, videos: int, frames: int | None) -> None:
+    rounds = len(rates[PLAIN])
     print(
         f"{processes} processes, {videos} videos of {frames} frames a round, {rounds} rounds; {os.cpu_count()} CPUs\n"
     )
-    print(f"{'frames/s, median':42} {'all':>8} {'per core':>9}")
-    for name, title in (("ray", "rayjobs.extract"), ("pool", "bare pool"), ("plain", "plain loop, stock MediaPipe")):
-        rate = statistics.median(rates[name])
-        print(f"{title:42} {rate:8.1f} {rate / processes:9.1f}   {' '.join(f'{r:.1f}' for r in rates[name])}")
+    print(f"{'frames/s, median':42} {'all':>8} {'per core':>9} {'AIST++, core-hours':>20}")
+    for name, each in rates.items():
+        rate = statistics.median(each)
+        hours = AISTPP_FRAMES * processes / rate / 3600
+        title = name if name == PLAIN or name.endswith("bare") else f"rayjobs.extract, {name}"
+        print(f"{title:42} {rate:8.1f} {rate / processes:9.1f} {hours:20.0f}   {' '.join(f'{r:.1f}' for r in each)}")
 
 
 def _median_ratio(a: list[float], b: list[float]) -> float:

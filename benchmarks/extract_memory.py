@@ -24,6 +24,9 @@ from refiner.estimators.mediapipe_assets import model_path
 class Options:
     videos: str
     """Folder or glob of videos; short ones will do, for what is kept is kept per video. They are taken again and again."""
+    estimator: str = "mediapipe"
+    """Or blazepose."""
+    looks: int = 1
     count: int = 600
     """Videos to look at."""
     every: int = 50
@@ -40,13 +43,24 @@ def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as out, Isolated("refiner.estimators.observe:observe", stall_s=120) as observe:
         videos = itertools.islice(itertools.cycle(list_videos(options.videos)), options.count)
         for number, video in enumerate(videos, 1):
-            observe(lambda _: None, video=video.where, out=f"{out}/a.parquet", model=model, stride=1)
+            given = {"estimator": options.estimator, "looks": options.looks, "model": model, "stride": 1}
+            observe(lambda _: None, video=video.where, out=f"{out}/a.parquet", **given)
             if number % options.every == 0:
                 resident.append((number, resident_mib(observe.pid)))
                 print(f"{number:6,} videos {resident[-1][1]:8.1f} MiB", flush=True)
     late = [point for point in resident if point[0] > options.count // 2]
     slope = float(np.polyfit(*zip(*late, strict=True), 1)[0])
-    print(json.dumps({"videos": options.count, "mib": round(resident[-1][1], 1), "mib_per_video": round(slope, 4)}))
+    print(
+        json.dumps(
+            {
+                "estimator": options.estimator,
+                "looks": options.looks,
+                "videos": options.count,
+                "mib": round(resident[-1][1], 1),
+                "mib_per_video": round(slope, 4),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

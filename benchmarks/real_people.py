@@ -25,7 +25,8 @@ from refiner.data import aistpp, multiview
 from refiner.data.multiview import Triangulated, at_frames
 from refiner.data.pairing import pair_video, read_observations
 from refiner.data.records import Pairs
-from refiner.estimators.mediapipe import MediaPipe
+from refiner.estimators import DEFAULT, named
+from refiner.estimators.base import Smoothing
 from refiner.estimators.observe import is_done, observe
 from refiner.evaluation import baselines, metrics
 from refiner.evaluation.confidence import confidence_summary
@@ -51,8 +52,14 @@ class Options:
     """Folder of the clips and their calibration."""
     model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Another model to measure: a checkpoint's folder or models:/…; may be repeated. The one in the box always is."""
+    estimator: str = DEFAULT
+    """What looks at the clips: mediapipe or blazepose. The truth is triangulated from the image points of the same."""
+    smoothing: Smoothing = "mediapipe"
+    """MediaPipe's filters over time, or none (blazepose only)."""
+    looks: int = 1
+    """2 looks at the mirrored picture, too (blazepose only)."""
     observations: str | None = None
-    """Folder to keep MediaPipe's observations in; those that are there already are used."""
+    """Folder to keep the observations in; those that are there already, of the same estimator and options, are used."""
     truth_smoothing_s: float = 0.022
     """Sigma of the Gaussian that smooths the truth over time; 0: none, and accelerations are the image points' jitter.
     The default is −3 dB at 6 Hz, the usual cut-off for human movement."""
@@ -87,14 +94,16 @@ class Truth:
 
 def observed(options: Options, cameras: Sequence[Camera]) -> list[dict[str, np.ndarray]]:
     """MediaPipe's observations of each camera's clip."""
-    estimator = MediaPipe()
+    chosen = {"smoothing": options.smoothing, "looks": options.looks}
+    estimator = named(options.estimator, **chosen)
     with tempfile.TemporaryDirectory() as scratch:
         found = []
         for camera in cameras:
             out = Path(options.observations or scratch, f"{camera.name}.parquet")
             if not is_done(out, estimator.info, 1):
                 log(f"observing {camera.name}")
-                observe(video=str(Path(options.videos, f"{camera.name}.mp4")), out=str(out), model=str(estimator.model))
+                clip = str(Path(options.videos, f"{camera.name}.mp4"))
+                observe(video=clip, out=str(out), model=str(estimator.model), estimator=options.estimator, **chosen)
             found.append(read_observations(out))
     return found
 

@@ -9,8 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from refiner.errors import UserError
-
-EXTRA = "blazepose"  # of the project, that installs what is needed here
+from refiner.extras import require
 
 
 class Engine(Protocol):
@@ -35,13 +34,9 @@ class LiteRT:
         Raises:
             UserError: LiteRT is not installed, or the file is no model.
         """
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise UserError(
-                f"the estimator 'blazepose' needs the package ai-edge-litert ({error}): "
-                f"run 'pip install \"pose-depth-refiner[{EXTRA}]\"', or take --estimator mediapipe"
-            ) from None
+        require("the estimator 'blazepose'", "ai_edge_litert")
+        from ai_edge_litert.interpreter import Interpreter
+
         try:
             self._interpreter = Interpreter(model_content=model, num_threads=1)
             self._interpreter.allocate_tensors()
