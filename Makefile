@@ -33,7 +33,7 @@ lint: setup  ## formatting, common mistakes, dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry $(PACKAGES)
-	$(BIN)/deptry $(PACKAGES) tests benchmarks -e '\.venv' -e '.*/(contender|tflite_alone|blender_)' --ignore DEP004
+	$(BIN)/deptry $(PACKAGES) tests benchmarks -e '\.venv' -e '.*/(contender|blender_)' --ignore DEP004
 
 hooks: setup  ## git checks and formats what is committed
 	$(BIN)/pre-commit install

@@ -31,6 +31,7 @@ class Tracker:
         self._detector = detector.Detector()
         self._region: Region | None = None  # where the person is in the frame that is looked at
         self._filters: Filters | None = None
+        self._size: tuple[int, int] | None = None  # width, height of the frame before
         self._last_ms = -1
 
     def pictures(self, frame: Frame) -> np.ndarray:
@@ -40,6 +41,8 @@ class Tracker:
             (L, 256, 256, 3) float32, 0 … 1; L is the number of looks, or 0 where the detector finds nobody.
         """
         picture = picture_of(frame)
+        if picture.size != self._size:  # pixels of before mean other places now
+            self._size, self._region, self._filters = picture.size, None, None
         if self._region is None:
             self._region = self._found(picture)
         # MediaPipe counts milliseconds, strictly rising
