@@ -66,7 +66,7 @@ def blazepose_parts(frames: list[video.Frame], looks: int) -> dict[str, float]:
     estimator = BlazePose(looks=looks)
     best: dict[str, float] = {}
     for _ in range(3):
-        detect, look = estimator.networks()
+        detect, look = estimator.networks
         tracker, clock = estimator.tracker(detect), [0.0, 0.0, 0.0]
         for frame in frames:
             times = [time.perf_counter()]

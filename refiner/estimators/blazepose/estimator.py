@@ -67,7 +67,7 @@ class BlazePose:
         Yields:
             number of the video, its next frame, and who is seen there; in each video in order, until all are at their end.
         """
-        detect, look = self.networks()
+        detect, look = self.networks
         trackers = [self.tracker(detect) for _ in videos]
         running = dict(enumerate(map(iter, videos)))
         while running:
@@ -78,8 +78,9 @@ class BlazePose:
             for (number, frame), asked in zip(frames.items(), pictures, strict=True):
                 yield number, frame, trackers[number].observed([next(answers) for _ in asked])
 
+    @cached_property
     def networks(self) -> tuple[Engine, Engine]:
-        """The detector and the landmark network, ready to run."""
+        """The detector and the landmark network, ready to run; they keep nothing of what they saw, so one pair does."""
         try:
             with zipfile.ZipFile(self.model) as bundle:
                 return self._engine(bundle.read(DETECTOR)), self._engine(bundle.read(LANDMARKS))
@@ -96,7 +97,7 @@ class Watching:
     """One video, in order; on one thread."""
 
     def __init__(self, estimator: BlazePose) -> None:
-        detect, self._look = estimator.networks()
+        detect, self._look = estimator.networks
         self._tracker = estimator.tracker(detect)
 
     def estimate(self, frame: Frame) -> Observation | None:

@@ -53,7 +53,7 @@ def apart(a: Observation, b: Observation) -> tuple[float, float, float]:
 def test_the_landmarks_of_the_same_crop_are_mediapipes(people, raw):
     """MediaPipe is given the crop as a picture, and all of it for its crop."""
     whole = Region.whole((landmarks.SIZE, landmarks.SIZE))
-    detect, look = raw.networks()
+    detect, look = raw.networks
     worst = []
     with image_mode(whole) as theirs:
         for rgb in people:
