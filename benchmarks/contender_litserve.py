@@ -1,6 +1,6 @@
 """LitServe's part of benchmarks/contenders.py: it starts its workers by pickling this class, which wants a module."""
 
-import litserve as ls
+import litserve as ls  # pyright: ignore[reportMissingImports] (in an environment of its own)
 
 from benchmarks.contenders import answer, load
 

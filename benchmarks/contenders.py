@@ -64,7 +64,7 @@ def litserve(port: int, checkpoint: str) -> None:
 
 
 def bentoml(port: int, checkpoint: str) -> None:
-    import bentoml as bento
+    import bentoml as bento  # pyright: ignore[reportMissingImports] (in an environment of its own)
 
     # BentoML imports its service by name, in a process of its own
     folder = Path(checkpoint, "bento")

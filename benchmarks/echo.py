@@ -19,4 +19,4 @@ class EchoEndpoint(RefineEndpoint):
 
 
 def app(args: AppArgs) -> Application:
-    return serve.deployment(serve.ingress()(EchoEndpoint)).bind(args)
+    return serve.deployment(serve.ingress()(EchoEndpoint)).bind(args)  # pyright: ignore[reportFunctionMemberAccess] (Ray's stubs)

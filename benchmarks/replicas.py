@@ -74,11 +74,11 @@ def _beside(cluster, checkpoint: Path, scratch: Path, count: int, options: Optio
         contenders = {"ours": Contender(url, body, {}), "uvicorn": Contender(bare_url, body, {})}
         rates: dict[str, list[Result]] = {name: [] for name in contenders}
         for contender in contenders.values():  # every replica meets its first request outside the measurement
-            measure(contender, body, codec.JSON, options, connections=count * options.connections)
+            measure(contender, body, codec.JSON, options.seconds, connections=count * options.connections)
         for _ in range(options.rounds):
             for name, contender in contenders.items():
                 connections = count * options.connections
-                rates[name].append(measure(contender, body, codec.JSON, options, connections=connections))
+                rates[name].append(measure(contender, body, codec.JSON, options.seconds, connections=connections))
     row: dict[str, float] = {"replicas": count, "most_rps": count * 1e3 / options.sleep_ms}
     for name, results in rates.items():
         row[f"{name}_rps"] = round(statistics.median(result.rate for result in results), 1)

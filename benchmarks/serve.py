@@ -109,10 +109,8 @@ def server(command: list[str], env: dict[str, str], url: str, body: bytes) -> It
             process.wait()
 
 
-def measure(contender: Contender, body: bytes, kind: str, options: Options, connections: int) -> Result:
-    return asyncio.run(
-        closed_loop(contender.url, body, kind, connections=connections, seconds=options.seconds, timeout_s=60)
-    )
+def measure(contender: Contender, body: bytes, kind: str, seconds: float, connections: int) -> Result:
+    return asyncio.run(closed_loop(contender.url, body, kind, connections=connections, seconds=seconds, timeout_s=60))
 
 
 def clips(form: str, binary: bool = False) -> dict[tuple[str, int], bytes]:
@@ -179,11 +177,11 @@ def main() -> None:
                 batches["onnxruntime", n].append(n / seconds_of(lambda poses=poses: refiner.predict(poses)))
             for contender in contenders.values():
                 contender.rps.append(
-                    measure(contender, contender.single, codec.JSON, options, options.connections).rate
+                    measure(contender, contender.single, codec.JSON, options.seconds, options.connections).rate
                 )
                 for (form, frames), body in contender.clips.items():
                     for connections in (1, 2):  # the second clip is on its way while the first is computed
-                        found = measure(contender, body, CONTENT_TYPES[form], options, connections)
+                        found = measure(contender, body, CONTENT_TYPES[form], options.seconds, connections)
                         rates = contender.clip_rates.setdefault((form, frames, connections), [])
                         rates.append(frames * found.rate)
         # equal load: half of what the slowest can do, and most of what this endpoint can
@@ -198,10 +196,10 @@ def main() -> None:
                 contender.near_p50.append(found.percentile_ms(50))
                 contender.near_p99.append(found.percentile_ms(99))
                 contender.near_rate.append(found.rate)
-        echo = Contender(deploy(cluster, checkpoint, scratch, "benchmarks.echo:app"), b"", b"")
+        echo = Contender(deploy(cluster, checkpoint, scratch, "benchmarks.echo:app"), b"", {})
         large = payload(LONG_CLIP, "arrow")
         transport = statistics.median(
-            LONG_CLIP * measure(echo, large, codec.ARROW, options, connections).rate
+            LONG_CLIP * measure(echo, large, codec.ARROW, options.seconds, connections).rate
             for _ in range(options.rounds)
             for connections in (2,)
         )

@@ -34,7 +34,7 @@ class SleepingEndpoint(EchoEndpoint):
 
 
 def app(args: AppArgs) -> Application:
-    return serve.deployment(serve.ingress()(SleepingEndpoint)).bind(args)
+    return serve.deployment(serve.ingress()(SleepingEndpoint)).bind(args)  # pyright: ignore[reportFunctionMemberAccess] (Ray's stubs)
 
 
 def bare() -> object:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from refiner.data.aistpp import FPS
+from studio.curves import as_rotations, rotation_spline
 
 
 @dataclass(frozen=True)
@@ -33,22 +35,13 @@ class Capture:
 
     def resampled(self) -> "Capture":
         """The same at 60 Hz. Rotations move along splines through their quaternions, so bones keep their lengths."""
-        from scipy.interpolate import CubicSpline
-        from scipy.spatial.transform import Rotation
-
         if len(self.times) < 2:
             return self
         times = self.times[0] + np.arange(int((self.times[-1] - self.times[0]) * FPS + 1e-6) + 1) / FPS
-        joints = len(self.parents)
-        quaternions = Rotation.from_matrix(self.rotations.reshape(-1, 3, 3)).as_quat().reshape(-1, joints, 4)
-        # q and −q are the same rotation: keep to one side of the sphere
-        flips = (quaternions[1:] * quaternions[:-1]).sum(-1) < 0
-        quaternions[1:] *= np.where(np.cumsum(flips, axis=0) % 2 == 1, -1.0, 1.0)[..., None]
-        turned = Rotation.from_quat(CubicSpline(self.times, quaternions)(times).reshape(-1, 4)).as_matrix()
         return Capture(
             self.names,
             self.parents,
             times,
-            turned.reshape(-1, joints, 3, 3),
+            as_rotations(rotation_spline(self.times, self.rotations)(times)),
             CubicSpline(self.times, self.positions)(times),
         )

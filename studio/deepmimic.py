@@ -11,6 +11,7 @@ from refiner.errors import UserError
 from refiner.geometry import rotation_matrix
 from refiner.wheels import Unavailable, cache_folder, keep, read_wheel
 from studio.capture import Capture
+from studio.curves import smoothstep
 from studio.mocap import USUAL_STATURE, coco, grounded
 
 # The humanoid that the clips were fitted to (humanoid.urdf beside them): joint, parent, offset in quarters of a metre,
@@ -139,8 +140,7 @@ def _repeated(cycle: Capture) -> Capture:
 
     if np.linalg.norm(gone_on(placed[0]) - placed[-1], axis=-1).mean() > _SEAM:
         return cycle
-    fading = np.linspace(0, 1, len(cycle.times))
-    fading = fading**2 * (3 - 2 * fading)
+    fading = smoothstep(0, 1, np.linspace(0, 1, len(cycle.times)))
     goal = cycle.rotations[0].copy()
     goal[0] = turn @ goal[0]
     seam = Rotation.from_matrix(np.swapaxes(cycle.rotations[-1], -1, -2) @ goal).as_rotvec()  # (J, 3)

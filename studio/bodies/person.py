@@ -108,9 +108,9 @@ def _skin(vertices: np.ndarray) -> np.ndarray:
 
 def _head(vertices: np.ndarray) -> Head:
     """Where eyes and ears are. An ear is marked at its canal, not at its rim, as on the drawn dancers."""
-    data = assets()
-    eyes = np.stack([vertices[data.joints[f"{side}-eye"]].mean(0) for side in "lr"]).astype(float)
-    ear = data.masks["ears"] > 0.5
+    base = assets()
+    eyes = np.stack([vertices[base.joints[f"{side}-eye"]].mean(0) for side in "lr"]).astype(float)
+    ear = base.masks["ears"] > 0.5
     canals = []
     for sign in (1, -1):
         points = vertices[ear & (vertices[:, 0] * sign > 0)] * (sign, 1, 1)

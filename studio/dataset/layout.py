@@ -84,7 +84,7 @@ def prepare(root: Path, spec: Spec) -> list[Take]:
         spec = dataclasses.replace(spec, sequences=max(spec.sequences, there["sequences"]))
         made["sequences"] = spec.sequences
     elif (root / "annotations").exists() or (root / "videos").exists():
-        raise UserError(f"{root} holds a dataset that the studio did not make: give another --out")
+        raise UserError(f"{root} holds a dataset that the studio did not make: give another folder with --out")
     takes = plan(spec)
     settings = {take.setting: write_cameras(take.cameras.values()) for take in takes}
     # the manifest first: whatever else an interrupted run leaves undone, the next one does

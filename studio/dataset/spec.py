@@ -42,35 +42,33 @@ class Spec:
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
-            raise UserError(f"there are {self.sequences} sequences to render: give one at least")
+            raise UserError(f"cannot render {self.sequences} sequences: give at least one")
         if not 0.1 <= self.seconds <= 600:
-            raise UserError(f"a sequence of {self.seconds} s: give 0.1 to 600 seconds")
+            raise UserError(f"cannot render sequences of {self.seconds} s: give 0.1 to 600 seconds")
         if not 1 <= self.fps <= 240:
-            raise UserError(f"{self.fps} frames per second: give 1 to 240 (AIST++ has 60)")
+            raise UserError(f"cannot film at {self.fps} frames per second: give 1 to 240 (AIST++ has 60)")
         if self.size[0] % 2 or self.size[1] % 2 or min(self.size) < 64 or max(self.size) > 4096:
-            raise UserError(f"a picture of {self.size[0]} × {self.size[1]}: give even numbers of pixels, 64 to 4096")
+            raise UserError(f"cannot render {self.size[0]} × {self.size[1]} pixels: give even numbers from 64 to 4096")
         if not 0 <= self.real_share <= 1:
-            raise UserError(f"a share of {self.real_share} real motion: give 0 to 1")
+            raise UserError(f"a share of {self.real_share} real motion is not possible: give 0 to 1")
         if not 0 <= self.recombine <= 1:
-            raise UserError(f"a share of {self.recombine} recombined motion: give 0 to 1")
+            raise UserError(f"a share of {self.recombine} recombined motion is not possible: give 0 to 1")
         if not 0 <= self.varied <= 1:
-            raise UserError(f"a share of {self.varied} varied motion: give 0 to 1")
+            raise UserError(f"a share of {self.varied} varied motion is not possible: give 0 to 1")
         if self.real_share > 0 and self.motions is None:
-            raise UserError(
-                "real motion was asked for without saying where it is: name an AIST++ folder with --motions"
-            )
+            raise UserError("real motion needs a source: name an AIST++ folder with --motions")
         if self.bodies not in BODIES:
-            raise UserError(f"bodies '{self.bodies}': give {' or '.join(BODIES)}")
+            raise UserError(f"there are no bodies '{self.bodies}': give {' or '.join(BODIES)}")
         if self.footage not in FOOTAGE:
-            raise UserError(f"footage '{self.footage}': give {' or '.join(FOOTAGE)}")
+            raise UserError(f"there is no footage '{self.footage}': give {' or '.join(FOOTAGE)}")
         if self.viewpoints not in VIEWPOINTS:
-            raise UserError(f"viewpoints '{self.viewpoints}': give {' or '.join(VIEWPOINTS)}")
+            raise UserError(f"there are no viewpoints '{self.viewpoints}': give {' or '.join(VIEWPOINTS)}")
         if not 1 <= self.cameras <= len(CAMERAS):
-            raise UserError(f"{self.cameras} cameras: AIST++ has nine, give 1 to 9")
+            raise UserError(f"cannot film with {self.cameras} cameras: AIST++ has nine, give 1 to 9")
         if self.first_dancer < 1:
-            raise UserError(f"the first dancer is number {self.first_dancer}: give a number from 1 on")
+            raise UserError(f"the first dancer cannot be number {self.first_dancer}: give 1 or more")
         if self.seed < 0:
-            raise UserError(f"the seed is {self.seed}: give a whole number from 0 on")
+            raise UserError(f"the seed cannot be {self.seed}: give 0 or more")
 
     @property
     def frames(self) -> int:
