@@ -253,23 +253,25 @@ def local_cluster(
             stderr=out,
             start_new_session=True,  # Ctrl-C is for us; the supervisor sees its stdin close
         )
+    orders = holder.stdin
+    assert orders is not None  # a pipe, as asked for
     kept = False
     record = state / "cluster.json"
     try:
-        holder.stdin.write(json.dumps(spec).encode() + b"\n")
-        holder.stdin.flush()
+        orders.write(json.dumps(spec).encode() + b"\n")
+        orders.flush()
         _wait_until_healthy(cluster, holder, logs)
         addresses = {name: str(value) for name, value in dataclasses.asdict(cluster).items()}
         record.write_text(json.dumps({"supervisor": holder.pid, "started": _start_time(holder.pid), **addresses}))
         with _shown(logs["supervisor"]):
             yield cluster
         if keep:
-            holder.stdin.write(b"keep\n")
-            holder.stdin.flush()
+            orders.write(b"keep\n")
+            orders.flush()
             kept = True
     finally:
         with contextlib.suppress(BrokenPipeError):
-            holder.stdin.close()
+            orders.close()
         if not kept:
             holder.wait()
             record.unlink(missing_ok=True)

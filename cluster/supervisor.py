@@ -145,7 +145,7 @@ def _run_once(name: str, server: Server, failures: int, stopping: list[int]) -> 
     """
     started = time.monotonic()
     try:
-        process = start(server)
+        process, ended = start(server), {}
         while not stopping and process not in (ended := reap()):
             time.sleep(POLL_S)
         if stopping:
@@ -190,7 +190,8 @@ def ended_by_itself(text: str) -> list[str]:
 
 def main() -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    spec = json.loads(sys.stdin.buffer.raw.readline())
+    orders = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 (stdin, unbuffered: what is unread can be waited for)
+    spec = json.loads(orders.readline())
     stopping = catch_signals()
     status = 0
     try:
@@ -199,12 +200,12 @@ def main() -> int:
             for name, server in spec["processes"].items()
         }
         selector = selectors.DefaultSelector()
-        selector.register(sys.stdin.buffer.raw, selectors.EVENT_READ)
+        selector.register(orders, selectors.EVENT_READ)
         while not stopping:
             if selector.select(timeout=POLL_S):
-                if sys.stdin.buffer.raw.readline().strip() != b"keep":
+                if orders.readline().strip() != b"keep":
                     break
-                selector.unregister(sys.stdin.buffer.raw)
+                selector.unregister(orders)
             ended = {servers[process]: code for process, code in reap().items() if process in servers}
             for name, code in ended.items():
                 # half a cluster serves nobody, so the rest ends too, and that is seen at once

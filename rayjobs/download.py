@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pyarrow.fs import FileType
 
@@ -30,7 +30,8 @@ TERMS = "https://aistdancedb.ongaaccel.jp/terms_of_use/"
 VIDEOS = "https://aistdancedb.ongaaccel.jp/v1.0.0/video/10M"
 VIDEO_LIST = "https://storage.googleapis.com/aist_plusplus_public/20121228/video_list.txt"
 ANNOTATIONS = "https://github.com/google/aistplusplus_dataset/releases/download/v1.0"
-PARTS = ("cameras", "splits", "keypoints3d", "keypoints2d", "motions")
+Part = Literal["cameras", "splits", "keypoints3d", "keypoints2d", "motions"]
+PARTS: tuple[Part, ...] = get_args(Part)
 NEEDED = PARTS[:3]  # for pairs; keypoints2d (1.2 GB) and motions (0.3 GB) are for whoever looks into them
 
 
@@ -42,7 +43,7 @@ class Options:
     """For an --out in a store: folder of this machine where downloads grow, and go on when they were interrupted."""
     annotations: bool = False
     """Fetch the annotations that pairs need: cameras, splits, keypoints3d and the ignore list (0.8 GB)."""
-    parts: tuple[Literal[PARTS], ...] = NEEDED
+    parts: tuple[Part, ...] = NEEDED
     """Which parts of the annotations."""
     videos: bool = False
     """Fetch videos (all of them: 12,670)."""
@@ -140,7 +141,7 @@ def wanted(options: Options, root: str, fetcher: Fetcher) -> list[str]:
     names = listing.read_text().split()
     sequences: Iterable[str] = options.sequences
     if options.split:
-        of_split = aistpp.Dataset(root).split(options.split)
+        of_split = aistpp.Dataset(Path(root)).split(options.split)
         sequences = set(of_split) & set(options.sequences) if options.sequences else of_split
     only = frozenset(sequences) if options.sequences or options.split else None
     parsed = ((name, aistpp.Name.parse(name)) for name in names)

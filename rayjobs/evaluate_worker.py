@@ -7,7 +7,7 @@ actors load the models once.
 import functools
 import operator
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -137,7 +137,7 @@ class _Actor:
 
 def _on_cluster(
     parts: list[Files], work: Callable[..., Callable[[Files], Any]], arguments: Sequence[Any], workers: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterable[dict[str, Any]]:
     import ray
     import ray.data
 
@@ -148,7 +148,7 @@ def _on_cluster(
     return (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map(
-            _Actor,
+            _Actor,  # pyright: ignore[reportArgumentType] (Ray's annotation leaves classes out)
             fn_constructor_args=(work, arguments),
             compute=ray.data.ActorPoolStrategy(size=size),
             num_cpus=1,

@@ -6,7 +6,7 @@ A video whose file is there, whole and made by the same estimator is done; the s
 A video that cannot be read, crashes its decoder or hangs costs that video alone: see the folder `failures` in --out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -149,7 +149,7 @@ def plan(
     return sum(done), len(rest) - len(todo), sorted(todo, key=lambda row: row["size"], reverse=True)
 
 
-def extracted(rows: list[dict[str, Any]], estimator: Estimator, options: Options) -> Iterator[dict[str, Any]]:
+def extracted(rows: list[dict[str, Any]], estimator: Estimator, options: Options) -> Iterable[dict[str, Any]]:
     """The rows' results, as they come."""
     quiet_ray_data()
     actors = min(options.actors or _at_once(options), len(rows))
@@ -157,7 +157,7 @@ def extracted(rows: list[dict[str, Any]], estimator: Estimator, options: Options
     of_all = ("estimator", "smoothing", "looks", "stride", "threads")
     arguments = {name: getattr(options, name) for name in of_all}
     return videos.map(
-        Extractor,
+        Extractor,  # pyright: ignore[reportArgumentType] (Ray's annotation leaves classes out)
         fn_constructor_args=([ray.put(estimator.model.read_bytes())], options.observe, arguments, options.stall_s),
         # one video in flight per actor: a second one would wait behind a long first while others are idle
         compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),

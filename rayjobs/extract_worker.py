@@ -47,6 +47,7 @@ class Extractor:
                 self._frames.inc(frames - counted)
                 counted = frames
 
+        reason = trace = ""
         while attempts < ATTEMPTS:
             attempts += 1
             try:

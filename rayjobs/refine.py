@@ -151,7 +151,7 @@ def _refine_all(rows: list[dict[str, Any]], source: str, identity: dict[str, str
     size = min(workers or gpus or cluster_cores(), len(rows))
     videos = ray.data.from_items(rows, override_num_blocks=min(len(rows), 8 * size))
     return videos.map(
-        Refiner,
+        Refiner,  # pyright: ignore[reportArgumentType] (Ray's annotation leaves classes out)
         fn_constructor_args=(source, identity),
         compute=ray.data.ActorPoolStrategy(size=size),
         num_cpus=1,

@@ -15,6 +15,7 @@ from typing import Annotated
 import ray
 import ray.train
 import tyro
+from ray.exceptions import ActorDiedError
 from ray.train.torch import TorchTrainer
 
 from rayjobs import train_storage
@@ -153,10 +154,11 @@ def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.
     )
     try:
         result = trainer.fit()
-    except (ray.train.TrainingFailedError, ray.exceptions.ActorDiedError) as error:
+    except (ray.train.TrainingFailedError, ActorDiedError) as error:
         raise train_storage.explained(error, storage) or error from None
     if result.return_value is not None:
         raise UserError(result.return_value)
+    assert result.checkpoint is not None  # every epoch reports one
     return result.checkpoint
 
 

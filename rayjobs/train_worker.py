@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import ray.train
+import ray.train.torch
 import torch
 from torch.nn.parallel import DistributedDataParallel
 

@@ -89,14 +89,18 @@ def run(options: Options) -> Summary:
     try:
         with ray_session():
             results = search(options, name, run_id)
-        done = sorted((r for r in results if r.metrics and METRIC in r.metrics), key=lambda r: r.metrics[METRIC])
+        measured = [(r, r.metrics, r.checkpoint) for r in results if r.metrics and METRIC in r.metrics]
+        done = sorted(measured, key=lambda r: r[1][METRIC])
         if not done:
             raise UserError(f"no trial of {name} came to an end: {results.errors[0] if results.errors else 'no time'}")
         trials = [
-            {"options": r.config, METRIC: r.metrics[METRIC], "epochs": r.metrics["training_iteration"]} for r in done
+            {"options": r.config, METRIC: metrics[METRIC], "epochs": metrics["training_iteration"]}
+            for r, metrics, _ in done
         ]
         network = Path(options.storage, name, "best").absolute()
-        with done[0].checkpoint.as_directory() as folder:
+        checkpoint = done[0][2]
+        assert checkpoint is not None  # each report of a figure comes with one
+        with checkpoint.as_directory() as folder:
             shutil.copytree(folder, network, dirs_exist_ok=True)
         registry.log_metrics(run_id, {METRIC: trials[0][METRIC]})
     except BaseException:
@@ -121,7 +125,7 @@ def search(options: Options, name: str, run_id: str) -> tune.ResultGrid:
     import ray
 
     gpus = ray.cluster_resources().get("GPU", 0)
-    resources = {"cpu": 1, "gpu": options.gpus_per_trial} if gpus else {"cpu": 1}
+    resources: dict[str, float] = {"cpu": 1, "gpu": options.gpus_per_trial} if gpus else {"cpu": 1}
     work = tune.with_parameters(trial, options=replace(options, pairs=str(Path(options.pairs).absolute())))
     tuner = tune.Tuner(
         tune.with_resources(work, resources),

@@ -13,5 +13,6 @@ from serve.schemas import AppArgs
 
 def app(args: AppArgs) -> Application:
     """Builds the application from a config's `args`."""
-    videos = serve.deployment(VideoPoses).bind(args)
-    return serve.deployment(serve.ingress()(RefineEndpoint)).bind(args, videos)
+    videos, endpoint = serve.deployment(VideoPoses), serve.deployment(serve.ingress()(RefineEndpoint))
+    assert isinstance(videos, serve.Deployment) and isinstance(endpoint, serve.Deployment)
+    return endpoint.bind(args, videos.bind(args))

@@ -103,9 +103,10 @@ def _predict(batch: list[_Request]) -> list[Refinement]:
     if len(batch) == 1:
         (request,) = batch
         return [refiner.predict(request.poses, request.visibility, image_points=request.image_points)]
-    poses, visibility, image_points = (
+    poses = np.concatenate([request.poses for request in batch])
+    visibility, image_points = (
         None if getattr(batch[0], name) is None else np.concatenate([getattr(request, name) for request in batch])
-        for name in ("poses", "visibility", "image_points")
+        for name in ("visibility", "image_points")
     )
     whole = refiner.predict(poses, visibility, image_points=image_points)
     ends = np.cumsum([len(request.poses) for request in batch])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 import httpx
 import numpy as np
@@ -209,7 +209,7 @@ class Client(_Calls):
         body, headers = self._body(part)
         return self._answer(self._exchange("POST", "/v1/refine", content=body, headers=headers))
 
-    def _exchange(self, method: str, path: str, **content: object) -> httpx.Response:
+    def _exchange(self, method: str, path: str, **content: Any) -> httpx.Response:
         for attempt in range(self.retries.attempts):
             try:
                 outcome = self._http.request(method, path, **content)
@@ -271,7 +271,7 @@ class AsyncClient(_Calls):
         body, headers = self._body(part)
         return self._answer(await self._exchange("POST", "/v1/refine", content=body, headers=headers))
 
-    async def _exchange(self, method: str, path: str, **content: object) -> httpx.Response:
+    async def _exchange(self, method: str, path: str, **content: Any) -> httpx.Response:
         for attempt in range(self.retries.attempts):
             try:
                 outcome = await self._http.request(method, path, **content)

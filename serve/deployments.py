@@ -140,9 +140,10 @@ class RefineEndpoint(InferenceService):
         """
         if not request.poses.size:
             raise UserError('"poses" is empty: send at least one')
-        poses, visibility, image_points = (
-            array[None] if array is not None and request.poses.ndim == 2 else array  # one pose may come bare
-            for array in (request.poses, request.visibility, request.image_points)
+        bare = request.poses.ndim == 2  # one pose may come without the first axis
+        poses = request.poses[None] if bare else request.poses
+        visibility, image_points = (
+            array[None] if array is not None and bare else array for array in (request.visibility, request.image_points)
         )
         options = {"image_points": image_points, "sequence": request.sequence}
         if request.fps is not None:
@@ -169,6 +170,7 @@ class RefineEndpoint(InferenceService):
             UserError: it is no video, too long, or there is nobody in it.
             HTTPException: it is too large.
         """
+        assert self._videos is not None  # the route is there with its deployment only
         pieces, limit = [], int(self.args.max_video_mb * 1e6)
         try:
             # Ray's object store holds the upload and spills it to disk, and whichever node decodes it gets it from there

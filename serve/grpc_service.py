@@ -6,6 +6,9 @@ every limit and every refusal is the same. Messages are those of the package tri
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto
 """
 
+# A mixin: `self` is the `RefineEndpoint` that inherits these methods, which is no supertype of their class.
+# pyright: reportGeneralTypeIssues=false
+
 import logging
 import math
 from collections.abc import Callable, Mapping

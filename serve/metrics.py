@@ -15,8 +15,8 @@ from refiner.inference.depth_refiner import Refinement
 from refiner.skeleton import NUM_JOINTS, root_centred, to_coco
 
 # From a fifth of a millisecond (decoding one pose) to the request timeout.
-SECONDS = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60]
-POSES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384]
+SECONDS: list[float] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60]
+POSES: list[float] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384]
 LOW_CONFIDENCE = 0.5
 # Counters are told once in this time: Ray's metrics take longer than decoding a pose.
 TELL_S = 1.0

@@ -8,8 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from refiner import UserError
-
 logger = logging.getLogger("ray.serve")
 
 PROBLEM = "application/problem+json"
@@ -36,11 +34,12 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
     return Response(orjson.dumps(content), status, headers, media_type=PROBLEM)
 
 
-async def on_user_error(request: Request, error: UserError) -> Response:
+async def on_user_error(request: Request, error: Exception) -> Response:
     return problem(422, str(error))
 
 
-async def on_http_exception(request: Request, error: HTTPException) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # what it is registered for
     return problem(error.status_code, error.detail, dict(error.headers or {}))
 
 

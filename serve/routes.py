@@ -15,7 +15,7 @@ from serve import codec, documentation, inference_protocol, metrics, problems
 from serve.codec.inference import HEADER_LENGTH
 from serve.guard import Guard
 from serve.live import rounded, standing_poses
-from serve.schemas import Health, Info, RefineBody, RefineResult, Refused, VideoResult
+from serve.schemas import Health, Info, ModelName, RefineBody, RefineResult, Refused, VideoResult
 
 if TYPE_CHECKING:
     from serve.deployments import RefineEndpoint
@@ -154,7 +154,7 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
         live = endpoint.live
         served = live.current
         return Info(
-            model=served.model,
+            model=ModelName(**served.model),
             run_id=served.run_id,
             tags=dict(served.tags),
             source=live.source,

@@ -179,14 +179,18 @@ def _rows(text: str, said: int, width: int, where: str) -> np.ndarray:
     return flat.reshape(-1, width)
 
 
+def _number(written: re.Match[str]) -> float:
+    return int(written[1]) / int(written[2]) if written[1] else float(written[0].replace(",", "."))
+
+
 def _step(text: str, where: str, notes: list[str]) -> float:
     """Seconds a frame, of what stands behind 'Frame Time:'."""
     written = re.match(r"(\d+)\s*/\s*(\d+)|[-+]?[\d.,]+(?:[eE][-+]?\d+)?", text)
     try:
-        number = int(written[1]) / int(written[2]) if written[1] else float(written[0].replace(",", "."))
-    except (TypeError, ValueError, ZeroDivisionError):
+        number = 0.0 if written is None else _number(written)
+    except (ValueError, ZeroDivisionError):
         number = 0.0
-    if number == 0:
+    if written is None or number == 0:
         said = f"'{text[:40]}'" if text else "missing"
         notes.append(f"its Frame Time is {said}: {_ASSUMED_RATE:g} frames a second are assumed")
         return 1 / _ASSUMED_RATE

@@ -89,7 +89,7 @@ def run(options: Options) -> Summary:
 
     def submit(job: str, *arguments: object) -> dict[str, Any]:
         command = ["python", "-m", f"rayjobs.{job}", *map(str, arguments)]
-        return cluster.submit(shlex.join(command), env={"GIT_COMMIT": registry.git_commit()})
+        return cluster.submit(shlex.join(command), env={"GIT_COMMIT": registry.git_commit()}) or {}
 
     with clock.step("studio", f"{options.sequences} dances, nine cameras each"):
         submit(

@@ -183,7 +183,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.frame)
 
-    def take(self, rows: np.ndarray) -> "Pairs":
+    def take(self, rows: np.ndarray | slice) -> "Pairs":
         """The pairs at these indices (or where this mask is true)."""
         return Pairs(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 

@@ -9,6 +9,7 @@ endpoint all come through here, so what a model sees in use is what it was train
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -136,10 +137,18 @@ def prepare(
     )
 
 
+class Network(Protocol):
+    """What computes, prepared inputs -> (B, 17, 3) m corrected and (B, 17) confidence."""
+
+    runtime: Literal["onnxruntime", "pytorch"]
+
+    def __call__(self, inputs: Inputs, /) -> tuple[np.ndarray, np.ndarray]: ...
+
+
 class TorchNetwork:
     """The network on PyTorch. `refiner.inference.onnx.OnnxNetwork` is the same on ONNX Runtime."""
 
-    runtime = "pytorch"
+    runtime: Literal["onnxruntime", "pytorch"] = "pytorch"
 
     def __init__(self, model: PoseAwareDepthRefiner, device: torch.device) -> None:
         self._model, self._device = model, device
@@ -189,7 +198,7 @@ class DepthRefiner:
 
     def _use(self, model: PoseAwareDepthRefiner) -> None:
         self.model = model
-        self.network: Callable[[Inputs], tuple[np.ndarray, np.ndarray]] = TorchNetwork(model, self.device)
+        self.network: Network = TorchNetwork(model, self.device)
 
     def refine(
         self,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ FILE = "network.onnx"
 class OnnxNetwork:
     """What `TorchNetwork` is on PyTorch. Safe to share between threads."""
 
-    runtime = "onnxruntime"
+    runtime: Literal["onnxruntime", "pytorch"] = "onnxruntime"
 
     def __init__(self, onnx: str | Path, threads: int = 1) -> None:
         """

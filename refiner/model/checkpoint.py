@@ -5,6 +5,7 @@ import os
 import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -20,7 +21,7 @@ WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 
 
 def save_checkpoint(
-    model: PoseAwareDepthRefiner, folder: str | Path, card: dict[str, object] | None = None, *, half: bool = False
+    model: PoseAwareDepthRefiner, folder: str | Path, card: dict[str, Any] | None = None, *, half: bool = False
 ) -> Path:
     """Writes `model.safetensors` and `config.json` into a folder, each whole or not at all.
 
@@ -47,7 +48,7 @@ def save_checkpoint(
     return folder
 
 
-def read_card(folder: str | Path) -> dict[str, object]:
+def read_card(folder: str | Path) -> dict[str, Any]:
     """The facts that `save_checkpoint` was given."""
     return _read_config(Path(folder))["card"]
 

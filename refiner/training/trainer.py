@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -312,7 +312,7 @@ class Trainer:
                 "before is kept, and the same --name goes on from it"
             ) from None
 
-    def load(self, folder: str | Path) -> dict[str, object]:
+    def load(self, folder: str | Path) -> dict[str, Any]:
         """Takes over a state that `save` wrote, and returns its facts.
 
         Raises:
