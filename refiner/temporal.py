@@ -2,8 +2,14 @@
 
 import numpy as np
 
-from refiner.skeleton import BONES
+from refiner.errors import UserError
+from refiner.skeleton import BONES, root_centred
 
+# Frames a second that a clip may have: beyond, smoothing would look at thousands of neighbours of each.
+MOST_FPS = 1000.0
+# Seconds that floating-point times may be off by. Whatever hangs on a comparison of times keeps this distance from it, so
+# that a part of a clip, whose clock starts elsewhere, is treated as it is within the whole.
+CLOCK_S = 1e-6
 # Rounds over all bones until each has its length to 0.1 %: the trunk is a closed ring, limbs hang on it.
 ROUNDS = 6
 
@@ -36,7 +42,7 @@ def smooth(values: np.ndarray, seconds: np.ndarray, clips: np.ndarray, sigma_s: 
     total = values.astype(np.float64)
     weights = np.ones(rows)
     for step in range(1, rows):
-        near = (clips[step:] == clips[:-step]) & (seconds[step:] - seconds[:-step] < 3 * sigma_s)
+        near = (clips[step:] == clips[:-step]) & (seconds[step:] - seconds[:-step] < 3 * sigma_s - CLOCK_S)
         if not near.any():
             break
         weight = np.exp(-0.5 * ((seconds[step:] - seconds[:-step]) / sigma_s) ** 2) * near
@@ -47,25 +53,39 @@ def smooth(values: np.ndarray, seconds: np.ndarray, clips: np.ndarray, sigma_s: 
     return (total / weights.reshape(shape)).astype(values.dtype)
 
 
-def keep_bone_lengths(poses: np.ndarray, clips: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
-    """Gives each bone one length within a clip, the median of those it has, with the least displacement of its joints.
+def bone_lengths(poses: np.ndarray) -> np.ndarray:
+    """(N, 17, 3) m -> (B,) m: the median of each bone's lengths, in the order of `skeleton.BONES`."""
+    ends = poses[:, BONES].astype(np.float64)  # (N, B, 2, 3)
+    return np.median(np.linalg.norm(ends[:, :, 0] - ends[:, :, 1], axis=-1), axis=0)
+
+
+def clip_bone_lengths(poses: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """The same of several clips: (N, 17, 3) m and (N,) non-decreasing numbers of the clips -> (N, B) m."""
+    starts = np.flatnonzero(np.diff(clips, prepend=clips[:1] - 1))
+    medians = np.stack([bone_lengths(part) for part in np.split(poses, starts[1:])])
+    return np.repeat(medians, np.diff(starts, append=len(clips)), axis=0)
+
+
+def with_bone_lengths(poses: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Root-centred poses, (N, 17, 3) m, with bones of these lengths, (B,) or (N, B) m; root-centred again."""
+    return root_centred(keep_bone_lengths(poses, lengths))
+
+
+def keep_bone_lengths(poses: np.ndarray, lengths: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
+    """Gives each bone its length, with the least displacement of its joints.
 
     Each bone in turn pulls both its ends along its direction by half of what it lacks (position-based dynamics, Müller et
     al. 2007), over and over, for what one corrects its neighbours disturb.
 
     Args:
         poses: (N, 17, 3) m.
-        clips: (N,) non-decreasing numbers of the clips.
+        lengths: (B,) m, or (N, B) for each pose its own.
 
     Returns:
         (N, 17, 3) of the same type.
     """
     moved = poses.astype(np.float64)
-    ends = moved[:, BONES]  # (N, bones, 2, 3)
-    lengths = np.linalg.norm(ends[:, :, 0] - ends[:, :, 1], axis=-1)
-    starts = np.flatnonzero(np.diff(clips, prepend=clips[:1] - 1))
-    medians = np.stack([np.median(part, axis=0) for part in np.split(lengths, starts[1:])])
-    wanted = np.repeat(medians, np.diff(starts, append=len(clips)), axis=0)  # (N, bones)
+    wanted = np.broadcast_to(lengths, (len(poses), len(BONES)))
     for _ in range(rounds):
         for bone, (a, b) in enumerate(BONES):
             along = moved[:, a] - moved[:, b]
@@ -74,3 +94,12 @@ def keep_bone_lengths(poses: np.ndarray, clips: np.ndarray, rounds: int = ROUNDS
             moved[:, a] -= pull
             moved[:, b] += pull
     return moved.astype(poses.dtype)
+
+
+def check_fps(fps: float) -> None:
+    """
+    Raises:
+        UserError: it is no frame rate that a clip has.
+    """
+    if not 0 < fps <= MOST_FPS:
+        raise UserError(f"fps is {fps:g}: a clip has more than 0 and at most {MOST_FPS:g} frames a second")

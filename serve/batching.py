@@ -6,12 +6,14 @@ waits for a batch to fill, so a request that comes alone is answered at once.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from refiner.inference.depth_refiner import Refinement
 from serve.live import Served
+
+ROWS = ("poses", "confidence", "view_angle", "azimuth")  # of a Refinement: what has a row for each pose
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,6 +113,6 @@ def _predict(batch: list[_Request]) -> list[Refinement]:
     whole = refiner.predict(poses, visibility, image_points=image_points)
     ends = np.cumsum([len(request.poses) for request in batch])
     return [
-        Refinement(**{f.name: getattr(whole, f.name)[end - len(request.poses) : end] for f in fields(Refinement)})
+        Refinement(**{name: getattr(whole, name)[end - len(request.poses) : end] for name in ROWS})
         for request, end in zip(batch, ends, strict=True)
     ]

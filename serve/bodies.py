@@ -1,42 +1,303 @@
-"""Bodies of requests, read within limits."""
+"""Bodies of requests: read within a size, a pace and a budget, and kept on disk where they are large.
 
-from collections.abc import AsyncIterator
+A stranger decides how large a body is and how slowly it comes. So nothing here waits longer than `Pace` says, what a
+process holds for all its requests together is bounded (`Budget`), and memory has small bodies only.
+"""
 
+import asyncio
+import mmap
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.types import Message, Receive
+
+from refiner import UserError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 # Uploads travel to where they are decoded in pieces of this size.
 PIECE_BYTES = 8_000_000
+# A body of up to so many bytes stays in memory and is decoded on the event loop, in two milliseconds at most.
+SMALL_BYTES = 65_536
+# Digits of a length that are read as a number.
+LENGTH_DIGITS = 15
 
 
-async def chunks_of(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body as it comes, if it has at most `limit` bytes.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """How slowly a client may send or take."""
+
+    patience_s: float = 10.0  # that every request has
+    bytes_per_s: float = 20_000.0  # that it must keep to beyond that, on average; GPRS has it
+
+    def seconds(self, size: int) -> float:
+        """For so many bytes."""
+        return self.patience_s + size / self.bytes_per_s
+
+
+class Budget:
+    """Bytes that the requests of a process hold together."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, 0
+
+    def take(self, size: int) -> None:
+        """
+        Raises:
+            HTTPException: 413, more than there ever is; 429, more than there is now.
+        """
+        if size > self.most:
+            raise HTTPException(413, f"the request takes more than {self.most:,} bytes: send the clip in parts")
+        if self.held + size > self.most:
+            raise HTTPException(429, "too many large requests are under way: send this one again in a second")
+        self.held += size
+
+    def give_back(self, size: int) -> None:
+        self.held -= size
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Raises: as `take`."""
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.give_back(size)
+
+
+class Body:
+    """A whole body, in memory or in a file without a name. To be closed."""
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        self._budget, self._charged = budget, 0
+        self._small = bytearray()
+        self._file: BinaryIO | None = None
+        self.size = 0
+
+    @classmethod
+    def of(cls, content: bytes) -> "Body":
+        body = cls()
+        body._small, body.size = content, len(content)
+        return body
+
+    @property
+    def is_small(self) -> bool:
+        return self._file is None
+
+    def append(self, chunk: bytes) -> None:
+        """
+        Raises:
+            HTTPException: the budget does not allow it.
+        """
+        self.size += len(chunk)
+        if self._budget is not None and self.size > SMALL_BYTES:  # small ones always have room
+            self._budget.take(self.size - self._charged)
+            self._charged = self.size
+        if self._file is None and self.size > SMALL_BYTES:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the body)
+            self._file.write(self._small)
+            self._small = bytearray()
+        if self._file is None:
+            self._small += chunk
+        else:
+            self._file.write(chunk)
+
+    def content(self) -> bytes | memoryview:
+        """All of it; of a file as a map of it, which lives on when the body is closed."""
+        if self._file is None:
+            return bytes(self._small)
+        self._file.flush()
+        return memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        if self._file is None:
+            yield bytes(self._small)
+            return
+        self._file.seek(0)
+        while chunk := self._file.read(size):
+            yield chunk
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._budget is not None:
+            self._budget.give_back(self._charged)
+            self._charged = 0
+
+
+def declared_length(headers: Mapping[str, str]) -> int | None:
+    """
+    Raises:
+        HTTPException: 400, Content-Length is no number; 413, it is beyond all bounds.
+    """
+    length = headers.get("content-length")
+    if length is None:
+        return None
+    if not (length.isascii() and length.isdecimal()):
+        raise HTTPException(400, "Content-Length is not a number")
+    if len(length) > LENGTH_DIGITS:
+        raise HTTPException(413, "Content-Length is beyond all bounds")
+    return int(length)
+
+
+def too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"the body has more than {limit:,} bytes: send the clip in parts")
+
+
+class ClientLeft(Exception):
+    """The connection closed before the body was whole."""
+
+
+async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, budget: Budget) -> Body:
+    """A request's body, whole.
+
+    Args:
+        receive: ASGI's.
+        declared: its length, where the client says it.
+        limit: bytes that are taken.
+        pace: that the client must keep.
+        budget: of the process.
 
     Raises:
-        HTTPException: 413.
+        HTTPException: 413, 408, or 429.
+        ClientLeft: it did.
     """
-    too_large = HTTPException(413, f"the body has more than {limit:,} bytes: send the clip in parts")
-    if int(request.headers.get("content-length", 0)) > limit:
-        raise too_large
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise too_large
-        yield chunk
+    if declared is not None and declared > limit:
+        raise too_large(limit)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    body = Body(budget)
+    try:
+        while True:
+            async with asyncio.timeout_at(start + pace.seconds(body.size)):
+                message: Message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeft
+            chunk = message.get("body", b"")
+            if body.size + len(chunk) > limit:
+                raise too_large(limit)
+            if chunk:
+                body.append(chunk)
+            if not message.get("more_body", False):
+                return body
+    except TimeoutError:
+        body.close()
+        raise HTTPException(
+            408, f"the body came more slowly than {pace.bytes_per_s:g} bytes a second", {"Connection": "close"}
+        ) from None
+    except BaseException:
+        body.close()
+        raise
 
 
-async def pieces_of(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The same, in larger pieces."""
-    buffer = bytearray()
-    async for chunk in chunks_of(request, limit):
-        buffer += chunk
-        if len(buffer) >= PIECE_BYTES:
-            yield bytes(buffer)
-            buffer.clear()
-    yield bytes(buffer)
+def video_in(body: Body, content_type: str) -> Iterator[bytes]:
+    """An upload's file in pieces: the body itself, or the first file in a form (`curl -F video=@clip.mp4`).
+
+    Raises:
+        UserError: the form is damaged, or has no file.
+    """
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        yield from body.chunks(PIECE_BYTES)
+        return
+    if not options.get(b"boundary"):
+        raise UserError('the form has no boundary in its Content-Type: send it as "curl -F video=@clip.mp4" does')
+    found = _FileInForm()
+    try:
+        parser = MultipartParser(options[b"boundary"], found.callbacks)
+        for chunk in body.chunks(PIECE_BYTES):
+            parser.write(chunk)
+            yield found.taken()
+        parser.finalize()
+    except FormParserError:
+        raise UserError("the form is damaged: its parts do not end as they begin") from None
+    if not found.seen:
+        raise UserError('the form has no file: send one as "curl -F video=@clip.mp4" does')
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    chunks = [chunk async for chunk in chunks_of(request, limit)]
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+class _FileInForm:
+    """Keeps of a form the content of its first file."""
+
+    def __init__(self) -> None:
+        self.seen = self._inside = False
+        self._header, self._value = b"", b""
+        self._content = bytearray()
+        self.callbacks: MultipartCallbacks = {
+            "on_header_field": self._field,
+            "on_header_value": self._add,
+            "on_header_end": self._end_of_header,
+            "on_part_data": self._data,
+            "on_part_end": self._end_of_part,
+        }
+
+    def taken(self) -> bytes:
+        """What came since it was last asked for."""
+        content = bytes(self._content)
+        self._content.clear()
+        return content
+
+    def _field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _add(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_of_header(self) -> None:
+        if self._header.lower() == b"content-disposition" and not self.seen:
+            _, options = parse_options_header(self._value)
+            self.seen = self._inside = b"filename" in options
+        self._header, self._value = b"", b""
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._inside:
+            self._content += data[start:end]
+
+    def _end_of_part(self) -> None:
+        self._inside = False
+
+
+# zlib's window bits for each Content-Encoding; "deflate" means zlib's format.
+ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+
+
+def inflated(body: Body, encoding: str, limit: int, budget: Budget) -> Body:
+    """A body as it was before it was compressed. Takes long: for a thread.
+
+    Raises:
+        HTTPException: 415, in a way that is not known; 413, it becomes larger than `limit`; 429.
+        UserError: it is damaged.
+    """
+    names = [name for name in (part.strip().lower() for part in encoding.split(",")) if name not in ("", "identity")]
+    if len(names) > 1 or (names and names[0] not in ENCODINGS):
+        raise HTTPException(
+            415,
+            f"Content-Encoding is {encoding[:100]}: gzip and deflate are taken",
+            {"Accept-Encoding": "gzip, deflate"},
+        )
+    plain = Body(budget)
+    try:
+        decoder = zlib.decompressobj(ENCODINGS[names[0]])
+        for chunk in body.chunks(SMALL_BYTES):
+            while chunk and not decoder.eof:
+                piece = decoder.decompress(chunk, SMALL_BYTES)
+                if plain.size + len(piece) > limit:
+                    raise too_large(limit)
+                plain.append(piece)
+                chunk = decoder.unconsumed_tail
+        if not decoder.eof or decoder.unused_data:
+            raise UserError(f"the body is not complete {names[0]} data")
+    except zlib.error:
+        plain.close()
+        raise UserError(f"the body is not {names[0]} data, which its Content-Encoding says") from None
+    except BaseException:
+        plain.close()
+        raise
+    return plain

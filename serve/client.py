@@ -8,6 +8,7 @@ answer, or "too busy", is simply sent again, later each time.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -19,14 +20,15 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 import httpx
 import numpy as np
 
-from refiner import UserError
+from refiner import UserError, temporal
+from refiner.data.clips import of_poses
 from serve.codec import ArrowCodec, JsonCodec, RefineRequest, RefineResponse
 
 # Longer clips are sent in parts: small enough to be answered in seconds, large enough that HTTP costs nothing.
 PART_POSES = 2048
-# Frames that a part of a sequence shares with the next, to each side: two seconds at 60 fps, more than any model looks
-# around or smooths over.
-OVERLAP_POSES = 120
+# What a part of a sequence shares with the next, to each side: more than any model looks around or smooths over.
+OVERLAP_S = 1.0
+DEFAULT_FPS = 30.0  # the endpoint's
 # 500 is what a proxy makes of a replica that was killed in mid-request.
 WORTH_A_RETRY = (429, 500, 502, 503, 504)
 
@@ -102,9 +104,16 @@ def _detail(response: httpx.Response) -> str:
 
 
 def parts(request: RefineRequest) -> Iterator[tuple[RefineRequest, slice]]:
-    """Cuts a clip into requests, each with the slice of its answer that belongs to the whole."""
+    """Cuts a clip into requests, each with the slice of its answer that belongs to the whole.
+
+    What is of the whole clip, the lengths of its bones, no part can know: parts leave the bones alone, and `joined` gives
+    them their lengths.
+    """
     total = len(request.poses)
-    margin = OVERLAP_POSES if request.sequence else 0
+    if total <= PART_POSES:
+        yield request, slice(0, total)
+        return
+    margin = math.ceil(OVERLAP_S * (request.fps or DEFAULT_FPS)) if request.sequence else 0
     for start in range(0, total, PART_POSES):
         end = min(start + PART_POSES, total)
         first, last = max(0, start - margin), min(total, end + margin)
@@ -113,23 +122,33 @@ def parts(request: RefineRequest) -> Iterator[tuple[RefineRequest, slice]]:
             for name in ("poses", "visibility", "image_points")
             if (array := getattr(request, name)) is not None
         }
-        yield replace(request, **rows), slice(start - first, end - first)
+        yield replace(request, **rows, keep_bones=False), slice(start - first, end - first)
 
 
-def joined(answers: list[RefineResponse], kept: list[slice]) -> RefineResponse:
-    """The answers' rows that `parts` wants kept, in one.
+def joined(whole: RefineRequest, answers: list[RefineResponse], kept: list[slice]) -> RefineResponse:
+    """The answers' rows that `parts` wants kept, in one, with what only the whole knows.
 
     Raises:
         UserError: the model was changed in between.
     """
+    if len(answers) == 1:
+        return answers[0]
     versions = {answer.model["version"] for answer in answers}
     if len(versions) > 1:
         raise UserError(f"the model changed (versions {', '.join(sorted(versions))}) in mid-clip: send the clip again")
-    arrays = {
-        name: np.concatenate([getattr(answer, name)[rows] for answer, rows in zip(answers, kept, strict=True)])
+    poses, confidence, view_angle = (
+        np.concatenate([getattr(answer, name)[rows] for answer, rows in zip(answers, kept, strict=True)])
         for name in ("poses", "confidence", "view_angle")
-    }
-    return RefineResponse(**arrays, model=answers[0].model)
+    )
+    lengths = None
+    if answers[0].bone_lengths is not None:
+        # as `DepthRefiner.predict` does it, which looks for scenes in what it was given
+        scenes = of_poses(whole.poses, np.arange(len(poses)) / (whole.fps or DEFAULT_FPS))
+        lengths = temporal.bone_lengths(poses)
+        poses = temporal.with_bone_lengths(poses, temporal.clip_bone_lengths(poses, scenes))
+    return RefineResponse(
+        poses=poses, confidence=confidence, view_angle=view_angle, model=answers[0].model, bone_lengths=lengths
+    )
 
 
 def _request(
@@ -199,7 +218,7 @@ class Client(_Calls):
                 answers.append(self._send(part))
                 kept.append(rows)
                 advance(rows.stop - rows.start)
-        return joined(answers, kept)
+        return joined(whole, answers, kept)
 
     def info(self) -> dict[str, object]:
         """Which model answers, where it comes from, on what device."""
@@ -261,7 +280,7 @@ class AsyncClient(_Calls):
 
             cut = list(parts(whole))
             answers = await asyncio.gather(*(send(part, rows) for part, rows in cut))
-        return joined(answers, [rows for _, rows in cut])
+        return joined(whole, answers, [rows for _, rows in cut])
 
     async def info(self) -> dict[str, object]:
         """As `Client.info`."""

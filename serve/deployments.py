@@ -7,9 +7,12 @@ where MediaPipe runs on CPUs and is scaled by itself.
 import asyncio
 import gc
 import os
+import sys
 import tempfile
 import threading
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, perf_counter, time
@@ -27,12 +30,15 @@ from starlette.responses import Response
 
 from refiner import UserError
 from refiner.inference.depth_refiner import Refinement, validate_poses
+from refiner.temporal import check_fps
 from serve.batching import Batcher
-from serve.bodies import pieces_of, read_body
-from serve.codec import ARROW, JSON, ArrowCodec, Codec, JsonCodec, RefineRequest, RefineResponse
+from serve.bodies import SMALL_BYTES, Body, Budget, ClientLeft, Pace, declared_length, inflated, read, video_in
+from serve.codec import ARROW, JSON, ArrowCodec, Codec, InferenceCodec, JsonCodec, RefineRequest, RefineResponse
+from serve.decoding import Decoder
 from serve.grpc_service import InferenceService
 from serve.guard import Tokens
 from serve.inference_protocol import About
+from serve.intake import BODY
 from serve.live import LiveModel, Served
 from serve.metrics import Metrics, Statistics
 from serve.routes import build_api
@@ -43,6 +49,9 @@ from serve.video import Clip, Limits, VideoObserver
 # A request of up to this many poses runs on the event loop (a thread's hand-over costs as much as 8 poses), together with
 # others that wait, up to so many poses at once; a longer one runs in a thread, so that single poses do not wait behind clips.
 INLINE_POSES, MOST_TOGETHER = 8, 64
+# What a pose of a long request takes: its arrays and, as JSON, its answer.
+HELD_BYTES = 3_000
+CHECKED_S = 1.0
 # A video replica that took a clip all the way so recently is not tried again.
 PROVED_S = 30.0
 CODECS: dict[str, type[JsonCodec | ArrowCodec]] = {JSON: JsonCodec, ARROW: ArrowCodec}
@@ -69,9 +78,16 @@ class RefineEndpoint(InferenceService):
             now=lambda: datetime.now(UTC),
             on_swap=self.metrics.swapped,
         )
+        self._checked = -CHECKED_S
+        self.uploads, self.memory = Budget(int(args.uploads_mb * 1e6)), Budget(int(args.memory_mb * 1e6))
+        self._decoder = Decoder(args.max_poses)
         self.about = About(lambda: self.live.current.model, self.statistics, args.max_poses)
         self._short = Batcher(MOST_TOGETHER, self.metrics.batched)
         self._clips = ThreadPoolExecutor(1, thread_name_prefix="clips")
+        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decoding")
+        self._forms = ThreadPoolExecutor(1, thread_name_prefix="forms")  # decodes and encodes what is large
+        # how long a thread keeps Python's lock from the event loop, which wants it for a millisecond at a time
+        sys.setswitchinterval(0.001)
         # what is loaded now stays: a full collection over it would stop every request for 50 ms, now and then
         gc.collect()
         gc.freeze()
@@ -80,12 +96,16 @@ class RefineEndpoint(InferenceService):
         return build_api(self)
 
     def check_health(self) -> None:
-        """Serve asks this every few seconds and replaces a replica whose model no longer answers."""
+        """Serve asks this every few seconds and replaces a replica whose model no longer answers. So may anybody, which is
+        why it looks but once a second."""
+        if monotonic() - self._checked < CHECKED_S:
+            return
         self.live.check()
         self.metrics.serving(self.live.current.model["version"])
         self.metrics.tell()
         if found := self.metrics.window.drift(self.live.current.trained_on):
             self.metrics.drifted(found)
+        self._checked = monotonic()
 
     async def refine_poses(self, request: Request) -> Response:
         """POST /v1/refine.
@@ -99,39 +119,95 @@ class RefineEndpoint(InferenceService):
             raise HTTPException(415, f"the body is {kind}: send {JSON} or {ARROW}")
         return await self.answer("/v1/refine", request, CODECS[kind]())
 
-    async def answer(self, route: str, request: Request, codec: Codec) -> Response:
+    async def answer(
+        self, route: str, request: Request, codec: Codec, check: Callable[[], object] = lambda: None
+    ) -> Response:
         """One life of a request, whatever its form: read, decode, refine, encode.
+
+        Args:
+            route: as it is counted.
+            request: with its body.
+            codec: of the body and the answer.
+            check: raises where the model that serves now is not the one that is asked for.
 
         Raises:
             UserError: the body or the poses in it make no sense.
-            HTTPException: it is too large.
+            HTTPException: it is too large, too slow, or one too many.
         """
-        body = await read_body(request, int(self.args.max_body_mb * 1e6))
-        served = self.live.current  # one version for the whole answer
-        start = perf_counter()
-        try:
-            payload, headers = await self.respond(route, served, body, codec)
-        except UserError:
-            self.statistics.failed(served.model["version"], perf_counter() - start)
-            raise
+        async with self.body_of(request, int(self.args.max_body_mb * 1e6)) as body:
+            check()  # with nothing waited for in between
+            served = self.live.current  # one version for the whole answer
+            start = perf_counter()
+            try:
+                payload, headers = await self.respond(route, served, body, codec)
+            except UserError:
+                self.statistics.failed(served.model["version"], perf_counter() - start)
+                raise
         return Response(payload, headers={"x-model-version": served.model["version"], **headers})
 
-    async def respond(self, route: str, served: Served, body: bytes, codec: Codec) -> tuple[bytes, dict[str, str]]:
+    @asynccontextmanager
+    async def body_of(self, request: Request, limit: int) -> AsyncIterator[Body]:
+        """A request's body: whole, and no longer compressed. What was read before the queue is there already.
+
+        Raises:
+            UserError: it is damaged.
+            HTTPException: it is too large, too slow, one too many, or compressed in another way.
+        """
+        async with AsyncExitStack() as stack:
+            body = request.scope.get(BODY)
+            if body is None:
+                try:
+                    body = await read(request.receive, declared_length(request.headers), limit, Pace(), self.uploads)
+                except ClientLeft:
+                    raise HTTPException(400, "the client left before its body was whole") from None
+                stack.callback(body.close)
+            encoding = request.headers.get("content-encoding", "identity")
+            if encoding.lower() not in ("", "identity"):
+                body = await until_left(self._forms, lambda left: inflated(body, encoding, limit, self.uploads))
+                stack.callback(body.close)
+            yield body
+
+    async def respond(
+        self, route: str, served: Served, body: Body | bytes, codec: Codec
+    ) -> tuple[bytes, dict[str, str]]:
         """A body's answer, and the headers that belong to it.
 
         Raises:
             UserError: the body or the poses in it make no sense.
+            HTTPException: 429, too many large ones are under way.
         """
         start = perf_counter()
-        content = codec.decode(body)
+        content = await self.decode(Body.of(body) if isinstance(body, bytes) else body, codec)
         decoded = perf_counter()
-        found = await self.refine(served, content)
-        refined = perf_counter()
-        payload, headers = codec.encode(_response(found, served))
+        with self.memory.holding(len(content.poses) * HELD_BYTES if content.poses.ndim == 3 else 0):
+            found = await self.refine(served, content)
+            refined = perf_counter()
+            payload, headers = await self.encode(_response(found, served), codec)
         stages = {"decode": decoded - start, "refine": refined - decoded, "encode": perf_counter() - refined}
-        self.metrics.refined(route, found, stages)
+        self.metrics.refined(route, found, stages, len(payload))
         self.statistics.succeeded(served.model["version"], len(found.poses), stages, time())
         return payload, headers
+
+    async def decode(self, body: Body, codec: Codec) -> RefineRequest:
+        """Small bodies here, large ones where they stop nobody.
+
+        Raises:
+            UserError: it is not in its form.
+        """
+        if body.is_small:
+            return codec.decode(body.content())
+        if isinstance(codec, JsonCodec) or (
+            isinstance(codec, InferenceCodec) and codec.json_length(body.content()) > SMALL_BYTES
+        ):
+            return await until_left(self._decoding, lambda left: self._decoder.decode(codec, body, left))
+        return await until_left(self._forms, lambda left: codec.decode(body.content()))
+
+    async def encode(
+        self, response: RefineResponse, codec: Codec, **columns: np.ndarray
+    ) -> tuple[bytes, dict[str, str]]:
+        if len(response.poses) <= MOST_TOGETHER:
+            return codec.encode(response, **columns)
+        return await until_left(self._forms, lambda left: codec.encode(response, **columns))
 
     async def refine(self, served: Served, request: RefineRequest) -> Refinement:
         """
@@ -145,11 +221,17 @@ class RefineEndpoint(InferenceService):
         visibility, image_points = (
             array[None] if array is not None and bare else array for array in (request.visibility, request.image_points)
         )
-        options = {"image_points": image_points, "sequence": request.sequence}
-        if request.fps is not None:
-            options["fps"] = request.fps
-        if len(poses) > self.args.max_poses:
+        if poses.ndim != 3 or len(poses) > self.args.max_poses:
             validate_poses(poses, visibility, self.args.max_poses)
+        for name, array, axes in (("visibility", visibility, 2), ("image_points", image_points, 3)):
+            if array is not None and (array.ndim != axes or len(array) != len(poses)):
+                raise UserError(f'"{name}" has the shape {"×".join(map(str, array.shape))}: send a row for each pose')
+        options = {"image_points": image_points, "sequence": request.sequence}
+        if request.sequence:
+            options |= {"keep_bones": request.keep_bones, "bone_lengths": request.bone_lengths}
+        if request.fps is not None:
+            check_fps(request.fps)
+            options["fps"] = request.fps
         found = await self._predict(served, poses, visibility, options)
         self.metrics.window.add(poses, visibility)
         return found
@@ -163,19 +245,20 @@ class RefineEndpoint(InferenceService):
             self._clips, lambda left: served.refiner.predict(poses, visibility, stopped=left.is_set, **options)
         )
 
-    async def refine_video(self, request: Request) -> tuple[Clip, RefineResponse]:
-        """An upload into poses: to disk, through MediaPipe in its deployment, and refined here.
+    async def refine_video(self, request: Request) -> Response:
+        """POST /v1/refine/video: through MediaPipe in its deployment, and refined here.
 
         Raises:
             UserError: it is no video, too long, or there is nobody in it.
             HTTPException: it is too large.
         """
         assert self._videos is not None  # the route is there with its deployment only
-        pieces, limit = [], int(self.args.max_video_mb * 1e6)
+        pieces = []
         try:
-            # Ray's object store holds the upload and spills it to disk, and whichever node decodes it gets it from there
-            async for piece in pieces_of(request, limit):
-                pieces.append(await asyncio.to_thread(ray.put, piece))
+            async with self.body_of(request, int(self.args.max_video_mb * 1e6)) as body:
+                # Ray's object store holds the upload and spills it to disk, and whichever node decodes it gets it from there
+                for piece in video_in(body, request.headers.get("content-type", "")):
+                    pieces.append(await asyncio.to_thread(ray.put, piece))
             asked = self._videos.clip.remote(pieces)
             try:
                 clip = await asked
@@ -186,6 +269,7 @@ class RefineEndpoint(InferenceService):
             if isinstance(error.cause, UserError):
                 raise UserError(str(error.cause)) from None
             raise
+        codec = ArrowCodec() if ARROW in request.headers.get("accept", "") else JsonCodec()
         start = perf_counter()
         served = self.live.current  # one version for the whole answer
         # as `rayjobs.refine` does it: one clip, true to its time stamps, so gaps are no trouble
@@ -202,13 +286,21 @@ class RefineEndpoint(InferenceService):
             ),
         )
         self.metrics.window.add(clip.poses, clip.visibility)
-        self.metrics.refined("/v1/refine/video", refined, {"refine": perf_counter() - start})
-        return clip, _response(refined, served)
+        refining = perf_counter() - start
+        payload, headers = await self.encode(
+            _response(refined, served), codec, frame=clip.frame, timestamp_us=clip.timestamp_us
+        )
+        self.metrics.refined("/v1/refine/video", refined, {"refine": refining}, len(payload))
+        return Response(payload, headers={"x-model-version": served.model["version"], **headers})
 
 
 def _response(refined: Refinement, served: Served) -> RefineResponse:
     return RefineResponse(
-        poses=refined.poses, confidence=refined.confidence, view_angle=refined.view_angle, model=served.model
+        poses=refined.poses,
+        confidence=refined.confidence,
+        view_angle=refined.view_angle,
+        model=served.model,
+        bone_lengths=refined.bone_lengths,
     )
 
 

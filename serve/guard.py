@@ -22,6 +22,11 @@ def is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
+def token_of(scope: Scope) -> bytes:
+    """The Authorization header."""
+    return next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+
+
 class Tokens:
     def __init__(self, file: str | None, environ: Mapping[str, str]) -> None:
         """
@@ -69,14 +74,12 @@ class Guard:
         self.app, self.tokens = app, tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not is_open(scope["path"]):
-            header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            if not self.tokens.admit(header):
-                refusal = problem(
-                    401,
-                    "send one of this endpoint's tokens as 'Authorization: Bearer …'",
-                    {"WWW-Authenticate": "Bearer"},
-                )
-                await refusal(scope, receive, send)
-                return
+        if scope["type"] == "http" and not is_open(scope["path"]) and not self.tokens.admit(token_of(scope)):
+            refusal = problem(
+                401,
+                "send one of this endpoint's tokens as 'Authorization: Bearer …'",
+                {"WWW-Authenticate": "Bearer"},
+            )
+            await refusal(scope, receive, send)
+            return
         await self.app(scope, receive, send)

@@ -122,12 +122,14 @@ def example() -> dict[str, Any]:
     }
 
 
-def add_routes(api: FastAPI, about: About, infer: Callable[[Request, Codec], Awaitable[Response]]) -> None:
+def add_routes(
+    api: FastAPI, about: About, infer: Callable[[Request, Codec, Callable[[], object]], Awaitable[Response]]
+) -> None:
     """
     Args:
         api: gets the routes.
         about: the model.
-        infer: reads a request's body, refines, and answers; told in which form.
+        infer: reads a request's body, refines, and answers; told in which form, and what raises where another model serves.
     """
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
@@ -201,7 +203,7 @@ def add_routes(api: FastAPI, about: About, infer: Callable[[Request, Codec], Awa
     @router.post("/models/{name}/versions/{version}/infer", **documented)
     async def inference(request: Request, name: str, version: str | None = None) -> Response:
         """Corrects poses. Tensors as JSON, or as bytes behind it."""
-        asked(about.named, name, version)
-        return await infer(request, InferenceCodec(request.headers.get(HEADER_LENGTH)))
+        codec = InferenceCodec(request.headers.get(HEADER_LENGTH))
+        return await infer(request, codec, lambda: asked(about.named, name, version))
 
     api.include_router(router)

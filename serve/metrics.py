@@ -57,6 +57,7 @@ class Metrics:
         self._seconds = Histogram("pose_stage_seconds", "Time by stage.", SECONDS, ("stage",))
         self._request = Histogram("pose_poses_per_request", "Poses of one request.", POSES)
         self._batch = Histogram("pose_poses_per_batch", "Poses of short requests that were computed together.", POSES)
+        self._sent = Counter("pose_response_bytes", "Bytes of answers.", ("route",))
         self._joints = Counter("pose_joints", "Joints refined, by whether their depth is trusted.", ("confidence",))
         self._drift = Gauge(
             "pose_input_drift", "Population stability index of the inputs against the training set's.", ("inputs",)
@@ -67,7 +68,8 @@ class Metrics:
         self._untold: dict[tuple[Counter, str, str], int] = {}
         self._told = 0.0
 
-    def refined(self, route: str, found: Refinement, stages: dict[str, float]) -> None:
+    def refined(self, route: str, found: Refinement, stages: dict[str, float], sent: int) -> None:
+        """A request's poses, the seconds of its stages, and the bytes of its answer."""
         count = len(found.poses)
         self._request.observe(count)
         for stage, seconds in stages.items():
@@ -75,6 +77,7 @@ class Metrics:
         low = int(np.count_nonzero(found.confidence < LOW_CONFIDENCE))
         for key, more in (
             ((self._poses, "route", route), count),
+            ((self._sent, "route", route), sent),
             ((self._joints, "confidence", "low"), low),
             ((self._joints, "confidence", "high"), found.confidence.size - low),
         ):

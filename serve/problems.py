@@ -1,6 +1,8 @@
 """Errors over HTTP: RFC 9457 problem documents with one sentence that helps, and nothing of the inside."""
 
 import logging
+import os
+import re
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -10,8 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("ray.serve")
 
+PATH = re.compile(r"(?<![\w./:])/([\w.+@-]+)(?:/[\w.+@~-]*)*")
 PROBLEM = "application/problem+json"
 DEFECT = "Something is broken here; the request's id (x-request-id) leads to it in the logs."
+# Where clients are to come back: a second is what an answer takes that others wait for.
+RETRY_AFTER = {429: "1", 503: "1"}
 TITLES = {
     400: "Bad request",
     401: "Unauthorized",
@@ -28,14 +33,31 @@ TITLES = {
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    title = TITLES.get(status, "Error")
+    headers = {name.lower(): value for name, value in (headers or {}).items()}
+    if status in RETRY_AFTER:
+        headers.setdefault("retry-after", RETRY_AFTER[status])
+    title, detail = TITLES.get(status, "Error"), without_paths(detail)
     # "error" is where clients of the Open Inference Protocol look for the sentence
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail, "error": detail}
     return Response(orjson.dumps(content), status, headers, media_type=PROBLEM)
 
 
+def messages(response: Response) -> list[Message]:
+    """As ASGI's messages."""
+    return [
+        {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers},
+        {"type": "http.response.body", "body": response.body},
+    ]
+
+
+def without_paths(text: str) -> str:
+    """Leaves out where files lie on this machine: the folders that it has at its root are no client's business."""
+    return PATH.sub(lambda path: "…" if os.path.isdir(f"/{path[1]}") else path[0], text)
+
+
 async def on_user_error(request: Request, error: Exception) -> Response:
-    return problem(422, str(error))
+    """422; 400 where the Open Inference Protocol is spoken, as KServe's servers answer."""
+    return problem(400 if request.url.path.startswith("/v2") else 422, str(error))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

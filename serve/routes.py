@@ -126,15 +126,12 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
     async def refine_video(request: Request) -> Response:
         """Finds the person in a video with MediaPipe, and corrects the poses. The body is the file itself; the answer is
         JSON, or an Arrow IPC stream where the Accept header asks for one."""
-        clip, response = await endpoint.refine_video(request)
-        form = codec.ArrowCodec() if codec.ARROW in request.headers.get("accept", "") else codec.JsonCodec()
-        content, headers = form.encode(response, frame=clip.frame, timestamp_us=clip.timestamp_us)
-        return Response(content, headers={"x-model-version": response.model["version"], **headers})
+        return await endpoint.refine_video(request)
 
     inference_protocol.add_routes(
         api,
         about=endpoint.about,
-        infer=lambda request, form: endpoint.answer("/v2/models/infer", request, form),
+        infer=lambda request, form, check: endpoint.answer("/v2/models/infer", request, form, check),
     )
 
     @api.get("/metrics", response_class=PlainTextResponse)

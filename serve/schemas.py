@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from refiner.skeleton import BONES
+from refiner.temporal import MOST_FPS
+
 Point = Annotated[list[float], Field(min_length=3, max_length=3)]
 Pose = Annotated[list[Point], Field(min_length=17, max_length=33)]
 
@@ -31,6 +34,10 @@ class AppArgs(BaseModel):
     """Longest clip of one request; 16,384 are 4.5 minutes at 60 fps, and 3.3 MB as Arrow."""
     max_body_mb: float = Field(default=32, gt=0)
     """Largest body; 16,384 poses of 33 joints with visibility are 27 MB as JSON."""
+    uploads_mb: float = Field(default=2_048, gt=0)
+    """Disk that the large bodies under way in a replica may take together; beyond it the answer is 429."""
+    memory_mb: float = Field(default=512, gt=0)
+    """Memory that the arrays and answers of long requests may take together; beyond it the answer is 429."""
     token_file: str | None = None
     """File of bearer tokens, one a line, read again when it changes; POSE_API_TOKENS (comma-separated) is taken too."""
     cors_origins: list[str] = []
@@ -73,7 +80,20 @@ class RefineBody(BaseModel):
         default=None, description="N × 17|33 × 2, pixels; improves some models"
     )
     sequence: bool = Field(default=False, description="the poses are consecutive frames of one clip")
-    fps: float | None = Field(default=None, gt=0, description="frames per second of that clip; 30 if not said")
+    fps: float | None = Field(
+        default=None, gt=0, le=MOST_FPS, description="frames per second of that clip; 30 if not said"
+    )
+    keep_bones: bool = Field(
+        default=True,
+        description="of a clip: each bone gets one length, where the model does that; false for a part of a clip whose "
+        "whole is given its lengths later",
+    )
+    bone_lengths: list[float] | None = Field(
+        default=None,
+        min_length=len(BONES),
+        max_length=len(BONES),
+        description="those lengths, metres, in the order of `refiner.skeleton.BONES`; if not said, the medians in this clip",
+    )
 
 
 class RefineResult(BaseModel):
@@ -81,6 +101,10 @@ class RefineResult(BaseModel):
     confidence: list[list[float]] = Field(description="N × 17, probability that the joint's depth is within 5 cm")
     view_angle: list[float] = Field(description="N, degrees, 0 frontal – 90 profile")
     model: ModelName
+    bone_lengths: list[float] | None = Field(
+        default=None,
+        description="of a clip, where the model keeps bones: medians of their lengths before they were kept, metres",
+    )
 
 
 class VideoResult(RefineResult):

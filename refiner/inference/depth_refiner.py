@@ -7,7 +7,7 @@ endpoint all come through here, so what a model sees in use is what it was train
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -22,7 +22,7 @@ from refiner.model.checkpoint import load_checkpoint
 from refiner.model.config import RefinerConfig
 from refiner.model.inputs import Inputs
 from refiner.model.network import PoseAwareDepthRefiner
-from refiner.skeleton import NUM_JOINTS, NUM_LANDMARKS, root_centred, to_coco
+from refiner.skeleton import BONES, NUM_JOINTS, NUM_LANDMARKS, root_centred, to_coco
 
 # A person measures 0.3 m (a crouching child) to 1.5 m (a raised arm of a tall one) from the hips to the farthest joint.
 # Wide limits: they catch centimetres, millimetres, pixels and image-normalised points, not unusual people.
@@ -45,6 +45,7 @@ class Refinement:
     confidence: np.ndarray  # (N, 17) float32: probability that the joint's depth is within 5 cm of the truth
     view_angle: np.ndarray  # (N,) float32 degrees, 0 frontal (or from behind) … 90 profile, of the pose as it was given
     azimuth: np.ndarray  # (N,) float32 degrees, signed, full circle, of the pose as it was given
+    bone_lengths: np.ndarray | None = None  # (B,) m, medians before they were kept, of a sequence; None where none are
 
 
 def validate_poses(
@@ -229,6 +230,8 @@ class DepthRefiner:
         fps: float = DEFAULT_FPS,
         timestamps_us: np.ndarray | None = None,
         clip: np.ndarray | None = None,
+        keep_bones: bool = True,
+        bone_lengths: np.ndarray | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Refinement:
         """Corrects poses.
@@ -243,6 +246,9 @@ class DepthRefiner:
             timestamps_us: (N,) rising; when each frame was taken, in microseconds, instead of `fps`.
             clip: (N,) whole numbers that never fall: the scene of each frame, across whose ends nothing is smoothed or
                 levelled; None finds the ends by gaps and by motion that no body makes.
+            keep_bones: give each bone of a scene one length, if the model is of that kind. A part of a longer video is
+                refined without; `temporal.with_bone_lengths` then gives the whole its lengths.
+            bone_lengths: (B,) m, in the order of `skeleton.BONES`: those lengths; None is the median of each in its scene.
             stopped: asked every thousand poses; says that the answer is not wanted any more.
 
         Raises:
@@ -251,22 +257,12 @@ class DepthRefiner:
         """
         poses, visibility = validate_poses(poses, visibility)
         if image_points is not None:
-            image_points = _numbers(image_points, "image_points")
-            if (
-                image_points.ndim != 3
-                or image_points.shape[1] not in (NUM_JOINTS, NUM_LANDMARKS)
-                or image_points.shape[2] != 2
-            ):
-                raise UserError(f"image_points have the shape {_shape(image_points)}: expected N×17×2 or N×33×2 pixels")
-            if len(image_points) != len(poses):
-                raise UserError(
-                    f"there are {len(image_points)} rows of image_points and {len(poses)} poses: send one for each"
-                )
-            image_points = geometry.crop_normalise(to_coco(image_points))
+            image_points = _image_points(image_points, len(poses))
         if not sequence:
             return self._correct(poses, visibility, image_points, stopped=stopped)
-        if not fps > 0:
-            raise UserError(f"fps is {fps:g}: a clip has a positive number of frames per second")
+        if bone_lengths is not None:
+            bone_lengths = _bone_lengths(bone_lengths)
+        temporal.check_fps(fps)
         count = len(poses)
         seconds = np.arange(count) / fps if timestamps_us is None else np.asarray(timestamps_us) * 1e-6
         if len(seconds) != count or (np.diff(seconds) <= 0).any():
@@ -275,13 +271,27 @@ class DepthRefiner:
             clip = of_poses(poses, seconds)
         elif len(clip := np.asarray(clip)) != count or clip.dtype.kind not in "iu" or (np.diff(clip) < 0).any():
             raise UserError(f"clip must be {count} whole numbers that never fall, one for each pose")
-        return self._correct(poses, visibility, image_points, (seconds, clip), stopped)
+        found = self._correct(poses, visibility, image_points, (seconds, clip), stopped)
+        return self._levelled(found, clip, keep_bones, bone_lengths)
 
     def predict_pairs(self, pairs: Pairs) -> Refinement:
         """Corrects the observed poses of pairs, each clip as a sequence with its own time stamps."""
         poses, visibility = validate_poses(pairs.corrupted, pairs.visibility)
         clips = temporal.clip_ids(pairs.clip_starts(), len(pairs))
-        return self._correct(poses, visibility, pairs.image_points, (pairs.timestamp_us * 1e-6, clips))
+        found = self._correct(poses, visibility, pairs.image_points, (pairs.timestamp_us * 1e-6, clips))
+        return self._levelled(found, clips)
+
+    def _levelled(
+        self, found: Refinement, clips: np.ndarray, keep_bones: bool = True, bone_lengths: np.ndarray | None = None
+    ) -> Refinement:
+        """With bones of one length in each clip, where the model is of that kind."""
+        if not self.model.config.constant_bones or not len(clips):
+            return found
+        medians = temporal.bone_lengths(found.poses)
+        if keep_bones:
+            lengths = temporal.clip_bone_lengths(found.poses, clips) if bone_lengths is None else bone_lengths
+            found = replace(found, poses=temporal.with_bone_lengths(found.poses, lengths))
+        return replace(found, bone_lengths=medians)
 
     def _correct(
         self,
@@ -303,11 +313,26 @@ class DepthRefiner:
         refined = root_centred(refined)
         if moments is not None:
             refined = temporal.smooth(refined, *moments, config.smoothing_s)
-            if config.constant_bones:
-                refined = root_centred(temporal.keep_bone_lengths(refined, moments[1]))
         return Refinement(
             poses=refined, confidence=confidence, view_angle=geometry.view_angle(azimuth), azimuth=azimuth
         )
+
+
+def _image_points(values: np.ndarray, count: int) -> np.ndarray:
+    """(N, 17 or 33, 2) pixels -> (N, 17, 2) crop-normalised."""
+    points = _numbers(values, "image_points")
+    if points.ndim != 3 or points.shape[1] not in (NUM_JOINTS, NUM_LANDMARKS) or points.shape[2] != 2:
+        raise UserError(f"image_points have the shape {_shape(points)}: expected N×17×2 or N×33×2 pixels")
+    if len(points) != count:
+        raise UserError(f"there are {len(points)} rows of image_points and {count} poses: send one for each")
+    return geometry.crop_normalise(to_coco(points))
+
+
+def _bone_lengths(values: np.ndarray) -> np.ndarray:
+    lengths = _numbers(values, "bone_lengths")
+    if lengths.shape != (len(BONES),) or not ((lengths > 0) & (lengths < FARTHEST_M)).all():
+        raise UserError(f"bone_lengths are to be {len(BONES)} lengths in metres, one for each of skeleton.BONES")
+    return lengths
 
 
 def _numbers(values: object, name: str) -> np.ndarray:

