@@ -18,7 +18,7 @@ import grpc
 import numpy as np
 import orjson
 from google.protobuf import json_format, message_factory
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from starlette.exceptions import HTTPException
 
 from refiner import UserError
@@ -61,10 +61,10 @@ def add_service(servicer: Any, server: Any) -> None:
     from tritonclient.grpc import service_pb2
 
     service = service_pb2.DESCRIPTOR.services_by_name[SERVICE]
+    # Requests stay bytes: Serve's proxies pickle them, and these messages' classes say that they are of another module.
     handlers = {
         method.name: grpc.unary_unary_rpc_method_handler(
             getattr(servicer, method.name),
-            request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
             response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
         )
         for method in service.methods
@@ -76,48 +76,51 @@ def add_service(servicer: Any, server: Any) -> None:
 class InferenceService:
     """The methods of a replica that Serve calls by their names in the protocol. Without a token only its health is told."""
 
-    async def ServerLive(self: "RefineEndpoint", request: Message, grpc_context: "RayServegRPCContext") -> Message:
+    async def ServerLive(self: "RefineEndpoint", request: bytes, grpc_context: "RayServegRPCContext") -> Message:
         return _reply("ServerLive", {"live": True})
 
-    async def ServerReady(self: "RefineEndpoint", request: Message, grpc_context: "RayServegRPCContext") -> Message:
+    async def ServerReady(self: "RefineEndpoint", request: bytes, grpc_context: "RayServegRPCContext") -> Message:
         return _reply("ServerReady", {"ready": True})
 
-    async def ServerMetadata(self: "RefineEndpoint", request: Message, grpc_context: "RayServegRPCContext") -> Message:
-        return _asked(self, "ServerMetadata", grpc_context, lambda: SERVER)
+    async def ServerMetadata(self: "RefineEndpoint", request: bytes, grpc_context: "RayServegRPCContext") -> Message:
+        return _asked(self, "ServerMetadata", request, grpc_context, lambda asked: SERVER)
 
-    async def ModelReady(self: "RefineEndpoint", request: Any, grpc_context: "RayServegRPCContext") -> Message:
-        def ready() -> dict[str, bool]:
+    async def ModelReady(self: "RefineEndpoint", request: bytes, grpc_context: "RayServegRPCContext") -> Message:
+        def ready(asked: Any) -> dict[str, bool]:
             try:
-                return {"ready": bool(self.about.named(request.name, request.version))}
+                return {"ready": bool(self.about.named(asked.name, asked.version))}
             except LookupError:
                 return {"ready": False}
 
-        return _asked(self, "ModelReady", grpc_context, ready)
+        return _asked(self, "ModelReady", request, grpc_context, ready)
 
-    async def ModelMetadata(self: "RefineEndpoint", request: Any, grpc_context: "RayServegRPCContext") -> Message:
-        return _asked(self, "ModelMetadata", grpc_context, lambda: self.about.metadata(request.name, request.version))
+    async def ModelMetadata(self: "RefineEndpoint", request: bytes, grpc_context: "RayServegRPCContext") -> Message:
+        def metadata(asked: Any) -> dict[str, Any]:
+            return self.about.metadata(asked.name, asked.version)
 
-    async def ModelConfig(self: "RefineEndpoint", request: Any, grpc_context: "RayServegRPCContext") -> Message:
-        return _asked(
-            self,
-            "ModelConfig",
-            grpc_context,
-            lambda: {"config": self.about.configuration(request.name, request.version)},
-        )
+        return _asked(self, "ModelMetadata", request, grpc_context, metadata)
 
-    async def ModelStatistics(self: "RefineEndpoint", request: Any, grpc_context: "RayServegRPCContext") -> Message:
-        return _asked(
-            self, "ModelStatistics", grpc_context, lambda: self.about.statistics(request.name, request.version)
-        )
+    async def ModelConfig(self: "RefineEndpoint", request: bytes, grpc_context: "RayServegRPCContext") -> Message:
+        def configuration(asked: Any) -> dict[str, Any]:
+            return {"config": self.about.configuration(asked.name, asked.version)}
 
-    async def RepositoryIndex(self: "RefineEndpoint", request: Message, grpc_context: "RayServegRPCContext") -> Message:
-        return _asked(self, "RepositoryIndex", grpc_context, lambda: {"models": self.about.index()})
+        return _asked(self, "ModelConfig", request, grpc_context, configuration)
 
-    async def ModelInfer(self: "RefineEndpoint", request: Any, grpc_context: "RayServegRPCContext") -> Message:
+    async def ModelStatistics(self: "RefineEndpoint", request: bytes, grpc_context: "RayServegRPCContext") -> Message:
+        def statistics(asked: Any) -> dict[str, Any]:
+            return self.about.statistics(asked.name, asked.version)
+
+        return _asked(self, "ModelStatistics", request, grpc_context, statistics)
+
+    async def RepositoryIndex(self: "RefineEndpoint", request: bytes, grpc_context: "RayServegRPCContext") -> Message:
+        return _asked(self, "RepositoryIndex", request, grpc_context, lambda asked: {"models": self.about.index()})
+
+    async def ModelInfer(self: "RefineEndpoint", request: bytes, grpc_context: "RayServegRPCContext") -> Message:
         try:
             _admit(self, grpc_context)
-            self.about.named(request.model_name, request.model_version)
-            header, body = http_body(request)
+            asked = _parsed("ModelInfer", request)
+            self.about.named(asked.model_name, asked.model_version)
+            header, body = http_body(asked)
             if len(body) > self.args.max_body_mb * 1e6:
                 raise HTTPException(
                     413, f"the tensors have more than {self.args.max_body_mb:g} MB: send the clip in parts"
@@ -213,13 +216,28 @@ def _admit(endpoint: "RefineEndpoint", context: "RayServegRPCContext") -> None:
 
 
 def _asked(
-    endpoint: "RefineEndpoint", method: str, context: "RayServegRPCContext", answer: Callable[[], Mapping[str, Any]]
+    endpoint: "RefineEndpoint",
+    method: str,
+    request: bytes,
+    context: "RayServegRPCContext",
+    answer: Callable[[Any], Mapping[str, Any]],
 ) -> Message:
     try:
         _admit(endpoint, context)
-        return _reply(method, answer())
+        return _reply(method, answer(_parsed(method, request)))
     except Exception as error:
         return _refused(method, context, error)
+
+
+def _parsed(method: str, request: bytes) -> Any:
+    """
+    Raises:
+        UserError: these bytes are not the method's message.
+    """
+    try:
+        return message_factory.GetMessageClass(_described(method).input_type).FromString(request)
+    except DecodeError:
+        raise UserError(f"the message is not a {method}Request") from None
 
 
 def _refused(method: str, context: "RayServegRPCContext", error: Exception) -> Message:
@@ -245,7 +263,10 @@ def _reply(method: str, content: Mapping[str, Any]) -> Message:
 
 def _message(method: str) -> Any:
     """An empty reply of this method."""
+    return message_factory.GetMessageClass(_described(method).output_type)()
+
+
+def _described(method: str) -> Any:
     from tritonclient.grpc import service_pb2
 
-    service = service_pb2.DESCRIPTOR.services_by_name[SERVICE]
-    return message_factory.GetMessageClass(service.methods_by_name[method].output_type)()
+    return service_pb2.DESCRIPTOR.services_by_name[SERVICE].methods_by_name[method]

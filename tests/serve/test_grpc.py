@@ -1,6 +1,7 @@
 """The Open Inference Protocol over gRPC with the standard client: a replica's methods, and Serve's own ingress before them."""
 
 import asyncio
+import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,8 @@ class Servicer:
 
         async def call(request, context):
             wrapped = RayServegRPCContext(context)
-            reply = await method(request, grpc_context=wrapped)
+            handed_on = pickle.loads(pickle.dumps(request))  # as Serve's proxies do
+            reply = await method(handed_on, grpc_context=wrapped)
             wrapped._set_on_grpc_context(context)
             return reply
 
@@ -212,6 +214,13 @@ def test_methods_that_there_are_not_are_unimplemented(client):
         with pytest.raises(InferenceServerException) as refused:
             call()
         assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+def test_bytes_that_are_no_message_are_refused(address):
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError, match="not a ModelInferRequest"):
+            call(b"\xff\xff", metadata=list(TOKEN.items()))
 
 
 parameter = st.one_of(
