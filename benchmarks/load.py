@@ -5,8 +5,10 @@ Used by benchmarks/serve.py and by the tests that put the endpoint under load.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -17,6 +19,7 @@ import numpy as np
 class Result:
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)  # seconds, of answers with status 200
+    ends: list[float] = field(default_factory=list)  # when these came, seconds of time.perf_counter
     statuses: Counter = field(default_factory=Counter)  # by status; 0 is a connection that broke
 
     @property
@@ -98,22 +101,30 @@ async def _ask(url: str, connection: Connection | None, request: bytes, result: 
         connection = None
     result.statuses[status] += 1
     if status == 200:
-        result.latencies.append(time.perf_counter() - due)
+        result.ends.append(time.perf_counter())
+        result.latencies.append(result.ends[-1] - due)
     elif status == 0:
         await asyncio.sleep(0.01)  # a server that is not there is not asked in a tight loop
     return connection
 
 
 async def closed_loop(
-    url: str, body: bytes, content_type: str, *, connections: int, seconds: float, timeout_s: float = 30
+    url: str,
+    body: bytes,
+    content_type: str,
+    *,
+    connections: int,
+    seconds: float = math.inf,
+    until: Callable[[Result], bool] = lambda result: False,
+    timeout_s: float = 30,
 ) -> Result:
-    """Each connection sends its next request when the last one was answered."""
+    """Each connection sends its next request when the last one was answered, for so long or until what came is enough."""
     result, request = Result(), request_bytes(url, body, content_type)
     start = time.perf_counter()
 
     async def work() -> None:
         connection = None
-        while (now := time.perf_counter()) < start + seconds:
+        while (now := time.perf_counter()) < start + seconds and not until(result):
             connection = await _ask(url, connection, request, result, timeout_s, now)
         if connection:
             connection.transport.abort()

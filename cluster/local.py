@@ -35,7 +35,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 HOST = haproxy.HOST
 STATE = "runs/cluster"
 USUAL_PORTS = (6379, 8265, 5000)  # Ray's head, its dashboard, MLflow
-START_DEADLINE_S = 90  # it takes 10 s on two quiet cores; a loaded machine needs several times that
+START_DEADLINE_S = 300  # it takes 10 s on two quiet cores, a loaded machine ten times that; a death is noticed at once
 # What the poses of a demo need is far below this; Ray's own default, 30 % of the memory, fills a laptop.
 OBJECT_STORE_BYTES = 2_000_000_000
 
@@ -121,7 +121,7 @@ class Cluster:
             raise UserError(f"the job '{entrypoint}' failed ({info.status.value}): {reason}")
         return _last_json_object(lines)
 
-    def deploy(self, config: str | Path, *, port: int | None = None, deadline_s: float = 180) -> str:
+    def deploy(self, config: str | Path, *, port: int | None = None, deadline_s: float = 600) -> str:
         """Hands a Serve config to the cluster, as `serve deploy CONFIG` does, and waits until it serves.
 
         Args:

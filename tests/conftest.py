@@ -95,6 +95,8 @@ def pytest_configure() -> None:
     # session's cluster comes later than that
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    # Networks here are tiny: threads would only wait for each other, and spin on a core that somebody else wants.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def checkout(tmp_path_factory, copy_checkout, endpoint) -> Path:
 def run(command: list[str], checkout: Path) -> str:
     # the copy's own modules, not those of the checkout that is installed
     env = {**os.environ, "PYTHONPATH": str(checkout)}
-    done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True)
     assert done.returncode == 0, f"{command[-1]}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 
@@ -83,7 +83,6 @@ def test_every_command_of_the_readme_is_run_by_some_test(commands):
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(900)
 def test_the_path_from_rendered_dancers_to_a_judged_model(shell, commands):
     summaries = [last_json(shell(command)) for command in of(commands, "ray job submit")]
     studio, extracted, paired, trained, evaluated = summaries

@@ -79,7 +79,7 @@ def test_known_lags_and_errors_are_found_though_a_view_exchanges_the_legs(ring, 
 def test_the_model_in_the_box_is_measured_on_real_people(real_people):
     cameras, observations = [], []
     for camera in read_qualisys(real_people / CALIBRATION):
-        frames = list(itertools.islice(video.frames(real_people / f"{camera.name}.mp4"), 24, 48))
+        frames = list(itertools.islice(video.frames(real_people / f"{camera.name}.mp4"), 24, 42))
         with PoseEstimator(model_path()) as estimator:
             estimates = [estimator.estimate(frame) for frame in frames]
         assert all(estimates)

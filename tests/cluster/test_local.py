@@ -4,15 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
-import httpx
 import pytest
 
 from cluster.local import CHECKOUT, Cluster, local_cluster
 from refiner import UserError
+from tests.waiting import PATIENCE_S, get, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -36,15 +35,6 @@ def command_of(process: int) -> list[str]:
         return [""]  # it ended meanwhile
 
 
-def wait_until(condition, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_outlives_the_command_that_started_it(number, tmp_path):
     mark = f"MARK_{uuid.uuid4().hex}"
@@ -66,11 +56,11 @@ def test_no_process_outlives_the_command_that_started_it(number, tmp_path):
         # a suite that runs in the background of a script ignores Ctrl-C, and its children inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert wait_until((tmp_path / "ready").exists, 120)
+    wait_for(lambda: (tmp_path / "ready").exists() or driver.poll() is not None)
     assert len(marked(mark)) > 8  # or the test looks for nothing
     (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
-    driver.wait(30)
-    assert wait_until(lambda: not marked(mark), 30), f"left: {marked(mark)}"
+    driver.wait(PATIENCE_S)
+    wait_for(lambda: not marked(mark))
     assert not (tmp_path / "state/cluster.json").exists() or number == signal.SIGKILL
 
 
@@ -78,18 +68,18 @@ def test_a_cluster_that_is_kept_stays_and_stops_when_told_to(tmp_path):
     mark = f"MARK_{uuid.uuid4().hex}"
     env = {**os.environ, mark: "1", "SPT_NOENV": "1"}
     command = [sys.executable, "-m", "cluster.local", "--state", str(tmp_path)]
-    kept = subprocess.run([*command, "--keep"], env=env, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, timeout=120)
+    kept = subprocess.run([*command, "--keep"], env=env, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
     exports = dict(
         line.strip().removeprefix("export ").split("=", 1) for line in kept.stderr.splitlines() if "export" in line
     )
     cluster = Cluster.from_environment(exports)
-    assert httpx.get(f"{cluster.mlflow_uri}/health").status_code == 200
+    assert get(f"{cluster.mlflow_uri}/health").status_code == 200
 
     with pytest.raises(UserError, match="already up"), local_cluster(tmp_path):
         pass
 
-    subprocess.run([*command, "--stop"], env=env, cwd=CHECKOUT, check=True, timeout=60)
-    assert wait_until(lambda: not marked(mark), 10), f"left: {marked(mark)}"
+    subprocess.run([*command, "--stop"], env=env, cwd=CHECKOUT, check=True)
+    wait_for(lambda: not marked(mark))
     assert not cluster.token_path.exists()
     again = subprocess.run([*command, "--stop"], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
     assert again.returncode == 2 and again.stderr.startswith("error: no cluster is up on ")
@@ -103,17 +93,15 @@ def test_without_ray_there_is_no_cluster(tmp_path):
     with said.open("w") as out:
         driver = subprocess.Popen([*command, "sleep", "600"], env=env, cwd=tmp_path, stderr=out)
     try:
-        assert wait_until(lambda: any(command_of(p) == ["sleep", "600"] for p in marked(mark)), 120)
+        wait_for(lambda: driver.poll() is not None or any(command_of(p) == ["sleep", "600"] for p in marked(mark)))
         gcs = [p for p in marked(mark) if Path(command_of(p)[0]).name == "gcs_server"]
         os.kill(*gcs, signal.SIGKILL)
         # what stays are the command, which is the user's, and who waits for it
-        assert wait_until(lambda: len(marked(mark)) == 2, 120), [command_of(p) for p in marked(mark)]
-        assert wait_until(
-            lambda: "ray ended by itself (exit status 1), and so all of the cluster" in said.read_text(), 60
-        )
+        wait_for(lambda: len(marked(mark)) == 2)
+        wait_for(lambda: "ray ended by itself (exit status 1), and so all of the cluster" in said.read_text())
     finally:
         driver.terminate()
-        driver.wait(60)
+        driver.wait(PATIENCE_S)
 
 
 def test_a_job_runs_in_a_small_upload_of_the_checkout_and_its_last_json_line_comes_back(cluster):
@@ -142,9 +130,9 @@ def test_a_failed_job_raises_its_own_line_of_error(cluster, capfd):
 
 
 def test_nothing_is_served_without_the_token_or_under_another_name(cluster):
-    assert httpx.get(f"{cluster.dashboard_url}/api/jobs/").status_code == 401
+    assert get(f"{cluster.dashboard_url}/api/jobs/").status_code == 401
     assert cluster.token_path.stat().st_mode & 0o077 == 0
-    foreign = httpx.get(f"{cluster.mlflow_uri}/api/2.0/mlflow/experiments/search", headers={"Host": "evil.example"})
+    foreign = get(f"{cluster.mlflow_uri}/api/2.0/mlflow/experiments/search", headers={"Host": "evil.example"})
     assert foreign.status_code == 403
 
 

@@ -1,10 +1,8 @@
 """Every video of a folder is extracted once, and a bad one costs itself alone."""
 
 import json
-import time
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +13,7 @@ from refiner import UserError
 from refiner.data import records, video
 from refiner.estimators import mediapipe
 from refiner.estimators.observe import is_done
+from tests.waiting import get, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -155,10 +154,12 @@ def test_prometheus_sees_frames_and_outcomes(connected, tmp_path):
     extract.run(options(tmp_path))
     address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}"
     wanted = ("ray_extract_frames_total", "ray_extract_videos_total{", 'outcome="extracted"', 'outcome="failed"')
-    deadline = time.monotonic() + 60  # Ray reports every ten seconds
-    while not all(text in (metrics := httpx.get(address, timeout=20).text) for text in wanted):
-        assert time.monotonic() < deadline, [line for line in metrics.splitlines() if "extract" in line]
-        time.sleep(1)
+
+    def reported() -> bool:
+        metrics = get(address).text
+        return all(text in metrics for text in wanted)
+
+    wait_for(reported, pause_s=1)  # Ray reports every ten seconds
 
 
 def test_what_is_asked_for_wrongly_is_named(tmp_path):

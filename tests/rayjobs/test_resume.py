@@ -17,6 +17,7 @@ import ray
 
 from rayjobs import extract
 from refiner.data import records, video
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 VIDEOS, FRAMES = 10, 20
@@ -46,14 +47,6 @@ def check_every_row_once(out: Path) -> None:
         rows += zip(data.column("video").to_pylist(), data.column("frame").to_pylist(), strict=True)
     assert sorted(rows) == sorted((f"v{i}", f) for i in range(VIDEOS) for f in range(FRAMES + i))
     assert not list(out.rglob("*.part")) and not list(out.glob("failures/*"))
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 120
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "what was to be killed never came up"
-        time.sleep(0.02)
-    return found
 
 
 def busy(videos: str) -> list[tuple[int, int]]:
@@ -126,7 +119,7 @@ def test_a_killed_node_costs_no_row(options):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     command = [sys.executable, "-c", TWO_NODES.format(options=options, here=HERE)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split()[-3:] == [str(VIDEOS), "0", "1"]
     check_every_row_once(Path(options.out))
@@ -135,9 +128,9 @@ def test_a_killed_node_costs_no_row(options):
 def driver(options: extract.Options) -> list[str]:
     """A command that extracts in a process of its own, and prints its summary."""
     program = (
-        "import json, ray; from rayjobs import extract, launch\n"
+        "import json, ray; from rayjobs import extract; from refiner.command import to_json\n"
         f"ray.init(runtime_env={{'env_vars': {{'PYTHONPATH': {HERE!r}}}}})\n"
-        f"print(json.dumps(launch.to_json(extract.run(extract.{options!r}))))"
+        f"print(json.dumps(to_json(extract.run(extract.{options!r}))))"
     )
     return [sys.executable, "-c", program]
 
@@ -145,13 +138,13 @@ def driver(options: extract.Options) -> list[str]:
 def test_two_runs_at_once_do_not_hurt_each_other(cluster, options):
     out, empty = Path(options.out), Path(options.videos, "empty.mp4")
     empty.touch()
-    options = replace(options, actors=1)
+    options = replace(options, actors=1, observe="slow:observe_beside_another")
     environment = {**os.environ, **cluster.env}
     runs = [
         subprocess.Popen(driver(options), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    while any(run.poll() is None for run in runs):
+    while any(run.poll() is None for run in runs) and not any(run.poll() for run in runs):
         for path in out.glob("*.parquet"):  # raises where a file is there, but not whole
             records.read_table(path, records.OBSERVATIONS)
         time.sleep(0.1)
@@ -161,7 +154,7 @@ def test_two_runs_at_once_do_not_hurt_each_other(cluster, options):
         assert run.returncode == 0, stderr
         summaries.append(json.loads(stdout.splitlines()[-1]))
     assert [s["extracted"] + s["done_before"] for s in summaries] == [VIDEOS, VIDEOS]
-    assert sum(s["extracted"] for s in summaries) > VIDEOS, "the runs were not at work at the same time"
+    assert sum(s["extracted"] for s in summaries) > VIDEOS  # they were at work at the same time
     assert [s["failed"] + s["failed_before"] for s in summaries] == [1, 1]
     failure = out / "failures" / "empty.json"
     assert "is empty" in json.loads(failure.read_text())["reason"]
@@ -172,13 +165,14 @@ def test_two_runs_at_once_do_not_hurt_each_other(cluster, options):
 def test_after_a_killed_driver_the_same_command_does_exactly_the_rest(cluster, options):
     command, environment = driver(options), {**os.environ, **cluster.env}
     killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(list(Path(options.out).glob("*.parquet"))) >= 2)
+    wait_for(lambda: len(list(Path(options.out).glob("*.parquet"))) >= 2 or killed.poll() is not None)
+    assert killed.poll() is None, "it ended before it could be killed"
     killed.kill()
     killed.wait()
     wait_for(lambda: not busy(options.videos))  # its actors and their children end with it
     done = len(list(Path(options.out).glob("*.parquet")))
     assert 2 <= done < VIDEOS
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout.splitlines()[-1])["extracted"] == VIDEOS - done
     check_every_row_once(Path(options.out))

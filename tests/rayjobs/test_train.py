@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ from refiner.data import records
 from refiner.model.config import RefinerConfig
 from refiner.skeleton import FROM_MEDIAPIPE
 from refiner.training.trainer import Trainer, TrainingConfig, TrainingData, initialise
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -41,28 +41,31 @@ def pairs(tmp_path_factory, make_pairs) -> Path:
 def trained(cluster, pairs, tmp_path_factory) -> train.Summary:
     """A run of two workers, of which one is killed in the middle."""
     storage = tmp_path_factory.mktemp("storage")
-    killer = threading.Thread(target=kill_a_worker, args=(storage,), daemon=True)
+    killed: list[int] = []
+    ended = threading.Event()
+    killer = threading.Thread(target=kill_a_worker, args=(storage, killed, ended), daemon=True)
     killer.start()
     options = train.Options(pairs=str(pairs), model=MODEL, training=TRAINING, storage=str(storage), workers=2)
     summary = train.run(options)
-    killer.join(timeout=1)
-    assert not killer.is_alive(), "training ended before a worker could be killed"
+    ended.set()
+    killer.join()
+    assert killed, "training ended before a worker could be killed"
     return summary
 
 
-def kill_a_worker(storage: Path) -> None:
-    """Kills one of the training workers as soon as there is a checkpoint."""
+def kill_a_worker(storage: Path, killed: list[int], ended: threading.Event) -> None:
+    """Kills one of the training workers as soon as there is a checkpoint, unless training has ended."""
     from ray.util.state import list_actors
 
     def alive() -> list[int]:
         actors = list_actors(limit=1000)
         return [a.pid for a in actors if a.class_name == "RayTrainWorker" and a.state == "ALIVE"]
 
-    while len(workers := alive()) < 2:
-        time.sleep(0.2)
-    while not list(storage.glob("*/checkpoint_*")):
-        time.sleep(0.02)
-    os.kill(workers[0], signal.SIGKILL)
+    workers = wait_for(lambda: ended.is_set() or (len(found := alive()) == 2 and found))
+    wait_for(lambda: ended.is_set() or list(storage.glob("*/checkpoint_*")), pause_s=0.02)
+    if not ended.is_set():
+        os.kill(workers[0], signal.SIGKILL)
+        killed.append(workers[0])
 
 
 def test_a_killed_worker_costs_nothing_and_any_number_of_workers_learns_the_same(trained, pairs):
@@ -185,8 +188,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 def test_a_full_disk_is_one_sentence_and_the_same_name_goes_on_once_there_is_room(cluster, pairs, small_disk):
     def fill() -> None:
-        while not list(small_disk.glob("*/checkpoint_*/state.json")):
-            time.sleep(0.02)
+        wait_for(lambda: list(small_disk.glob("*/checkpoint_*/state.json")), pause_s=0.02)
         with (small_disk / "junk").open("wb", buffering=0) as junk, suppress(OSError):
             while True:
                 junk.write(bytes(4096))
@@ -206,7 +208,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_name_goes_on_once_there_is_roo
     with pytest.raises(UserError, match=r"could not be written.*No space left") as refused:
         train.run(options)
     assert "\n" not in str(refused.value)
-    filler.join(timeout=5)
+    filler.join()
     (small_disk / "junk").unlink()
     # and with one worker or two, as there is room for
     summary = train.run(replace(options, min_workers=1))

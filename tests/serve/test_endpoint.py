@@ -1,9 +1,7 @@
 """The endpoint as its users meet it: a real Serve over HTTP, with a registered model."""
 
 import asyncio
-import time
 
-import httpx
 import numpy as np
 import orjson
 import pytest
@@ -13,6 +11,7 @@ from refiner.skeleton import FROM_MEDIAPIPE, NUM_LANDMARKS
 from serve import codec
 from serve.client import PART_POSES, AsyncClient, Client
 from serve.live import standing_poses
+from tests.waiting import get, post, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -55,9 +54,7 @@ def test_mediapipe_landmarks_and_a_single_pose_are_taken_too(endpoint, poses, vi
         clip = client.refine(poses, visibility)
         np.testing.assert_allclose(client.refine(landmarks, seen).poses, clip.poses, atol=1e-6)
         np.testing.assert_allclose(client.refine(poses[3], visibility[3]).poses[0], clip.poses[3], atol=1e-5)
-    answer = httpx.post(
-        f"{endpoint}/v1/refine", json={"poses": poses[3].tolist(), "visibility": visibility[3].tolist()}
-    )
+    answer = post(f"{endpoint}/v1/refine", json={"poses": poses[3].tolist(), "visibility": visibility[3].tolist()})
     np.testing.assert_allclose(answer.json()["refined"][0], clip.poses[3], atol=1e-5)
 
 
@@ -106,7 +103,7 @@ BAD_BODIES = [
 
 @pytest.mark.parametrize(("body", "says"), BAD_BODIES, ids=[says for _, says in BAD_BODIES])
 def test_bad_json_gets_one_sentence_that_helps(endpoint, body, says):
-    answer = httpx.post(f"{endpoint}/v1/refine", content=body, headers={"Content-Type": "application/json"}, timeout=30)
+    answer = post(f"{endpoint}/v1/refine", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
@@ -118,16 +115,16 @@ def test_bad_arrow_other_types_and_large_bodies_are_refused(endpoint, poses):
     good = codec.ArrowCodec().encode_request(codec.RefineRequest(poses=poses))
     headers = {"Content-Type": codec.ARROW}
     for body in (b"", b"junk", good[: len(good) // 2], good[:-400], good[100:]):
-        answer = httpx.post(f"{endpoint}/v1/refine", content=body, headers=headers)
+        answer = post(f"{endpoint}/v1/refine", content=body, headers=headers)
         assert answer.status_code == 422, answer.text
-    answer = httpx.post(f"{endpoint}/v1/refine", content=b"", headers={"Content-Type": "application/x-pickle"})
+    answer = post(f"{endpoint}/v1/refine", content=b"", headers={"Content-Type": "application/x-pickle"})
     assert answer.status_code == 415
-    answer = httpx.post(f"{endpoint}/v1/refine", content=bytes(33_000_000), headers=headers)
+    answer = post(f"{endpoint}/v1/refine", content=bytes(33_000_000), headers=headers)
     assert answer.status_code == 413
-    answer = httpx.post(f"{endpoint}/v1/refine", content=iter([bytes(1_000_000)] * 33), headers=headers)  # no length
+    answer = post(f"{endpoint}/v1/refine", content=iter([bytes(1_000_000)] * 33), headers=headers)  # no length
     assert answer.status_code == 413
-    assert httpx.get(f"{endpoint}/v1/refine").status_code == 405
-    assert httpx.get(f"{endpoint}/nowhere").headers["content-type"] == "application/problem+json"
+    assert get(f"{endpoint}/v1/refine").status_code == 405
+    assert get(f"{endpoint}/nowhere").headers["content-type"] == "application/problem+json"
 
 
 def test_the_client_says_why_it_was_refused(endpoint):
@@ -137,10 +134,7 @@ def test_the_client_says_why_it_was_refused(endpoint):
 
 def test_onnx_runtime_takes_over_with_the_same_answers(endpoint, champion, poses):
     with Client(endpoint) as client:
-        deadline = time.monotonic() + 120  # exporting takes 8 s on a quiet core
-        while client.info()["runtime"] != "onnxruntime":
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+        wait_for(lambda: client.info()["runtime"] == "onnxruntime")  # exporting takes 8 s on a quiet core
         for sequence in (False, True):
             expected = champion.predict(poses, sequence=sequence)
             found = client.refine(poses, sequence=sequence)
@@ -149,14 +143,14 @@ def test_onnx_runtime_takes_over_with_the_same_answers(endpoint, champion, poses
 
 
 def test_it_says_who_answers_and_documents_itself(endpoint, champion):
-    assert httpx.get(f"{endpoint}/healthz").json() == {"status": "ok"}
+    assert get(f"{endpoint}/healthz").json() == {"status": "ok"}
     with Client(endpoint) as client:
         info = client.info()
     assert info["model"] == {"name": "pose-depth-refiner", "version": champion.version}
     assert info["registry"] == "reachable" and info["device"] == "cpu" and not info["refused"]
     assert len(info["tags"]["git_commit"]) == 40 and info["tags"]["dataset_fingerprint"] == "none"
-    answer = httpx.post(f"{endpoint}/v1/refine", json={"poses": standing_poses(1).tolist()})
+    answer = post(f"{endpoint}/v1/refine", json={"poses": standing_poses(1).tolist()})
     assert answer.headers["x-model-version"] == champion.version == answer.json()["model"]["version"]
-    assert httpx.get(f"{endpoint}/docs").status_code == 200
-    operation = httpx.get(f"{endpoint}/openapi.json").json()["paths"]["/v1/refine"]["post"]
+    assert get(f"{endpoint}/docs").status_code == 200
+    operation = get(f"{endpoint}/openapi.json").json()["paths"]["/v1/refine"]["post"]
     assert set(operation["requestBody"]["content"]) == {codec.JSON, codec.ARROW}

@@ -4,6 +4,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 
+from tests.waiting import PATIENCE_S
+
 pytestmark = pytest.mark.cluster
 
 
@@ -14,7 +16,7 @@ def statuses_of(operation) -> set[int]:
     @given(case=operation.as_strategy())
     @settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def send(case):
-        response = case.call()
+        response = case.call(timeout=PATIENCE_S)  # schemathesis gives up after 10 s by itself
         found.add(response.status_code)
         assert response.status_code < 500, response.text
 

@@ -1,6 +1,5 @@
 """Standard clients: tritonclient against the real endpoint, and bodies that no client would send."""
 
-import httpx
 import numpy as np
 import orjson
 import pytest
@@ -10,13 +9,15 @@ from tritonclient.utils import InferenceServerException
 from refiner import DepthRefiner, UserError
 from serve.codec import InferenceCodec, RefineResponse
 from serve.live import standing_poses
+from tests.waiting import PATIENCE_S, post
 
 NAME = "pose-depth-refiner"
 
 
 @pytest.fixture
 def standard_client(endpoint):
-    with triton.InferenceServerClient(endpoint.removeprefix("http://")) as client:
+    patience = {"connection_timeout": PATIENCE_S, "network_timeout": PATIENCE_S}
+    with triton.InferenceServerClient(endpoint.removeprefix("http://"), **patience) as client:
         yield client
 
 
@@ -92,7 +93,7 @@ def test_a_malformed_inference_request_is_named(body, length, says):
 @pytest.mark.cluster
 def test_an_output_that_there_is_not_is_refused(endpoint):
     request = {"inputs": [{**POSES, "data": standing_poses(1).ravel().tolist()}], "outputs": [{"name": "bones"}]}
-    answer = httpx.post(f"{endpoint}/v2/models/{NAME}/infer", json=request)
+    answer = post(f"{endpoint}/v2/models/{NAME}/infer", json=request)
     assert answer.status_code == 400 and "refined" in answer.json()["error"]
 
 

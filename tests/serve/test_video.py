@@ -20,6 +20,7 @@ from refiner.estimators.mediapipe_assets import model_path
 from refiner.skeleton import to_coco
 from serve import codec
 from serve.video import Limits, VideoObserver
+from tests.waiting import post
 
 HEADERS = {"Content-Type": "video/mp4"}
 
@@ -103,7 +104,6 @@ def abandon(url: str, body: bytes, seconds: float) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(900)
 def test_abandoned_uploads_cost_nobody_else_an_answer(endpoint, clip, tmp_path):
     pictures = [frame.rgb for frame in frames(clip)]
     bodies = {}  # frames -> a video of so many
@@ -140,9 +140,8 @@ def test_abandoned_uploads_cost_nobody_else_an_answer(endpoint, clip, tmp_path):
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(600)
 def test_a_video_comes_back_as_the_poses_that_the_library_finds_in_it(endpoint, clip, tmp_path):
-    answer = httpx.post(f"{endpoint}/v1/refine/video", content=clip.read_bytes(), headers=HEADERS, timeout=300)
+    answer = post(f"{endpoint}/v1/refine/video", content=clip.read_bytes(), headers=HEADERS)
     assert answer.status_code == 200, answer.text
     found = answer.json()
 
@@ -163,19 +162,16 @@ def test_a_video_comes_back_as_the_poses_that_the_library_finds_in_it(endpoint, 
     np.testing.assert_allclose(found["refined"], expected.poses, atol=1e-4)
     assert found["model"]["version"] == refiner.version == answer.headers["x-model-version"]
 
-    arrow = httpx.post(
+    arrow = post(
         f"{endpoint}/v1/refine/video",
         content=clip.read_bytes(),
         headers={**HEADERS, "Accept": codec.ARROW},
-        timeout=300,
     )
     np.testing.assert_allclose(codec.ArrowCodec().decode_response(arrow.content).poses, expected.poses, atol=1e-4)
 
     for body, says in ((b"no video at all" * 100, "upload"), (clip.read_bytes()[:3000], "upload"), (b"", "upload")):
-        refused = httpx.post(f"{endpoint}/v1/refine/video", content=body, headers=HEADERS, timeout=300)
+        refused = post(f"{endpoint}/v1/refine/video", content=body, headers=HEADERS)
         assert refused.status_code == 422, refused.text
         assert says in refused.json()["detail"] and "/tmp" not in refused.json()["detail"]
-    huge = httpx.post(
-        f"{endpoint}/v1/refine/video", content=iter([bytes(1_000_000)] * 101), headers=HEADERS, timeout=60
-    )
+    huge = post(f"{endpoint}/v1/refine/video", content=iter([bytes(1_000_000)] * 101), headers=HEADERS)
     assert huge.status_code == 413

@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from refiner import UserError
 from refiner.estimators.isolation import Abandoned, ChildError, Isolated
+from tests.waiting import wait_for
 
 
 def work(*, what: str, on_progress) -> dict:
@@ -25,6 +27,9 @@ def work(*, what: str, on_progress) -> dict:
         sys.exit(3)
     if what == "hang":
         time.sleep(3600)
+    while what == "busy":
+        time.sleep(0.1)
+        on_progress(0)
     if what == "segfault":
         ctypes.string_at(0)
     if what == "killed":
@@ -158,20 +163,12 @@ def test_a_process_is_recycled_after_its_number_of_calls():
 def test_a_child_ends_with_its_parent_even_in_the_middle_of_a_call():
     program = (
         f"from refiner.estimators.isolation import Isolated\nisolated = Isolated('{__name__}:work', stall_s=60)\n"
-        "print(isolated(print, what='work')['pid'], flush=True)\nisolated(print, what='hang')"
+        "print(isolated(print, what='work')['pid'], flush=True)\nisolated(lambda _: print('at work', flush=True), what='busy')"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
     child = int(parent.stdout.readline())
-    time.sleep(0.3)
+    assert parent.stdout.readline() == "at work\n"
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    os.kill(child, signal.SIGKILL)
-    pytest.fail("the child outlived its parent")
+    wait_for(lambda: not Path("/proc", str(child)).exists())

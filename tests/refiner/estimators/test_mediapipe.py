@@ -41,7 +41,7 @@ def test_landmarks_are_stock_mediapipes_to_the_last_bit(assembled, real_people, 
     stock.write_bytes(mediapipe_assets.assembled(segmentation=True))
     assert (operators(stock), operators(assembled)) == (332, 286)
     for name in ("cam01", "cam03"):  # 1080 and 1088 pixels wide
-        frames = list(itertools.islice(video.frames(real_people / f"{name}.mp4"), 40))
+        frames = list(itertools.islice(video.frames(real_people / f"{name}.mp4"), 20))
         seen = []
         for model in (stock, assembled):
             with PoseEstimator(model) as pose:
@@ -77,7 +77,7 @@ def test_a_second_call_takes_the_cache_and_two_at_once_make_the_same(tmp_path, a
     both = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in "ab"
     ]
-    paths = {process.communicate(timeout=120)[0].strip() for process in both}
+    paths = {process.communicate()[0].strip() for process in both}
     assert len(paths) == 1 and [str(p) for p in tmp_path.iterdir()] == list(paths)
     (tmp_path / "marker").write_bytes(b"")
     path = tmp_path / paths.pop()
