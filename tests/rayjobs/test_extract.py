@@ -174,3 +174,14 @@ def test_what_is_asked_for_wrongly_is_named(tmp_path):
         extract.run(options(tmp_path, estimator="kinect"))
     with pytest.raises(UserError, match="--stride is 0"):
         options(tmp_path, stride=0)
+
+
+def test_short_videos_are_handed_out_together_and_long_ones_alone():
+    def sizes(videos: list[float], actors: int) -> list[list[float]]:
+        rows = [{"size": int(size * 1e6)} for size in videos]
+        return [[row["size"] / 1e6 for row in task] for task in extract.tasks(rows, actors)]
+
+    assert sizes([30, 4, 4, 4], 1) == [[30], [4], [4], [4]]
+    assert [len(task) for task in sizes([0.1] * 40, 2)] == [8, 8, 6, 4, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+    assert sizes([5, 1, 0.6] + [0.4] * 9, 1)[:4] == [[5], [1], [0.6, 0.4, 0.4], [0.4, 0.4, 0.4]]
+    assert list(extract.tasks([], 2)) == []
