@@ -22,11 +22,11 @@ setup: .venv/.done  ## .venv with everything that development needs; PYTHON=pyth
 demo: setup  ## studio, extract, pair, train, evaluate, serve, one request over HTTP; KEEP=1 leaves everything up at the end
 	$(BIN)/python -m cluster.local $(if $(KEEP),--keep) -- python -m rayjobs.demo $(if $(KEEP),--keep)
 
-test: lint  ## lint, then all tests
-	$(BIN)/python -m pytest
+test: lint test-fast  ## lint, then all tests
+	$(BIN)/python -m pytest -m "cluster or slow"
 
-test-fast: setup  ## the tests that need no Ray
-	$(BIN)/python -m pytest -m "not cluster"
+test-fast: setup  ## the tests that need no Ray and little time, on two cores
+	$(BIN)/python -m pytest -m "not cluster and not slow" --numprocesses 2 --dist loadfile
 
 # The second look of deptry is at what is not installed, which may use development's packages. Contenders and Blender bring their own.
 lint: setup  ## formatting, common mistakes, dependencies

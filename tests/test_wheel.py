@@ -26,6 +26,8 @@ from refiner.data import records
 from refiner.extras import DISTRIBUTION, EXTRAS
 from refiner.skeleton import to_coco
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGES = ("refiner", "studio", "rayjobs", "serve", "cluster")
 # What refining, training and the commands that need no Ray import.

@@ -14,6 +14,8 @@ from refiner.estimators.mediapipe_assets import model_path
 from refiner.geometry import to_virtual_camera
 from refiner.skeleton import FROM_MEDIAPIPE, MIRROR, NOT_HIPS
 
+pytestmark = pytest.mark.slow
+
 LAGS = (0.0, 0.4, 3.0, -1.5)
 
 

@@ -56,6 +56,7 @@ def test_the_files_hold_the_same_pairs(data, tmp_path):
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(dataset[row], expected, strict=True))
 
 
+@pytest.mark.slow
 def test_it_runs_without_ray_and_ends_with_json(tmp_path):
     records.write_atomically(invented_pairs(6).to_table(), tmp_path / "split=train" / "all.parquet", {})
     done = subprocess.run([sys.executable, "-c", BARE, str(tmp_path)], capture_output=True, text=True)

@@ -16,6 +16,8 @@ from refiner.model.checkpoint import read_card, save_checkpoint
 from refiner.model.config import RefinerConfig
 from refiner.training.trainer import TrainingConfig
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory, make_pairs) -> Path:

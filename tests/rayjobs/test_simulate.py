@@ -13,6 +13,8 @@ from refiner.data.aistpp import SPLITS, Dataset
 from refiner.model.config import RefinerConfig
 from refiner.training.dataset import load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory, make_pairs) -> Path:

@@ -81,6 +81,7 @@ def test_the_same_seed_says_the_same_and_another_seed_something_else(model, few,
     assert np.array_equal(seen(ErrorModel.fit(few), part, 0).corrupted, first)
 
 
+@pytest.mark.slow
 def test_simulated_motion_alone_teaches_to_refine_what_is_real(simulated, make_pairs):
     held_out = make_pairs(30, seed=4, first=3000)
     training = TrainingConfig(epochs=6, batch_size=128, patience=99)
