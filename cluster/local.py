@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cluster import haproxy, supervisor
 from refiner import UserError
@@ -36,6 +36,9 @@ HOST = haproxy.HOST
 STATE = "runs/cluster"
 USUAL_PORTS = (6379, 8265, 5000)  # Ray's head, its dashboard, MLflow
 START_DEADLINE_S = 300  # it takes 10 s on two quiet cores, a loaded machine ten times that; a death is noticed at once
+# Ray's processes wait 30 s for each other, which no option changes, and a port that was free may be taken by then: a busy
+# machine gets another try.
+STARTS = 5
 # What the poses of a demo need is far below this; Ray's own default, 30 % of the memory, fills a laptop.
 OBJECT_STORE_BYTES = 2_000_000_000
 
@@ -191,6 +194,49 @@ def local_cluster(
             f"a cluster is already up on {state} (dashboard {running['dashboard_url']}): "
             "stop it with 'python -m cluster.local --stop', or give this one another --state"
         )
+    record = state / "cluster.json"
+    kept = False
+    cluster, holder, logs = _healthy(state, usual_ports, gpus)
+    try:
+        addresses = {name: str(value) for name, value in dataclasses.asdict(cluster).items()}
+        record.write_text(json.dumps({"supervisor": holder.pid, "started": _start_time(holder.pid), **addresses}))
+        with _shown(logs["supervisor"]):
+            yield cluster
+        if keep:
+            _orders(holder).write(b"keep\n")
+            _orders(holder).flush()
+            kept = True
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            _orders(holder).close()
+        if not kept:
+            holder.wait()
+            record.unlink(missing_ok=True)
+
+
+def _healthy(state: Path, usual_ports: bool, gpus: int) -> tuple[Cluster, subprocess.Popen[bytes], dict[str, Path]]:
+    """A cluster that answers, who holds it, and its logs.
+
+    Raises:
+        UserError: it does not start.
+    """
+    for attempt in range(STARTS):
+        cluster, holder, logs = _start(state, usual_ports, gpus)
+        try:
+            _wait_until_healthy(cluster, holder, logs)
+            return cluster, holder, logs
+        except BaseException as failure:
+            with contextlib.suppress(BrokenPipeError):
+                _orders(holder).close()
+            holder.wait()
+            if attempt + 1 == STARTS or not isinstance(failure, UserError) or not str(failure).startswith("ray ended"):
+                raise
+        log(f"Ray ended while it started: it is tried again ({attempt + 2} of {STARTS})")
+    raise AssertionError("the last attempt raises")
+
+
+def _start(state: Path, usual_ports: bool, gpus: int) -> tuple[Cluster, subprocess.Popen[bytes], dict[str, Path]]:
+    """Starts a supervisor with Ray and MLflow; they are not up yet."""
     # Ray puts Unix sockets in there, whose paths may have 107 characters at most: so not below `state`
     scratch = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     token_path = scratch / "token"
@@ -238,28 +284,16 @@ def local_cluster(
             stderr=out,
             start_new_session=True,  # Ctrl-C is for us; the supervisor sees its stdin close
         )
-    orders = holder.stdin
-    assert orders is not None  # a pipe, as asked for
-    kept = False
-    record = state / "cluster.json"
-    try:
-        orders.write(json.dumps(spec).encode() + b"\n")
-        orders.flush()
-        _wait_until_healthy(cluster, holder, logs)
-        addresses = {name: str(value) for name, value in dataclasses.asdict(cluster).items()}
-        record.write_text(json.dumps({"supervisor": holder.pid, "started": _start_time(holder.pid), **addresses}))
-        with _shown(logs["supervisor"]):
-            yield cluster
-        if keep:
-            orders.write(b"keep\n")
-            orders.flush()
-            kept = True
-    finally:
-        with contextlib.suppress(BrokenPipeError):
-            orders.close()
-        if not kept:
-            holder.wait()
-            record.unlink(missing_ok=True)
+    orders = _orders(holder)
+    orders.write(json.dumps(spec).encode() + b"\n")
+    orders.flush()
+    return cluster, holder, logs
+
+
+def _orders(holder: subprocess.Popen[bytes]) -> IO[bytes]:
+    """Where the supervisor is told what to do; it ends everything when this closes."""
+    assert holder.stdin is not None  # a pipe, as asked for
+    return holder.stdin
 
 
 def stop(state: str | Path = STATE) -> None:
@@ -393,10 +427,11 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
     }
     token = cluster._headers()  # read now: a supervisor that gives up takes the token's file with it
     deadline = time.monotonic() + START_DEADLINE_S
+    client = httpx.Client(timeout=5, verify=False)  # plain HTTP: reading certificates would take 50 ms of each core
     while waiting:
         for name, url in list(waiting.items()):
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(url, headers=token if name == "ray" else {}, timeout=5).status_code == 200:
+                if client.get(url, headers=token if name == "ray" else {}).status_code == 200:
                     del waiting[name]
         # one that is restarted later is not now: what keeps it from its first start will keep it from the second
         ended = supervisor.ended_by_itself(logs["supervisor"].read_text(errors="replace"))
