@@ -45,6 +45,8 @@ class Options:
     """Root of a dataset with videos/ and annotations/."""
     work: str
     """Folder for observations and pairs."""
+    ways: tuple[str, ...] = tuple(WAYS)
+    """Which of them; mediapipe is among them."""
     videos: int = 0
     """So many at most; 0: all."""
     processes: int = 0
@@ -120,7 +122,8 @@ def run(options: Options) -> dict[str, dict[str, Any]]:
     videos = list_videos(str(Path(options.dataset, "videos")))
     videos = list(itertools.islice(videos, options.videos or None))
     each, shares = {}, {}
-    for way, given in WAYS.items():
+    for way in options.ways:
+        given = WAYS[way]
         folder = Path(options.work, way.replace(" ", "-").replace(",", ""))
         tasks = [(v.where, str(folder / "observations" / f"{v.name}.parquet"), given) for v in videos]
         with multiprocessing.get_context("spawn").Pool(options.processes or cores()) as pool:
