@@ -15,6 +15,14 @@ get = partial(httpx.get, timeout=PATIENCE_S, verify=False)
 post = partial(httpx.post, timeout=PATIENCE_S, verify=False)
 
 
+def answers(url: str) -> bool:
+    """Whether a server is there that answers, whatever it says."""
+    try:
+        return get(url).status_code > 0
+    except httpx.TransportError:
+        return False
+
+
 def wait_for(condition: Callable[[], T], *, pause_s: float = 0.05) -> T:
     """What the condition gives, as soon as that is true.
 

@@ -5,7 +5,6 @@ import contextlib
 import http.server
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -16,6 +15,7 @@ from ray.serve.config import HTTPOptions
 
 from cluster import haproxy
 from cluster.local import HOST, free_ports
+from tests.waiting import PATIENCE_S, answers, get, wait_for
 
 
 class Replica(http.server.BaseHTTPRequestHandler):
@@ -68,13 +68,8 @@ def proxy(tmp_path, replica_port: int) -> Iterator[str]:
         process = subprocess.Popen([str(binary), "-db", "-f", str(path)], stdout=log, stderr=log)
     url = f"http://{HOST}:{port}"
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{url}/-/routes").status_code:
-                    break
-            time.sleep(0.1)
+        wait_for(lambda: process.poll() is not None or answers(f"{url}/-/routes"))
+        assert process.poll() is None, (tmp_path / "log").read_text()
         yield url
     finally:
         process.kill()
@@ -108,11 +103,10 @@ async def slow(url: str, sent: bytes, statuses: Counter) -> None:
         writer.close()
 
 
-async def honest(url: str, seconds: float) -> Counter:
+async def honest(url: str, requests: int) -> Counter:
     statuses: Counter = Counter()
-    async with httpx.AsyncClient(timeout=60) as client:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+        for _ in range(requests):
             statuses[(await client.post(f"{url}/v1/refine", content=b"x" * 2000)).status_code] += 1
     return statuses
 
@@ -123,14 +117,15 @@ def test_a_thousand_slow_clients_are_not_noticed_and_are_sent_away(tmp_path, rep
     async def attack(url: str) -> tuple[Counter, Counter]:
         statuses: Counter = Counter()
         slow_ones = [asyncio.ensure_future(slow(url, sent, statuses)) for sent in (head, head[:40]) for _ in range(500)]
-        good = await honest(url, haproxy.HEAD_S / 2)
+        good = await honest(url, 50)
         await asyncio.gather(*slow_ones)
         return good, statuses
 
     with proxy(tmp_path, replica) as url:
         good, statuses = asyncio.run(attack(url))
-    assert set(good) == {200} and good[200] > 5
-    assert statuses["408"] == 1000
+    assert good == {200: 50}
+    # who writes in the very moment in which it is closed, as many do on a busy machine, gets a reset in place of the answer
+    assert statuses["408"] > 0 and statuses["408"] + statuses["closed"] == 1000
 
 
 def test_bodies_longer_than_the_buffer_that_never_end_leave_room_for_others(tmp_path, replica):
@@ -140,7 +135,7 @@ def test_bodies_longer_than_the_buffer_that_never_end_leave_room_for_others(tmp_
     async def attack(url: str) -> Counter:
         slow_ones = [asyncio.ensure_future(slow(url, head, Counter())) for _ in range(haproxy.MOST_REQUESTS + 50)]
         await asyncio.sleep(2)
-        good = await honest(url, 2)
+        good = await honest(url, 50)
         for task in slow_ones:
             task.cancel()
         await asyncio.wait(slow_ones)
@@ -148,13 +143,13 @@ def test_bodies_longer_than_the_buffer_that_never_end_leave_room_for_others(tmp_
 
     with proxy(tmp_path, replica) as url:
         good = asyncio.run(attack(url))
-    assert set(good) == {200} and good[200] > 5
+    assert good == {200: 50}
 
 
 def test_its_own_errors_are_problem_documents(tmp_path):
     (nobody,) = free_ports([0])
     with proxy(tmp_path, nobody) as url:
-        gone = httpx.get(f"{url}/info", timeout=60)
+        gone = get(f"{url}/info")
         assert gone.headers["retry-after"] == "1"
         document = gone.json()
         assert document["status"] == 503 and document["error"] == document["detail"]

@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from cluster import supervisor
 from cluster.local import free_ports
+from tests.waiting import PATIENCE_S, wait_for
 
 STEADY = [sys.executable, "-c", "import time; time.sleep(600)"]
 # A server whose port is held by a child of its own that does not notice when it is killed, as MLflow's worker does.
@@ -63,15 +63,8 @@ def supervised(folder: Path, **servers: tuple[list[str], bool]) -> Iterator[Runn
         yield Running(process, log)
     finally:
         process.stdin.close()
-        process.wait(60)
+        process.wait(PATIENCE_S)
     assert not scratch.exists()
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.05)
 
 
 def serving(port: int) -> int | None:

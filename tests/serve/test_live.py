@@ -1,14 +1,12 @@
 """The model that is served follows the alias of its own name."""
 
-import time
 from datetime import datetime
 
 import pytest
 
 from refiner import registry
 from serve.live import LiveModel
-
-PATIENCE_S = 120
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -31,10 +29,7 @@ def test_the_alias_of_another_name_is_followed_and_ours_is_not(store, register_m
         assert live.current.model == {"name": "other", "version": first}
         registry.set_alias(registry.NAME, "champion", register_model(3))  # a champion, but not of that name
         registry.set_alias("other", "champion", second)
-        deadline = time.monotonic() + PATIENCE_S
-        while not swaps:
-            assert time.monotonic() < deadline, live.registry
-            time.sleep(0.1)
+        wait_for(lambda: swaps)
         assert swaps == ["swapped"] and live.current.model == {"name": "other", "version": second}
     finally:
         live.close()
