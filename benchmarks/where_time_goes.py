@@ -127,6 +127,7 @@ def main() -> None:
         spent: Counter[str] = Counter({"load generator": own_us * 1e6 / requests})
         for process, (kind, now) in after.items():
             spent[kind] += (now - before.get(process, (kind, 0.0))[1]) / requests
+        log(json.dumps({kind: round(us) for kind, us in spent.most_common()}))
         log("inside the replica …")
         (replica,) = [process for process, (kind, _) in after.items() if kind == "replica"]
         samples = scratch / "samples"

@@ -57,14 +57,18 @@ def edits(folder: Path) -> str:
       take a tenth of its time: HAProxy has that timeout, and what a client left behind is done at once.
     - A storm is refused here. A replica refuses, too, but in Python: 10 times what it can answer is more than it can
       refuse, and then connections pile up until the kernel drops them.
+    - One that was told of no application yet, since it is new or replaces one that died, says 503 and not 404.
+    - A line is logged of what went wrong only.
     - Errors are problem documents; Ray's own template makes 500 of 502, 503 and 504, which says nothing to a client.
     """
     document = "content-type application/problem+json"
     too_many = problem(429, "Too many requests", f"too many requests are under way: {LATER}")
     busy = f"status 429 {document} hdr Retry-After 1 string '{too_many}'"
     nowhere = f"status 404 {document} string '{problem(404, 'Not found', 'there is no such path here')}'"
+    nobody = f"status 503 {document} hdr Retry-After 1 string '{problem(503, *PROBLEMS[503])}'"
     short = f"{{ path /v1/refine }} {{ req.hdr(content-length) -m found }} {{ req.hdr_val(content-length) lt {SHORT_BYTES} }}"
     defaults = [
+        "option dontlog-normal",
         "option http-buffer-request",
         f"timeout http-request {HEAD_S}s",
         f"timeout http-keep-alive {KEEP_ALIVE_S}s",
@@ -91,6 +95,10 @@ def edits(folder: Path) -> str:
             _after("^    option httplog$", [f"    {line}" for line in defaults]),
             _after("^frontend http_frontend$", [f"    {line}" for line in frontend]),
             _before("^backend default_backend$", table),
+            # what is held from here on says that there is an application
+            "/^ *use_backend /h",
+            "/^    http-request return status 404 content-type text.plain /{\nx\n/./!{\nx",
+            "s/.*/" + _escaped(f"    http-request return {nobody}") + "/\nx\n}\nx\n}",
             r"s/^( *)use_backend ([^ ]+) if (is_[^ ]+)$/"
             + _escaped(rf"\1http-request return {busy} if \3 !beside !incomplete {full}")
             + r"\n&/",

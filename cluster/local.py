@@ -377,10 +377,14 @@ def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, s
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Replicas count their requests. Otherwise HAProxy writes a line for each, which a process in Python takes apart.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "360",  # request_timeout_s of serve/config.yaml
         # Replicas say every second, not every ten, how busy they are: the autoscaler knows nothing else.
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        # One that died is replaced when three questions got no answer; every 10 s is Ray's, and 30 s of silence.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # HAProxy learns within a second that a replica leaves; Ray's 30 s are for load balancers in front of it.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         # Serve takes messages of 2 GB over gRPC, whole, before anybody looks at them; `max_body_mb` of serve/config.yaml.

@@ -41,8 +41,8 @@ class Replica(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def proxy(tmp_path, replica_port: int) -> Iterator[str]:
-    """A running HAProxy."""
+def proxy(tmp_path, replica_port: int | None) -> Iterator[str]:
+    """A running HAProxy; without a replica's port it knows of no application."""
     port, metrics, stats = free_ports([0, 0, 0])
     config = HAProxyConfig(
         http_options=HTTPOptions(host=HOST, port=port),
@@ -57,10 +57,14 @@ def proxy(tmp_path, replica_port: int) -> Iterator[str]:
         timeout_server_s=20,
     )
     backend = BackendConfig(
-        name="app", path_prefix="/", app_name="app", servers=[ServerConfig(name="one", host=HOST, port=replica_port)]
+        name="app",
+        path_prefix="/",
+        app_name="app",
+        servers=[ServerConfig(name="one", host=HOST, port=replica_port or 1)],
     )
     path = tmp_path / "haproxy.cfg"
-    api = HAProxyApi(config, backend_configs={"app": backend}, config_file_path=str(path))
+    backends = {} if replica_port is None else {"app": backend}
+    api = HAProxyApi(config, backend_configs=backends, config_file_path=str(path))
     api._generate_config_file_internal()
     (tmp_path / "server-state").touch()
     binary = haproxy.install(tmp_path)
@@ -164,3 +168,11 @@ def test_only_short_requests_for_poses_are_not_watched(tmp_path, replica):
             for size in (100, 50_000)
         }
     assert {key for key, value in seen.items() if value == "?1"} == {("/v1/refine", 100)}
+
+
+def test_one_that_knows_of_no_application_yet_is_not_ready_and_one_that_does_knows_no_other_path(tmp_path, replica):
+    with proxy(tmp_path, None) as url:
+        early = httpx.post(f"{url}/v1/refine", content=b"x")
+        assert early.status_code == early.json()["status"] == 503 and early.headers["retry-after"] == "1"
+    with proxy(tmp_path, replica) as url:
+        assert httpx.post(f"{url}/v1/refine", content=b"x").status_code == 200
