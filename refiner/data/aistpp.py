@@ -251,7 +251,7 @@ class Dataset:
         """
         path = self.annotations / "keypoints3d" / f"{sequence}.pkl"
         content = read_pickle(path, any_of=("keypoints3d_optim", "keypoints3d"))
-        points = content.get("keypoints3d_optim", content.get("keypoints3d"))
+        points = content["keypoints3d_optim" if "keypoints3d_optim" in content else "keypoints3d"]
         if points.ndim != 3 or points.shape[1:] != (NUM_JOINTS, 3):
             raise UserError(f"annotation {path} holds points of shape {points.shape}, expected (frames, 17, 3)")
         return points.astype(np.float64) * METRES_PER_UNIT

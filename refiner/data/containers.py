@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
+from av.container import InputContainer
+from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
 
 from refiner.errors import UserError
@@ -57,7 +59,7 @@ class Opened:
     """An open video file."""
 
     path: str  # as errors call it
-    container: av.container.InputContainer
+    container: InputContainer
     stream: av.VideoStream  # the video that players play
     notes: tuple[str, ...]  # what a user should know of it, a sentence each
 
@@ -80,21 +82,21 @@ def opened(path: str | Path, file: BinaryIO | None = None) -> Iterator[Opened]:
         file = stack.enter_context(_local(Path(path), name)) if file is None else file
         try:
             container = stack.enter_context(
-                av.open(file, metadata_errors="replace", buffer_size=READ_AT_ONCE, options=_OPTIONS)
+                av.open(file, "r", metadata_errors="replace", buffer_size=READ_AT_ONCE, options=_OPTIONS)
             )
-        except av.ArgumentError:  # not on the whitelist
+        except ArgumentError:  # not on the whitelist
             raise UserError(
                 f"{name} is in none of the formats that are read ({', '.join(FORMATS)}): convert it to MP4"
             ) from None
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             raise _unreadable(name, error) from None
         try:
             yield Opened(name, container, *_playing(container, name))
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             raise _unreadable(name, error) from None
 
 
-def _unreadable(name: str, error: av.FFmpegError) -> UserError:
+def _unreadable(name: str, error: FFmpegError) -> UserError:
     return UserError(
         f"{name} is no video that can be read ({error.strerror or error}): "
         "it is damaged, cut off, or something else; fetch it anew"
@@ -117,7 +119,7 @@ def _local(path: Path, name: str) -> BinaryIO:
     return file
 
 
-def _playing(container: av.container.InputContainer, name: str) -> tuple[av.VideoStream, tuple[str, ...]]:
+def _playing(container: InputContainer, name: str) -> tuple[av.VideoStream, tuple[str, ...]]:
     """The video that players play: the one marked as default, of several the longest, of these the largest picture."""
     streams = [s for s in container.streams.video if not s.disposition & _BESIDE]
     if not streams:
@@ -153,9 +155,9 @@ def _playing(container: av.container.InputContainer, name: str) -> tuple[av.Vide
     )
 
 
-def _length_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+def _length_s(container: InputContainer, stream: av.VideoStream) -> float:
     """How long a stream is, seconds, as far as its file says."""
-    if stream.duration:
+    if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return tagged_end_s(stream) or (container.duration or 0) / av.time_base
 

@@ -49,7 +49,8 @@ def _thumbnail(frame: Frame) -> np.ndarray:
     picture = frame.picture
     if picture is not None and picture.format.name.startswith(("yuv4", "yuvj4", "nv12", "gray")) and _is_byte(picture):
         plane = picture.planes[0]
-        luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: picture.height, : picture.width]
+        stored = np.frombuffer(plane, np.uint8)  # pyright: ignore[reportCallIssue, reportArgumentType] (PyAV's stubs leave the buffer out)
+        luma = stored.reshape(-1, plane.line_size)[: picture.height, : picture.width]
     else:
         luma = frame.rgb[..., 1]
     height, width = luma.shape

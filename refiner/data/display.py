@@ -6,6 +6,7 @@ a video comes through `Display`, so what MediaPipe sees is what people see.
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -59,7 +60,8 @@ class Display:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels as shown."""
-        return self._stretched[::-1] if self.transposed else self._stretched
+        width, height = self._stretched
+        return (height, width) if self.transposed else (width, height)
 
     @property
     def to_decoded(self) -> np.ndarray:
@@ -118,7 +120,8 @@ def orientation(picture: av.VideoFrame) -> tuple[bool, bool, bool]:
     Of the display matrix (ISO/IEC 14496-12, 6.2.2; FFmpeg's libavutil/display.h): the point (p, q) of the stored picture is
     shown at (a p + c q, b p + d q), up to a shift. The nearest of the eight orientations is taken, as players do.
     """
-    data = next((d for d in picture.side_data if d.type == Type.DISPLAYMATRIX), None)
+    entries: list[Any] = list(picture.side_data)
+    data = next((d for d in entries if d.type == Type.DISPLAYMATRIX), None)
     if data is None:
         return False, False, False
     a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(data), dtype=np.int32)[:5])

@@ -200,7 +200,7 @@ def read_qualisys(path: str | Path) -> list[Camera]:
         cameras = [_camera(element) for element in elements]
     except FileNotFoundError:
         raise UserError(f"{path} is missing: it holds the cameras' calibration as Qualisys exports it") from None
-    except (ElementTree.ParseError, AttributeError, KeyError, ValueError) as error:
+    except (ElementTree.ParseError, IndexError, KeyError, ValueError) as error:
         raise UserError(f"{path} is no Qualisys calibration ({error}): export it again from QTM") from None
     if not cameras:
         raise UserError(f"{path} holds no camera: export the calibration again from QTM")
@@ -209,7 +209,7 @@ def read_qualisys(path: str | Path) -> list[Camera]:
 
 def _camera(element: ElementTree.Element) -> Camera:
     fov, transform, intrinsic = (
-        {key: float(value) for key, value in element.find(name).attrib.items()}
+        {key: float(value) for key, value in element.findall(name)[0].attrib.items()}
         for name in ("fov_video", "transform", "intrinsic")
     )
     matrix = np.array([[transform[f"r{i}{j}"] for j in (1, 2, 3)] for i in (1, 2, 3)])

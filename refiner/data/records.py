@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -90,7 +91,7 @@ _DIGESTS = 1 << 256
 NPZ_KEYS = ("corrupted", "ground_truth", "view_angle", "visibility")
 
 
-def table(schema: pa.Schema, columns: dict[str, object]) -> pa.Table:
+def table(schema: pa.Schema, columns: dict[str, Any]) -> pa.Table:
     """Columns (arrays whose first axis is the rows; lists of strings) as a table; `clip` and `damaged` may be left out."""
     arrays = []
     rows = len(next(iter(columns.values())))
@@ -201,6 +202,7 @@ class Pairs:
     def clip_starts(self) -> np.ndarray:
         """Indices at which another sequence, camera or scene begins; the first is 0."""
         changed = (self.sequence[1:] != self.sequence[:-1]) | (self.camera[1:] != self.camera[:-1])
+        assert self.clip is not None  # see __post_init__
         changed |= self.clip[1:] != self.clip[:-1]
         return np.concatenate([[0], np.flatnonzero(changed) + 1]) if len(self) else np.zeros(0, dtype=int)
 

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import av
 import numpy as np
+from av.error import InvalidDataError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from refiner.data.clock import Promise, Seen, missing, rising
@@ -64,13 +65,14 @@ class Frame:
     def rgb(self) -> np.ndarray:
         """(H, W, 3) uint8, C-contiguous, as players show it; converted when it is first asked for."""
         if self._rgb is None:
+            assert self.picture is not None and self.display is not None  # it was decoded
             self._rgb = self.display.rgb(self.picture)
         return self._rgb
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels, as shown."""
-        return (self._rgb.shape[1], self._rgb.shape[0]) if self.display is None else self.display.size
+        return (self.rgb.shape[1], self.rgb.shape[0]) if self.display is None else self.display.size
 
 
 def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
@@ -184,7 +186,7 @@ def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame,
             seen.end_s = max(seen.end_s, float(end * packet.time_base))
         try:
             pictures = packet.decode()
-        except av.InvalidDataError:
+        except InvalidDataError:
             seen.undecodable += 1
             damaged = True
             continue
@@ -192,13 +194,14 @@ def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame,
             if picture.key_frame and not picture.is_corrupt and not packet.is_corrupt:
                 damaged = False
             damaged |= picture.is_corrupt
-            stamp = None if picture.pts is None else Fraction(picture.pts) * picture.time_base
+            stamp = None if picture.pts is None or picture.time_base is None else Fraction(picture.pts) * picture.time_base
             yield (picture, damaged), stamp
 
 
 def _promise(source: Opened) -> Promise:
     """What the header says about how long the pictures go on."""
     container, stream = source.container, source.stream
+    assert stream.time_base is not None  # FFmpeg gives each stream one
     start_s = float((stream.start_time or 0) * stream.time_base)
     counted = stream.frames or None
     if stream.duration:
@@ -217,7 +220,7 @@ def _displayed(stream: av.VideoStream) -> Callable[[av.VideoFrame], Display]:
     def display(picture: av.VideoFrame) -> Display:
         nonlocal last
         now = Display.of(picture, stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio)
-        last = last if now == last else now
+        last = last if last is not None and now == last else now
         return last
 
     return display

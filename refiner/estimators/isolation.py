@@ -75,7 +75,7 @@ class Isolated:
         """
         self._function, self._stall_s, self._calls_per_process = function, stall_s, calls_per_process
         self._memory_bytes = memory_bytes
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._calls = self._number = 0
         self._one_call = threading.RLock()
 
@@ -125,8 +125,8 @@ class Isolated:
         """The child's last word on one request."""
         request = {"request": self._number, "arguments": arguments}
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            self._stdin.write(json.dumps(request).encode() + b"\n")
+            self._stdin.flush()
         except BrokenPipeError:
             raise self._died() from None
         while True:
@@ -140,14 +140,16 @@ class Isolated:
     def _start(self, left: threading.Event | None) -> None:
         # a file, not a pipe, which a chatty child would fill; appended to, so that emptying it between calls works
         self._stderr = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 (lives as long as the child)
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "refiner.estimators.isolation", self._function, str(self._memory_bytes or 0)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONUNBUFFERED": "1"},
         )
-        os.set_blocking(self._process.stdout.fileno(), False)
+        assert process.stdin is not None and process.stdout is not None  # pipes, as asked for
+        self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
+        os.set_blocking(self._stdout.fileno(), False)
         self._received, self._calls = b"", 0
         self._answer(START_S, left)
 
@@ -155,7 +157,7 @@ class Isolated:
         """The child's next line; a child that ends or stalls, or nobody who waits for it, raises."""
         deadline = time.monotonic() + within_s
         with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
+            selector.register(self._stdout, selectors.EVENT_READ)
             while b"\n" not in self._received:
                 if left is not None and left.is_set():
                     raise Abandoned
@@ -164,7 +166,7 @@ class Isolated:
                     raise self._stalled(within_s)
                 if not selector.select(wait_s if left is None else min(wait_s, LEAVING_S)):
                     continue
-                received = self._process.stdout.read()
+                received = self._stdout.read()
                 if received == b"":
                     raise self._died()
                 self._received += received or b""
@@ -172,6 +174,7 @@ class Isolated:
         return json.loads(line)
 
     def _stalled(self, within_s: float) -> ChildError:
+        assert self._process is not None
         self._process.send_signal(signal.SIGABRT)  # faulthandler writes where every thread was
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(TRACE_S)
@@ -180,6 +183,7 @@ class Isolated:
         return error
 
     def _died(self) -> ChildError:
+        assert self._process is not None
         code = self._process.wait()
         how = f"exit status {code}"
         if code < 0:
@@ -203,7 +207,7 @@ class Isolated:
             if self._process is not None:
                 self._process.kill()
                 self._process.wait()
-                for stream in (self._process.stdin, self._process.stdout, self._stderr):
+                for stream in (self._stdin, self._stdout, self._stderr):
                     with contextlib.suppress(OSError):  # what was never delivered to a dead child
                         stream.close()
                 self._process = None

@@ -37,8 +37,12 @@ class MediaPipe:
             )
         self.model = model_path(str(model))
 
-    @cached_property
+    @property
     def info(self) -> EstimatorInfo:
+        return self._info
+
+    @cached_property
+    def _info(self) -> EstimatorInfo:
         sha256 = hashlib.sha256(self.model.read_bytes()).hexdigest()
         return EstimatorInfo("mediapipe.PoseLandmarker", version("mediapipe"), sha256)
 

@@ -13,6 +13,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -136,7 +137,7 @@ def _bundle(parts: dict[str, bytes]) -> bytes:
     return content.getvalue()
 
 
-def _edited(model: bytes, edit: Callable[[object], None]) -> bytes:
+def _edited(model: bytes, edit: Callable[[Any], None]) -> bytes:
     """A TFLite flatbuffer taken apart, edited and put together again."""
     import flatbuffers
     from mediapipe.tasks.metadata import schema_py_generated as schema
@@ -154,7 +155,7 @@ def _with_normalisation(model: bytes, mean: float, std: float) -> bytes:
     from mediapipe.tasks.metadata import metadata_schema_py_generated as metadata
     from mediapipe.tasks.metadata import schema_py_generated as schema
 
-    def edit(content: schema.ModelT) -> None:
+    def edit(content: Any) -> None:  # the generated classes say None of everything
         options = metadata.NormalizationOptionsT()
         options.mean, options.std = [mean], [std]
         unit = metadata.ProcessUnitT()
@@ -173,7 +174,8 @@ def _with_normalisation(model: bytes, mean: float, std: float) -> bytes:
         root.subgraphMetadata = [subgraph]
         builder = flatbuffers.Builder(1024)
         builder.Finish(root.Pack(builder), b"M001")
-        entry, buffer = schema.MetadataT(), schema.BufferT()
+        entry: Any = schema.MetadataT()
+        buffer: Any = schema.BufferT()
         entry.name, entry.buffer = "TFLITE_METADATA", len(content.buffers)
         buffer.data = np.frombuffer(bytes(builder.Output()), dtype=np.uint8)
         content.buffers.append(buffer)
@@ -190,7 +192,7 @@ def without_segmentation(model: bytes) -> bytes:
     """
     from mediapipe.tasks.metadata import schema_py_generated as schema
 
-    def edit(content: schema.ModelT) -> None:
+    def edit(content: Any) -> None:  # the generated classes say None of everything
         graph = content.subgraphs[0]
         masks = [number for number in graph.outputs if list(graph.tensors[number].shape) == _MASK_SHAPE]
         # backwards through the operators, which are in order of execution
@@ -200,7 +202,7 @@ def without_segmentation(model: bytes) -> bytes:
                 needed.update(operator.inputs)
                 kept.append(operator)
         for number in masks:
-            zeros = schema.BufferT()
+            zeros: Any = schema.BufferT()
             zeros.data = np.zeros(int(np.prod(_MASK_SHAPE)) * 4, dtype=np.uint8)
             graph.tensors[number].buffer = len(content.buffers)
             content.buffers.append(zeros)

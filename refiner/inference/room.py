@@ -104,7 +104,7 @@ def root_path(poses: np.ndarray, image_points: np.ndarray, weights: np.ndarray, 
     rows[:, :, 0, 0] = rows[:, :, 1, 1] = 1
     rows[..., 2] = -seen
     right = seen * poses[..., 2:] - poses[..., :2]  # (N, 17, 2)
-    trust = np.maximum(weights, 1e-3)
+    trust, root = np.maximum(weights, 1e-3), np.zeros((len(poses), 3))
     for _ in range(3):
         gram = np.einsum("nj,njca,njcb->nab", trust, rows, rows)
         moment = np.einsum("nj,njca,njc->na", trust, rows, right)
@@ -182,7 +182,7 @@ def find_floor(joints: np.ndarray, slow: np.ndarray) -> Floor:
         normal = unit(unit(np.median(body[upright], axis=0)) / BODY_DEG**2 + level / LEVEL_DEG**2)
         trust = np.radians((1 / BODY_DEG**2 + 1 / LEVEL_DEG**2) ** -0.5)
     believed = normal
-    points = ankles[slow] if slow.sum() >= 5 else ankles.reshape(-1, 3)
+    low = points = ankles[slow] if slow.sum() >= 5 else ankles.reshape(-1, 3)
     for _ in range(5):
         heights = points @ normal
         low = points[heights < np.quantile(heights, 0.1) + STANDING_HEIGHT_M]

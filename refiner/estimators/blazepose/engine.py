@@ -52,4 +52,4 @@ class LiteRT:
             self._interpreter.set_tensor(self._input, pictures[number : number + 1])
             self._interpreter.invoke()
             answers.append([self._interpreter.get_tensor(output) for output in self._outputs])
-        return [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*answers, strict=True)]
+        return [np.concatenate(parts) if len(pictures) > 1 else parts[0] for parts in zip(*answers, strict=True)]

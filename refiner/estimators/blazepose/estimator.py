@@ -48,8 +48,12 @@ class BlazePose:
         self.model = model_path(str(model))
         self._smoothing, self._looks, self._engine = smoothing, looks, engine
 
-    @cached_property
+    @property
     def info(self) -> EstimatorInfo:
+        return self._info
+
+    @cached_property
+    def _info(self) -> EstimatorInfo:
         sha256 = hashlib.sha256(self.model.read_bytes()).hexdigest()
         return EstimatorInfo("blazepose", VERSION, sha256, looks=self._looks, smoothing=self._smoothing)
 

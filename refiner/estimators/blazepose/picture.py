@@ -5,8 +5,8 @@ A crop has 65,536 pixels, a 1080p frame two million: converting the whole frame 
 
 from dataclasses import dataclass
 
-import av
 import numpy as np
+from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace
 
 from refiner.data.video import Frame
@@ -49,19 +49,20 @@ def picture_of(frame: Frame) -> Picture:
     # pixel i has its middle at i + ½, where `to_decoded` counts from
     to_stored = display.to_decoded.copy()
     to_stored[:, 2] += to_stored[:, :2].sum(1) / 2 - 0.5
-    return Picture(planes, display.size, to_stored, _to_rgb(stored.colorspace, full), 0 if full else 16)
+    return Picture(planes, display.size, to_stored, _to_rgb(Colorspace(stored.colorspace), full), 0 if full else 16)
 
 
 def _as_rgb(frame: Frame) -> Picture:
     return Picture((frame.rgb,), frame.size, UNTURNED)
 
 
-def _array(plane: av.video.plane.VideoPlane) -> np.ndarray:
+def _array(plane: VideoPlane) -> np.ndarray:
     """(H, W) uint8, a view of the decoder's memory."""
-    return np.frombuffer(plane, dtype=np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+    stored = np.frombuffer(plane, dtype=np.uint8)  # pyright: ignore[reportCallIssue, reportArgumentType] (PyAV's stubs leave the buffer out)
+    return stored.reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
-def _to_rgb(colorspace: int, full: bool) -> np.ndarray:
+def _to_rgb(colorspace: Colorspace, full: bool) -> np.ndarray:
     """(3, 4) float32: (Y, U, V, 1) of 8 bits -> RGB of 8 bits (ITU-T H.273, 8.3)."""
     red, blue = _WEIGHTS.get(colorspace, _BT601)
     green = 1 - red - blue
