@@ -194,7 +194,9 @@ def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame,
             if picture.key_frame and not picture.is_corrupt and not packet.is_corrupt:
                 damaged = False
             damaged |= picture.is_corrupt
-            stamp = None if picture.pts is None or picture.time_base is None else Fraction(picture.pts) * picture.time_base
+            stamp = (
+                None if picture.pts is None or picture.time_base is None else Fraction(picture.pts) * picture.time_base
+            )
             yield (picture, damaged), stamp
 
 

@@ -15,7 +15,7 @@ GREY = 128  # of a colour plane
 _PLANAR = ("yuv420p", "yuvj420p")  # 8 bits, colour at half the resolution: nearly every video
 # Weights of red and blue in luma (ITU-T H.273, table 4). FFmpeg takes what is not stated for BT.601, and so does this.
 _BT601 = (0.299, 0.114)
-_WEIGHTS = {
+_WEIGHTS: dict[int, tuple[float, float]] = {
     Colorspace.ITU709: (0.2126, 0.0722),
     Colorspace.FCC: (0.30, 0.11),
     Colorspace.ITU601: _BT601,
@@ -49,7 +49,7 @@ def picture_of(frame: Frame) -> Picture:
     # pixel i has its middle at i + ½, where `to_decoded` counts from
     to_stored = display.to_decoded.copy()
     to_stored[:, 2] += to_stored[:, :2].sum(1) / 2 - 0.5
-    return Picture(planes, display.size, to_stored, _to_rgb(Colorspace(stored.colorspace), full), 0 if full else 16)
+    return Picture(planes, display.size, to_stored, _to_rgb(stored.colorspace, full), 0 if full else 16)
 
 
 def _as_rgb(frame: Frame) -> Picture:
@@ -62,7 +62,7 @@ def _array(plane: VideoPlane) -> np.ndarray:
     return stored.reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
-def _to_rgb(colorspace: Colorspace, full: bool) -> np.ndarray:
+def _to_rgb(colorspace: int, full: bool) -> np.ndarray:
     """(3, 4) float32: (Y, U, V, 1) of 8 bits -> RGB of 8 bits (ITU-T H.273, 8.3)."""
     red, blue = _WEIGHTS.get(colorspace, _BT601)
     green = 1 - red - blue
