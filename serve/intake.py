@@ -92,6 +92,8 @@ class Intake:
             return await self.app(scope, receive, send)
         if self.application is not None and scope["path"] in BESIDE_THE_QUEUE:
             return await self.application(scope, receive, send)
+        # Serve reads ids as UTF-8, and is broken by one that is none
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name.isascii() and value.isascii()]
         headers = Headers(scope=scope)
         has_body = "content-length" in headers or "transfer-encoding" in headers
         turned_away = self.tokens is not None and self.tokens.wanted and not self.tokens.admit(token_of(scope))

@@ -193,6 +193,20 @@ async def test_what_serve_says_in_plain_text_is_a_problem_document(replica):
 
 
 @pytest.mark.anyio
+async def test_headers_that_are_no_text_do_not_come_in(replica):
+    seen = []
+
+    async def queue(scope, receive, send):
+        seen.extend(value.decode("utf-8") for _, value in scope["headers"])  # as Serve does
+        await replica.app(scope, receive, send)
+
+    async with http(before_the_queue(replica, queue)) as client:
+        headers = {**JSON_HEADERS, "x-request-id": b"\xff\xfe", "x-session-id": "é".encode("latin-1")}
+        answer = await client.post("/v1/refine", content=b"{}", headers=headers)
+    assert answer.status_code == 422 and codec.JSON in seen
+
+
+@pytest.mark.anyio
 async def test_beyond_its_budget_a_replica_says_later_and_small_requests_have_room(make_replica):
     small = make_replica(memory_mb=1)
     async with http(before_the_queue(small)) as client:
