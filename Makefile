@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGES := refiner studio rayjobs serve cluster
 export MPLBACKEND := Agg
 
-.PHONY: help setup demo test test-fast lint hooks release clean
+.PHONY: help setup demo test test-fast lint types hooks release clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ lint: setup  ## formatting, common mistakes, dependencies
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry $(PACKAGES)
 	$(BIN)/deptry $(PACKAGES) tests benchmarks -e '\.venv' -e '.*/(contender|blender_)' --ignore DEP004
+
+types: setup  ## Pyright over the five packages, "standard"
+	$(BIN)/basedpyright
 
 hooks: setup  ## git checks and formats what is committed
 	$(BIN)/pre-commit install
