@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.data
-
+from rayjobs.actors import Answer, over_actors
 from rayjobs.progress import Progress
-from rayjobs.session import cluster_cores, quiet_ray_data, ray_session
+from rayjobs.session import ray_session
 from refiner import DepthRefiner, UserError, files, registry
 from refiner.command import launch, log
 from refiner.data import clips, records
@@ -51,21 +49,17 @@ class Summary:
 
 
 class Refiner:
-    """An actor that holds the model. INPUT row: path, out. OUTPUT row: path, frames, poses, error."""
+    """An actor that holds the model. INPUT row: path, out. OUTPUT: frames, poses."""
 
     def __init__(self, source: str, identity: dict[str, str]) -> None:
         self._refiner, self._identity = DepthRefiner(source), identity
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        result = {"path": row["path"], "frames": 0, "poses": 0, "error": ""}
-        try:
-            seen = records.read_table(row["path"], records.OBSERVATIONS)
-            poses = refined(self._refiner, seen)
-        except UserError as error:
-            return result | {"error": str(error)}
+        seen = records.read_table(row["path"], records.OBSERVATIONS)
+        poses = refined(self._refiner, seen)
         made_from = records.read_metadata(row["path"])
         records.write_atomically(poses, row["out"], {**made_from, "model": self._identity})
-        return result | {"frames": len(seen), "poses": len(poses)}
+        return {"frames": len(seen), "poses": len(poses)}
 
 
 def refined(refiner: DepthRefiner, seen: "records.pa.Table") -> "records.pa.Table":
@@ -108,21 +102,23 @@ def run(options: Options) -> Summary:
     log(
         f"{len(rows):,} videos: {len(rows) - len(todo):,} done, {len(todo):,} to do by {identity['name']} {identity['version']}"
     )
-    results: list[dict[str, Any]] = []
+    answers: list[Answer] = []
     if todo:
         with ray_session(), Progress("videos", len(todo), len(todo)) as progress:
-            for result in _refine_all(todo, source, identity, options.workers):
-                results.append(result)
-                progress.add(1, 1, failed=bool(result["error"]), poses=result["poses"])
-    failures = {r["path"]: r["error"] for r in results if r["error"]}
+            for answer in over_actors(
+                Refiner, (source, identity), todo, actors=options.workers, use_gpus=True, blocks_per_actor=8
+            ):
+                answers.append(answer)
+                progress.add(1, 1, failed=bool(answer.error), poses=answer.values.get("poses", 0))
+    failures = {a.row["path"]: a.error for a in answers if a.error}
     for path, reason in failures.items():
         log(f"failed: {path}: {reason}")
     return Summary(
         videos=len(rows),
         done_before=len(rows) - len(todo),
-        refined=len(results) - len(failures),
-        frames=sum(r["frames"] for r in results),
-        poses=sum(r["poses"] for r in results),
+        refined=len(answers) - len(failures),
+        frames=sum(a.values.get("frames", 0) for a in answers),
+        poses=sum(a.values.get("poses", 0) for a in answers),
         failures=failures,
         model=identity,
     )
@@ -143,20 +139,6 @@ def _is_done(path: str, identity: dict[str, str]) -> bool:
         return json.loads(records.read_metadata(path).get("model", "{}")) == identity
     except (OSError, ValueError):
         return False
-
-
-def _refine_all(rows: list[dict[str, Any]], source: str, identity: dict[str, str], workers: int):
-    quiet_ray_data()
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    size = min(workers or gpus or cluster_cores(), len(rows))
-    videos = ray.data.from_items(rows, override_num_blocks=min(len(rows), 8 * size))
-    return videos.map(
-        Refiner,  # pyright: ignore[reportArgumentType] (Ray's annotation leaves classes out)
-        fn_constructor_args=(source, identity),
-        compute=ray.data.ActorPoolStrategy(size=size),
-        num_cpus=1,
-        num_gpus=1 if gpus else None,
-    ).iter_rows()
 
 
 if __name__ == "__main__":

@@ -67,6 +67,10 @@ class Gist:
             error=float(depth_error(pairs.corrupted, pairs.ground_truth).mean(-1, dtype=np.float64).sum()),
         )
 
+    def to_arrays(self) -> dict[str, np.ndarray | int | float]:
+        """As plain arrays, to be stored or sent; `Gist(**arrays)` backwards."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     def __add__(self, other: "Gist") -> "Gist":
         return Gist(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 

@@ -3,10 +3,10 @@
 What they are fitted to are sums over the training pairs (`Moments`), so that any number of pairs can be added up in parts.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,16 @@ class Moments:
             azimuth_moment=self.azimuth_moment + other.azimuth_moment,
             ridge=self.ridge + other.ridge,
         )
+
+    def to_arrays(self) -> dict[str, np.ndarray | int]:
+        """As plain arrays, to be stored or sent; `of_arrays` backwards."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ridge"}
+        return own | {f"ridge.{f.name}": getattr(self.ridge, f.name) for f in fields(self.ridge)}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, Any]) -> "Moments":
+        ridge = NormalEquations(**{f.name: arrays[f"ridge.{f.name}"] for f in fields(NormalEquations)})
+        return cls(ridge=ridge, **{f.name: arrays[f.name] for f in fields(cls) if f.name != "ridge"})
 
     def fit(self, penalty: float = RIDGE) -> dict[str, Method]:
         """All baselines by name, in the order in which tables show them. They can be sent to other processes."""

@@ -111,6 +111,32 @@ class Tally:
             },
         )
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """As plain arrays, to be stored or sent; `of_arrays` backwards."""
+        arrays = {
+            "sequences": np.array(self.sequences, dtype=str), "pairs": self.pairs,
+            "methods": np.array(self.methods, dtype=str), "cells": np.array(self.cells, dtype=str),
+            "weights": self.weights, "sums": self.sums, "confident": np.array(list(self.confidence), dtype=str),
+        }  # fmt: skip
+        for number, counts in enumerate(self.confidence.values()):
+            arrays |= {f"by_confidence{number}": counts.by_confidence, f"by_error{number}": counts.by_error}
+        return arrays
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Tally":
+        return cls(
+            sequences=tuple(arrays["sequences"].tolist()),
+            pairs=arrays["pairs"],
+            methods=tuple(arrays["methods"].tolist()),
+            cells=tuple((dimension, label) for dimension, label in arrays["cells"].tolist()),
+            weights=arrays["weights"],
+            sums=arrays["sums"],
+            confidence={
+                name: ConfidenceCounts(arrays[f"by_confidence{number}"], arrays[f"by_error{number}"])
+                for number, name in enumerate(arrays["confident"].tolist())
+            },
+        )
+
     def where(self, chosen: np.ndarray) -> "Tally":
         """Of the sequences where this mask (S,) is true."""
         return Tally(
