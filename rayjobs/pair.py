@@ -14,7 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +24,13 @@ from rayjobs.progress import Progress
 from rayjobs.storage import replaced_folder
 from refiner import UserError, files
 from refiner.command import cores, launch, log, to_json
-from refiner.data import aistpp, records
+from refiner.data import aistpp, manifest, records
+from refiner.data.checks import Gist
 from refiner.data.pairing import disjoint_splits, official_splits, pair_sequence
 from refiner.data.profile import PairProfile
 from refiner.estimators.base import EstimatorInfo
 from refiner.evaluation import plots
+from refiner.inference import drift
 
 SUMMARY, PLOTS = "summary.json", "plots.png"
 
@@ -40,7 +42,7 @@ class Options:
     dataset: str
     """Root of the dataset: the folder that holds annotations/."""
     out: str
-    """Folder of the pairs: split=train, split=val, split=test, summary.json and plots.png."""
+    """Folder of the pairs: split=train, split=val, split=test, manifest.json, summary.json and plots.png."""
     split_by: Literal["official", "choreography"] = "official"
     """official: as the dataset's authors split it. choreography: no dancer and no choreography in two splits."""
 
@@ -79,7 +81,25 @@ def run(options: Options) -> Summary:
         summary = summarise(results, problems, len(videos), estimator, options.split_by)
         plots.pairs_page(functools.reduce(operator.add, (r["profile"] for r in results if r["pairs"])), out / PLOTS)
         (out / SUMMARY).write_text(json.dumps(to_json(summary) | {"problems": problems}, indent=1))
+        write_manifest(out, [r for r in results if r["pairs"]], options, estimator)
     return summary
+
+
+def write_manifest(out: Path, useful: list[dict[str, Any]], options: Options, estimator: EstimatorInfo) -> None:
+    """Says in manifest.json what the folder holds, so that nobody else has to count it."""
+    by_split = {split: [r["gist"] for r in useful if r["split"] == split] for split in aistpp.SPLITS}
+    manifest.write(
+        out,
+        {r["file"]: r["described"] for r in useful},
+        gists={split: functools.reduce(operator.add, gists).to_json() for split, gists in by_split.items() if gists},
+        inputs=drift.of_pairs(out) if by_split["train"] else None,
+        estimator=asdict(estimator),
+        made_of={
+            "observations": files.absolute(options.observations),
+            "dataset": files.absolute(options.dataset),
+            "split_by": options.split_by,
+        },
+    )
 
 
 def observed_videos(folder: str) -> tuple[dict[str, str], EstimatorInfo]:
@@ -155,7 +175,9 @@ def pair_one(row: dict[str, Any], dataset: aistpp.Dataset, out: Path) -> dict[st
         result |= {
             "pairs": len(pairs),
             "depth_error_m": float(np.abs(pairs.corrupted - pairs.ground_truth)[..., 2].mean(dtype=np.float64)),
-            "digest": records.content_digest(pairs, split),
+            "file": str(file.relative_to(out)),
+            "described": manifest.described(pairs, file, split),
+            "gist": Gist.of(pairs, split),
             "profile": PairProfile.of(pairs),
         }
     return result
@@ -190,7 +212,7 @@ def summarise(
         },
         split_by=split_by,
         estimator=estimator,
-        fingerprint=records.fingerprint_of(r["digest"] for r in useful),
+        fingerprint=records.fingerprint_of(int(r["described"].digest, 16) for r in useful),
     )
 
 

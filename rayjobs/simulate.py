@@ -20,7 +20,7 @@ from rayjobs.progress import Progress
 from rayjobs.storage import replaced_folder
 from refiner import UserError, files
 from refiner.command import cores, launch, log, to_json
-from refiner.data import aistpp, checks, records
+from refiner.data import aistpp, checks, manifest, records
 from refiner.data.pairing import official_splits
 from refiner.data.records import Pairs
 from refiner.evaluation import metrics
@@ -71,6 +71,8 @@ def run(options: Options) -> Summary:
     log(f"learning MediaPipe's errors from {len(train):,} pairs")
     model = ErrorModel.fit(train, options.seed)
     count, error = 0, 0.0
+    described: dict[str, manifest.PairFile] = {}
+    gists: list[checks.Gist] = []  # the sum so far
 
     def simulated(number: int) -> Pairs | None:
         return simulate(model, dataset, sequences[number], options.fps, options.seed * 1_000_003 + number)
@@ -85,6 +87,9 @@ def run(options: Options) -> Summary:
                     records.write_atomically(
                         pairs.to_table(), file, {"sequence": sequence, "split": "train", "simulated": True}
                     )
+                    described[str(file.relative_to(out))] = manifest.described(pairs, file, "train")
+                    gist = checks.Gist.of(pairs, "train")
+                    gists.append(gist if not gists else gists.pop() + gist)
                     count += len(pairs)
                     error += float(metrics.depth_error(pairs.corrupted, pairs.ground_truth).mean(-1).sum())
                 progress.add(1, 1, pairs=0 if pairs is None else len(pairs))
@@ -100,6 +105,19 @@ def run(options: Options) -> Summary:
             simulated_depth_cm=error / count * metrics.CM,
         )
         (out / SUMMARY).write_text(json.dumps(to_json(summary), indent=1))
+        source = manifest.read(options.pairs)
+        manifest.write(
+            out,
+            described,
+            gists={"train": gists[0].to_json()},
+            inputs=None,  # nobody watches for drift from what was simulated
+            estimator=source.estimator if source else {},
+            made_of={
+                "pairs": files.absolute(options.pairs),
+                "dataset": files.absolute(options.dataset),
+                "simulated": "yes",
+            },
+        )
     return summary
 
 

@@ -23,7 +23,7 @@ from rayjobs.session import ray_session
 from rayjobs.train_worker import train_worker
 from refiner import UserError, registry
 from refiner.command import cores, launch, log
-from refiner.data import checks, records
+from refiner.data import aistpp, checks, manifest, records
 from refiner.evaluation import plots
 from refiner.inference import drift
 from refiner.model import presets
@@ -165,17 +165,18 @@ def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.
 def _register(options: Options, folder: str, run_id: str, name: str, clock: list[float]) -> Summary:
     card = read_card(folder)
     history = card.pop("history")
-    fingerprint = records.fingerprint(options.pairs, ("train", "val", "test"))
+    known = manifest.read(options.pairs)
+    fingerprint = records.fingerprint(options.pairs, aistpp.SPLITS) if known is None else known.fingerprint
     with tempfile.TemporaryDirectory() as scratch:
         # the checkpoint that is registered: without the state of the training, with where it comes from
         model = load_checkpoint(folder)
         card |= {"run_id": run_id, "git_commit": registry.git_commit(), "dataset_fingerprint": fingerprint}
-        card[drift.CARD_KEY] = drift.of_pairs(options.pairs)
+        card[drift.CARD_KEY] = (known and known.inputs) or drift.of_pairs(options.pairs)
         clean = save_checkpoint(model, Path(scratch, "checkpoint"), card)
         pictures = Path(scratch, "plots")
         plots.loss_curve(history, pictures / "loss.png")
         registry.log_files(run_id, pictures)
-        example = records.read_pairs(options.pairs, "val").take(slice(0, 4))
+        example = records.read_pair_files(records.pair_files(options.pairs, "val")[:1]).take(slice(0, 4))
         version = registry.register(
             clean,
             run_id,

@@ -12,11 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from refiner import UserError, registry
 from refiner.command import log
-from refiner.data import records
+from refiner.data import checks, records
 from refiner.evaluation.metrics import CM
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.config import RefinerConfig
-from refiner.training.dataset import count_sequences, load, row_counts
+from refiner.training.dataset import load, row_counts
 from refiner.training.trainer import Trainer, TrainingConfig, depth_errors, initialise
 
 
@@ -95,9 +95,9 @@ def _train(
                     "val_depth_cm": trainer.best_error,
                     "val_mediapipe_depth_cm": float(mediapipe) * CM,
                     "train_pairs": count(pairs),
-                    "train_sequences": count_sequences(pairs, "train"),
+                    "train_sequences": len(checks.sequences_of(pairs, "train")),
                     "simulated_pairs": count(simulated) if simulated else 0,
-                    "simulated_sequences": count_sequences(simulated, "train") if simulated else 0,
+                    "simulated_sequences": len(checks.sequences_of(simulated, "train")) if simulated else 0,
                     "training": asdict(training),
                     "history": history,
                 }

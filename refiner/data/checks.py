@@ -2,12 +2,14 @@
 
 Called by the training and evaluation jobs on everything they read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from refiner.data import aistpp, records
+from refiner.data import aistpp, manifest, records
 from refiner.data.records import Pairs
 from refiner.errors import UserError
 from refiner.geometry import depth_error
@@ -70,6 +72,14 @@ class Gist:
     def to_arrays(self) -> dict[str, np.ndarray | int | float]:
         """As plain arrays, to be stored or sent; `Gist(**arrays)` backwards."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def to_json(self) -> dict[str, Any]:
+        """For a manifest; `of_json` backwards."""
+        return {name: np.asarray(value).tolist() for name, value in self.to_arrays().items()}
+
+    @classmethod
+    def of_json(cls, content: Mapping[str, Any]) -> "Gist":
+        return cls(**{name: np.array(value) if isinstance(value, list) else value for name, value in content.items()})
 
     def __add__(self, other: "Gist") -> "Gist":
         return Gist(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
@@ -140,8 +150,11 @@ def check_splits(root: str | Path, simulated: str | Path | None = None) -> None:
     Raises:
         UserError: and names the sequences.
     """
-    found = {split: _sequences(root, split) for split in aistpp.SPLITS if split != "test" or _has(root, split)}
-    if simulated and (shared := sorted(_sequences(simulated, "train") & sequences_of(root, "val", "test"))):
+    known = manifest.read(root)
+    found = {split: _sequences(root, split, known) for split in aistpp.SPLITS if split != "test" or _has(root, split)}
+    if simulated and (
+        shared := sorted(_sequences(simulated, "train", manifest.read(simulated)) & sequences_of(root, "val", "test"))
+    ):
         raise UserError(
             f"{simulated} simulates {len(shared)} sequences that {root} validates or tests on ({', '.join(shared[:3])}"
             f"{' …' if len(shared) > 3 else ''}): simulate them again with these pairs"
@@ -158,16 +171,28 @@ def check_splits(root: str | Path, simulated: str | Path | None = None) -> None:
 
 def sequences_of(root: str | Path, *splits: str) -> set[str]:
     """The sequences of those of these splits that there are."""
-    return set().union(*(_sequences(root, split) for split in splits if _has(root, split)))
+    known = manifest.read(root)
+    return set().union(*(_sequences(root, split, known) for split in splits if _has(root, split)))
+
+
+def check_known(known: manifest.Manifest, *splits: str) -> None:
+    """`check_pairs` of whole splits, from the sums in their manifest: no pair is read.
+
+    Raises:
+        UserError: as `Gist.check`.
+    """
+    for split in splits:
+        if split in known.gists:
+            Gist.of_json(known.gists[split]).check(split)
 
 
 def _has(root: str | Path, split: str) -> bool:
     return any(Path(root, f"split={split}").glob("*.parquet"))
 
 
-def _sequences(root: str | Path, split: str) -> set[str]:
-    found: set[str] = set()
-    for path in records.pair_files(root, split):
+def _sequences(root: str | Path, split: str, known: manifest.Manifest | None) -> set[str]:
+    found: set[str] = set() if known is None else known.sequences(split)
+    for path in records.pair_files(root, split) if known is None else ():
         found.update(records.read_table(path, records.PAIRS, ["sequence"]).column("sequence").unique().to_pylist())
     if not found:
         raise UserError(f"the split '{split}' of {root} has files but no pairs: run 'python -m rayjobs.pair' again")

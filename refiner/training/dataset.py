@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from refiner.data import checks, records
+from refiner.data import checks, manifest, records
 from refiner.data.records import PAIRS, Pairs
 from refiner.errors import UserError
 from refiner.inference.depth_refiner import prepare, validate_poses
@@ -267,7 +267,10 @@ def load(
     size = bytes_per_pair(config)
     train, val = (records.pair_files(root, split) for split in ("train", "val"))
     also = records.pair_files(simulated, "train") if simulated else []
-    for split, paths in (("train", train), ("val", val)):
+    known = manifest.read(root)
+    if known is not None:
+        checks.check_known(known, "train", "val")
+    for split, paths in (("train", train), ("val", val)) if known is None else ():
         some = [records.read_table(path, PAIRS) for path in paths[:: max(1, len(paths) // SAMPLE)]]
         checks.check_pairs(Pairs.from_table(pa.concat_tables(some)), split)
     here = sum(row_counts(val)) * size
@@ -338,11 +341,3 @@ def read_clips(path: Path, config: RefinerConfig) -> Pairs:
     if not np.isfinite(pairs.ground_truth).all():
         raise UserError(f"the 'ground_truth' of {path} holds NaN or infinity: run 'python -m rayjobs.pair' again")
     return pairs
-
-
-def count_sequences(root: str | Path, split: str) -> int:
-    """How many sequences a split has."""
-    names: set[str] = set()
-    for path in records.pair_files(root, split):
-        names.update(records.read_table(path, PAIRS, ["sequence"]).column("sequence").unique().to_pylist())
-    return len(names)

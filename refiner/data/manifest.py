@@ -1,0 +1,141 @@
+"""What a folder of pairs holds, counted once when it is written: `manifest.json` beside the pairs.
+
+Written by `rayjobs.pair` and `rayjobs.simulate`; read by training, tuning, simulating and evaluating, which need not read all
+pairs to count them, to check that they are plausible, or to know their fingerprint.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from refiner import files
+from refiner.data import records
+from refiner.data.records import Pairs
+from refiner.errors import UserError
+
+FILE = "manifest.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairFile:
+    """One Parquet file of pairs."""
+
+    split: str
+    rows: int
+    bytes: int
+    sequences: list[str]
+    digest: str
+    """Of its content (`records.content_digest`), hexadecimal."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """All files of a folder of pairs, and what is known of them."""
+
+    files: dict[str, PairFile]
+    """By path in the folder."""
+    gists: dict[str, dict[str, Any]]
+    """By split: the sums of `checks.Gist` over all its pairs, which say whether observation and truth show the same."""
+    inputs: dict[str, Any] | None = None
+    """`drift.statistics` of the training poses."""
+    estimator: dict[str, Any] = field(default_factory=dict)
+    """That saw the poses."""
+    made_of: dict[str, str] = field(default_factory=dict)
+    """The folders that they were made of, and how."""
+    schema_version: int = VERSION
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the pairs' content, however the files are cut."""
+        return records.fingerprint_of(int(file.digest, 16) for file in self.files.values())
+
+    def of_split(self, split: str) -> list[PairFile]:
+        return [file for file in self.files.values() if file.split == split]
+
+    def rows(self, split: str) -> int:
+        return sum(file.rows for file in self.of_split(split))
+
+    def sequences(self, *splits: str) -> set[str]:
+        return {name for split in splits for file in self.of_split(split) for name in file.sequences}
+
+
+def described(pairs: Pairs, path: Path, split: str) -> PairFile:
+    """What the manifest says of one file, once it is written."""
+    names = sorted(set(pairs.sequence.tolist()))
+    digest = f"{records.content_digest(pairs, split):064x}"
+    return PairFile(split=split, rows=len(pairs), bytes=path.stat().st_size, sequences=names, digest=digest)
+
+
+def write(
+    root: Path,
+    pair_files: Mapping[str, PairFile],
+    *,
+    gists: Mapping[str, dict[str, Any]],
+    inputs: dict[str, Any] | None,
+    estimator: Mapping[str, Any],
+    made_of: Mapping[str, str],
+) -> Manifest:
+    """Writes the manifest of a folder.
+
+    Args:
+        root: of the pairs.
+        pair_files: by path in the folder.
+        gists: by split, `checks.Gist.to_json`.
+        inputs: `drift.statistics` of the training poses.
+        estimator: that saw the poses.
+        made_of: where they come from.
+    """
+    manifest = Manifest(
+        files=dict(sorted(pair_files.items())),
+        gists=dict(gists),
+        inputs=inputs,
+        estimator=dict(estimator),
+        made_of=dict(made_of),
+    )
+    content = {**asdict(manifest), "fingerprint": manifest.fingerprint}
+    files.write_text(root / FILE, json.dumps(content, indent=1) + "\n")
+    return manifest
+
+
+def read(root: str | Path) -> Manifest | None:
+    """The manifest of a folder of pairs; None where there is none: of an older version, or written by hand.
+
+    Raises:
+        UserError: it is damaged, of another version, or does not say what lies beside it.
+    """
+    path = Path(root, FILE)
+    again = "run what made the pairs again, or delete it to have them counted anew"
+    try:
+        content = json.loads(path.read_text())
+        if content["schema_version"] != VERSION:
+            raise UserError(f"{path} has version {content['schema_version']}, this program reads {VERSION}: {again}")
+        fingerprint = content.pop("fingerprint")
+        files_of = {name: PairFile(**file) for name, file in content.pop("files").items()}
+        manifest = Manifest(files=files_of, **content)
+        matches = manifest.fingerprint == fingerprint
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}): {again}") from None
+    if not matches:
+        raise UserError(f"{path} is damaged (its fingerprint is not that of its files): {again}")
+    there = {str(p.relative_to(root)): p for p in sorted(Path(root).glob("split=*/*.parquet"))}
+    if different := sorted(there.keys() ^ manifest.files.keys()):
+        raise UserError(f"{path} does not describe what lies beside it, such as {different[0]}: {again}")
+    for name, file in manifest.files.items():
+        if there[name].stat().st_size != file.bytes or _rows(there[name]) != file.rows:
+            raise UserError(f"{there[name]} is not the file that {path} describes: {again}")
+    return manifest
+
+
+def _rows(path: Path) -> int:
+    """Of its footer; -1 where that is damaged."""
+    try:
+        return pq.read_metadata(path).num_rows
+    except (OSError, ValueError):
+        return -1
