@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
+import cv2
 import numpy as np
 
 from refiner.data.video import Frame
@@ -85,6 +86,7 @@ class BlazePose:
     @cached_property
     def networks(self) -> tuple[Engine, Engine]:
         """The detector and the landmark network, ready to run; they keep nothing of what they saw, so one pair does."""
+        cv2.setNumThreads(1)  # of this process: OpenCV would share each crop among all cores, which are others'
         try:
             with zipfile.ZipFile(self.model) as bundle:
                 return self._engine(bundle.read(DETECTOR)), self._engine(bundle.read(LANDMARKS))
