@@ -18,7 +18,8 @@ from rayjobs.progress import Progress
 from rayjobs.session import ray_session
 from refiner import DepthRefiner, UserError, files, registry
 from refiner.command import launch, log
-from refiner.data import clips, records
+from refiner.data import records
+from refiner.inference.observations import refined_observations
 from refiner.registry import CHAMPION, NAME, ModelSource
 
 
@@ -56,37 +57,10 @@ class Refiner:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         seen = records.read_table(row["path"], records.OBSERVATIONS)
-        poses = refined(self._refiner, seen)
+        poses = refined_observations(self._refiner, seen)
         made_from = records.read_metadata(row["path"])
         records.write_atomically(poses, row["out"], {**made_from, "model": self._identity})
         return {"frames": len(seen), "poses": len(poses)}
-
-
-def refined(refiner: DepthRefiner, seen: "records.pa.Table") -> "records.pa.Table":
-    """Observations of one video as refined poses; frames without a person are left out."""
-    detected = records.column(seen, "detected")
-    clip = clips.of_observations(seen)[detected]
-    seen = seen.filter(detected)
-    columns: dict[str, Any] = {n: seen.column(n).to_pylist() for n in ("video", "sequence", "camera")}
-    columns |= {n: records.column(seen, n) for n in ("frame", "timestamp_us")}
-    if not len(seen):
-        return records.REFINED.empty_table()
-    answer = refiner.predict(
-        records.column(seen, "world"),
-        records.column(seen, "visibility"),
-        image_points=records.column(seen, "image"),
-        sequence=True,
-        timestamps_us=records.column(seen, "timestamp_us"),
-        clip=clip,
-    )
-    columns |= {
-        "pose": answer.poses,
-        "confidence": answer.confidence,
-        "view_angle": answer.view_angle,
-        "azimuth": answer.azimuth,
-        "clip": clip,
-    }
-    return records.table(records.REFINED, columns)
 
 
 def run(options: Options) -> Summary:

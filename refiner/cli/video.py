@@ -18,6 +18,8 @@ from refiner.cli.work import Report
 from refiner.data import records, video
 from refiner.data.containers import SUFFIXES
 from refiner.errors import UserError
+from refiner.estimators import DEFAULT
+from refiner.estimators.base import Smoothing
 from refiner.estimators.isolation import ChildError, Isolated
 
 Format = Literal["json", "csv", "npz", "bvh", "glb", "trc", "c3d"]
@@ -45,8 +47,12 @@ class Options:
     """Off: MediaPipe's poses as they are, in the room and in files."""
     model: str = ""
     """A checkpoint's folder, or models:/NAME@ALIAS; the model in the box by default."""
-    estimator: str = "mediapipe"
-    """What finds the landmarks."""
+    estimator: Literal["mediapipe", "blazepose"] = DEFAULT
+    """What finds the landmarks; blazepose is the quicker one (extra [blazepose])."""
+    smoothing: Smoothing = "mediapipe"
+    """Of the landmarks over time: MediaPipe's filters, or none."""
+    looks: int = 1
+    """At each person; 2: the picture and its mirror image (blazepose)."""
     pose_model: str = "full"
     """The estimator's model: lite, full, heavy, or a .task file."""
     fov: float | None = None
@@ -160,7 +166,9 @@ def _refine(path: Path, options: Options, child: Isolated, progress: Progress, t
 
 def _settings(options: Options) -> dict[str, Any]:
     """What the outcome depends on: as it is handed to the child and kept in the file for --resume."""
-    names = ("to", "overlay", "learned_depth_refinement", "model", "estimator", "pose_model", "fov", "height")
+    names = (
+        "to", "overlay", "learned_depth_refinement", "model", "estimator", "smoothing", "looks", "pose_model", "fov", "height",
+    )  # fmt: skip
     return {name: list(value) if isinstance(value := getattr(options, name), tuple) else value for name in names}
 
 

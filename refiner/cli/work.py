@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +14,14 @@ import pyarrow as pa
 
 from refiner import formats, geometry
 from refiner.cli.overlay import OverlayWriter
-from refiner.data import records, video
+from refiner.data import clips, records, video
 from refiner.errors import UserError
-from refiner.estimators import named
+from refiner.estimators.observe import observe
 from refiner.evaluation import metrics
 from refiner.formats import Motion
 from refiner.inference import room
-from refiner.inference.depth_refiner import DepthRefiner, Refinement
+from refiner.inference.depth_refiner import DepthRefiner
+from refiner.inference.observations import refined_observations
 from refiner.inference.room import Lens, Placed
 from refiner.skeleton import NUM_JOINTS, root_centred, to_coco
 
@@ -49,13 +52,17 @@ class Report:
 class Seen:
     """The frames of a video in which somebody was seen; N of them."""
 
+    observed: pa.Table  # of `records.OBSERVATIONS`, these frames only
     frames: np.ndarray  # (N,)
-    timestamps_us: np.ndarray  # (N,)
-    world: np.ndarray  # (N, 33, 3) m
-    image: np.ndarray  # (N, 33, 2) pixels
-    visibility: np.ndarray  # (N, 33)
+    seconds: np.ndarray  # (N,)
+    clips: np.ndarray  # (N,) numbers of the scenes
+    poses: np.ndarray  # (N, 17, 3) m, as the estimator gives them, about the hips
+    points: np.ndarray  # (N, 17, 2) pixels
+    visibility: np.ndarray  # (N, 17)
     total: int  # frames of the video
-    info: video.VideoInfo
+    fps: float
+    size: tuple[int, int]
+    notes: list[str]  # what a user should know of the video
 
 
 def work(*, video: str, out: str, options: dict[str, Any], on_progress: Callable[[int], None]) -> dict[str, Any]:
@@ -77,62 +84,53 @@ def work(*, video: str, out: str, options: dict[str, Any], on_progress: Callable
     seen = see(source, options, on_progress)
     if not len(seen.frames):
         raise UserError(f"{source} shows nobody whom the estimator finds in any of its {seen.total} frames")
-    refinement, source_name = refined(seen, options)
-    lens = Lens.of_fov((seen.info.width, seen.info.height), options["fov"] or room.DEFAULT_FOV_DEG)
-    visibility = to_coco(seen.visibility[..., None])[..., 0]
-    clips = np.zeros(len(seen.frames), dtype=np.int64)
-    seconds = seen.timestamps_us * 1e-6
-    points = to_coco(seen.image)
-    placed = room.stand(refinement.poses, points, visibility, lens, seconds, clips, options["height"])
+    table, model = refined(seen, options)
+    poses, confidence = records.column(table, "pose"), records.column(table, "confidence")
+    lens = Lens.of_fov(seen.size, options["fov"] or room.DEFAULT_FOV_DEG)
+    placed = room.stand(poses, seen.points, seen.visibility, lens, seen.seconds, seen.clips, options["height"])
     folder.mkdir(parents=True, exist_ok=True)
-    files = [
-        write_table(folder / f"{source.stem}.refined.parquet", source, seen, refinement, placed, source_name, options)
-    ]
+    files = [write_table(folder / f"{source.stem}.refined.parquet", table, placed, seen, model, options)]
     motion = Motion(
-        name=source.stem, fps=seen.info.fps, frames=seen.frames, timestamps_us=seen.timestamps_us,
-        joints=placed.joints, confidence=refinement.confidence,
+        name=source.stem, fps=seen.fps, frames=seen.frames, timestamps_us=np.round(seen.seconds * 1e6).astype(np.int64),
+        joints=placed.joints, confidence=confidence,
     )  # fmt: skip
     files += [formats.write(motion, folder / f"{source.stem}.{ending}") for ending in options["to"]]
     if options["overlay"]:
-        files.append(draw(folder / f"{source.stem}.overlay.mp4", source, seen, refinement, placed, lens))
-    return dataclasses.asdict(report(source, files, seen, refinement))
+        files.append(draw(folder / f"{source.stem}.overlay.mp4", source, seen, poses, placed, lens))
+    return dataclasses.asdict(report(source, files, seen, poses, confidence))
 
 
 def see(source: Path, options: dict[str, Any], on_progress: Callable[[int], None]) -> Seen:
     """Every frame of a video through the estimator."""
-    info = video.probe(source)
-    numbers, times, observations, total = [], [], [], 0
-    with named(options["estimator"], options["pose_model"]).open() as watching:
-        for frame in video.frames(source):
-            total += 1
-            if (observation := watching.estimate(frame)) is not None:
-                numbers.append(frame.index)
-                times.append(frame.timestamp_us)
-                observations.append(observation)
-            on_progress(total)
-
-    def gathered(name: str) -> np.ndarray:
-        return np.array([getattr(o, name) for o in observations], dtype=np.float32)
-
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "observations.parquet")
+        how = {key: options[key] for key in ("estimator", "smoothing", "looks")}
+        observe(video=str(source), out=str(path), model=options["pose_model"], on_progress=on_progress, **how)
+        table, metadata = records.read_table(path, records.OBSERVATIONS), records.read_metadata(path)
+    detected = records.column(table, "detected")
+    observed = table.append_column("scene", pa.array(clips.of_observations(table))).filter(detected)
+    world, image, visibility = (records.column(observed, name) for name in ("world", "image", "visibility"))
     return Seen(
-        frames=np.array(numbers), timestamps_us=np.array(times), world=gathered("world"), image=gathered("image"),
-        visibility=gathered("visibility"), total=total, info=info,
+        observed=observed, frames=records.column(observed, "frame"),
+        seconds=records.column(observed, "timestamp_us") * 1e-6, clips=records.column(observed, "scene"),
+        poses=root_centred(to_coco(world)), points=to_coco(image), visibility=to_coco(visibility[..., None])[..., 0],
+        total=len(table), fps=json.loads(metadata["fps"]), size=tuple(json.loads(metadata["size"])),
+        notes=json.loads(metadata.get("notes", "[]")),
     )  # fmt: skip
 
 
-def refined(seen: Seen, options: dict[str, Any]) -> tuple[Refinement, dict[str, str]]:
-    """The refiner's answer and its name and version; with --no-learned-depth-refinement MediaPipe's own poses."""
-    if not options["learned_depth_refinement"]:
-        poses = root_centred(to_coco(seen.world))
-        azimuth = geometry.azimuth(poses)
-        confidence = np.full(poses.shape[:2], np.nan, dtype=np.float32)
-        view_angle = geometry.view_angle(azimuth)
-        return Refinement(poses=poses, confidence=confidence, view_angle=view_angle, azimuth=azimuth), {"name": "none"}
-    refiner = _refiner(options["model"])
-    answer = refiner.predict(
-        seen.world, seen.visibility, image_points=seen.image, sequence=True, timestamps_us=seen.timestamps_us
-    )
-    return answer, {"name": refiner.name, "version": refiner.version}
+def refined(seen: Seen, options: dict[str, Any]) -> tuple[pa.Table, dict[str, str]]:
+    """The refined poses and the model's name and version; with --no-learned-depth-refinement the estimator's own poses."""
+    if options["learned_depth_refinement"]:
+        refiner = _refiner(options["model"])
+        return refined_observations(refiner, seen.observed), {"name": refiner.name, "version": refiner.version}
+    azimuth = geometry.azimuth(seen.poses)
+    columns = {name: seen.observed.column(name) for name in ("video", "sequence", "camera", "frame", "timestamp_us")}
+    columns |= {
+        "pose": seen.poses, "confidence": np.full(seen.poses.shape[:2], np.nan), "azimuth": azimuth,
+        "view_angle": geometry.view_angle(azimuth), "clip": seen.clips,
+    }  # fmt: skip
+    return records.table(records.REFINED, columns), {"name": "none", "version": "0"}
 
 
 @functools.cache
@@ -141,24 +139,13 @@ def _refiner(source: str) -> DepthRefiner:
 
 
 def write_table(
-    path: Path,
-    source: Path,
-    seen: Seen,
-    refinement: Refinement,
-    placed: Placed,
-    model: dict[str, str],
-    options: dict[str, Any],
+    path: Path, table: pa.Table, placed: Placed, seen: Seen, model: dict[str, str], options: dict[str, Any]
 ) -> Path:
     """The refined poses as `rayjobs.refine` writes them, and where they are in the room."""
-    columns = {
-        "video": [source.stem] * len(seen.frames), "sequence": [source.stem] * len(seen.frames),
-        "camera": [""] * len(seen.frames), "frame": seen.frames, "timestamp_us": seen.timestamps_us,
-        "pose": refinement.poses, "confidence": refinement.confidence,
-        "view_angle": refinement.view_angle, "azimuth": refinement.azimuth, "room": placed.joints,
-    }  # fmt: skip
-    table = records.table(records.REFINED.append(ROOM), columns)
+    flat = pa.array(placed.joints.astype(np.float32).ravel())
+    table = table.append_column(ROOM, pa.FixedSizeListArray.from_arrays(flat, NUM_JOINTS * 3))
     metadata = {
-        "model": model, "fps": seen.info.fps, "size": [seen.info.width, seen.info.height], "frames": seen.total,
+        "model": model, "fps": seen.fps, "size": list(seen.size), "frames": seen.total, "notes": seen.notes,
         "options": {key: options[key] for key in sorted(options)},
         "floor": {"normal": placed.floor.normal.tolist(), "height": placed.floor.height},
     }  # fmt: skip
@@ -166,49 +153,48 @@ def write_table(
     return path
 
 
-def draw(path: Path, source: Path, seen: Seen, refinement: Refinement, placed: Placed, lens: Lens) -> Path:
+def draw(path: Path, source: Path, seen: Seen, poses: np.ndarray, placed: Placed, lens: Lens) -> Path:
     """The overlay: a second pass over the video."""
     rows = {int(frame): row for row, frame in enumerate(seen.frames)}
     camera = (placed.joints + placed.origin) @ placed.turn  # back from the room
     projected = camera[..., :2] / np.maximum(camera[..., 2:], 0.1) * lens.focal + np.asarray(lens.centre)
-    observed, points = root_centred(to_coco(seen.world)), to_coco(seen.image)
-    with OverlayWriter(path, (seen.info.width, seen.info.height), seen.info.fps) as overlay:
+    with OverlayWriter(path, seen.size, seen.fps) as overlay:
         for frame in video.frames(source):
             row = rows.get(frame.index)
             skeletons = {}
             if row is not None:
                 skeletons = {
-                    "mediapipe": (points[row], observed[row]),
-                    "refined": (projected[row], refinement.poses[row]),
+                    "mediapipe": (seen.points[row], seen.poses[row]),
+                    "refined": (projected[row], poses[row]),
                 }
             overlay.write(frame, skeletons)
     return path
 
 
-def report(source: Path, files: list[Path], seen: Seen, refinement: Refinement) -> Report:
-    observed = root_centred(to_coco(seen.world))
-    seconds = seen.timestamps_us * 1e-6
-    clips = np.zeros(len(seconds), dtype=np.int64)
+def report(source: Path, files: list[Path], seen: Seen, poses: np.ndarray, confidence: np.ndarray) -> Report:
+    """Figures before and after."""
 
     def variation(poses: np.ndarray) -> float:
-        return float(metrics.bone_variation(poses, clips)[0].mean())
+        values, frames = metrics.bone_variation(poses, clip)
+        return float(np.average(values, weights=frames))
 
     def jitter(poses: np.ndarray) -> float:
-        accelerations, _ = metrics.acceleration_error(poses, np.zeros_like(poses), seconds, clips)
+        accelerations, _ = metrics.acceleration_error(poses, np.zeros_like(poses), seen.seconds, clip)
         return float(accelerations.mean()) if len(accelerations) else 0.0
 
-    confidence = refinement.confidence.mean(-1)
+    _, clip = np.unique(seen.clips, return_inverse=True)
+    sure = confidence.mean(-1)
     return Report(
         video=str(source),
         files=[str(file) for file in files],
         frames=seen.total,
         with_person=len(seen.frames),
-        fps=seen.info.fps,
-        bone_cv=(variation(observed), variation(refinement.poses)),
-        jitter_m_s2=(jitter(observed), jitter(refinement.poses)),
-        confidence=float(confidence.mean()),
-        low_confidence_s=stretches(confidence < LOW_CONFIDENCE, seconds),
-        notes=list(seen.info.notes),
+        fps=seen.fps,
+        bone_cv=(variation(seen.poses), variation(poses)),
+        jitter_m_s2=(jitter(seen.poses), jitter(poses)),
+        confidence=float(sure.mean()),
+        low_confidence_s=stretches(sure < LOW_CONFIDENCE, seen.seconds),
+        notes=seen.notes,
     )
 
 
