@@ -4,7 +4,8 @@ import numpy as np
 from ray import serve
 from ray.serve import Application
 
-from refiner.inference.depth_refiner import Refinement, validate_poses
+from refiner.inference.depth_refiner import Refinement
+from refiner.inference.validation import validate_poses
 from serve import codec
 from serve.deployments import RefineEndpoint
 from serve.live import Served

@@ -15,7 +15,8 @@ from ray import serve
 from ray.serve import Application
 
 from benchmarks.echo import EchoEndpoint
-from refiner.inference.depth_refiner import Refinement, validate_poses
+from refiner.inference.depth_refiner import Refinement
+from refiner.inference.validation import validate_poses
 from serve.codec import JsonCodec, RefineRequest, RefineResponse
 from serve.live import Served
 from serve.schemas import AppArgs

@@ -6,6 +6,7 @@ A video whose file is there, whole and made by the same estimator is done; the s
 A video that cannot be read, crashes its decoder or hangs costs that video alone: see the folder `failures` in --out.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -125,6 +126,9 @@ def run(options: Options) -> Summary | Estimate:
     failures = {r["video"]: r["error"] for r in results if r["error"]}
     for video, reason in failures.items():
         log(f"failed: {video}: {reason}")
+    notes = {r["video"]: r["notes"] for r in results if r["notes"]}
+    for video, note in notes.items():
+        log(f"note: {video}: {note}")
     if len(failures) == len(videos):
         raise UserError(
             f"none of the {len(videos)} videos could be observed; every reason is in {files.join(out, FAILURES)}"
@@ -171,7 +175,9 @@ def extracted(rows: list[dict[str, Any]], estimator: Estimator, options: Options
     """The rows' results, as they come."""
     quiet_ray_data()
     actors = min(options.actors or _at_once(options), len(rows))
-    videos = ray.data.from_arrow([pa.Table.from_pylist(task) for task in tasks(rows, actors)])
+    # paths as bytes: they need not be UTF-8, but Arrow's text must
+    encoded = [row | {"video": os.fsencode(row["video"])} for row in rows]
+    videos = ray.data.from_arrow([pa.Table.from_pylist(task) for task in tasks(encoded, actors)])
     of_all = ("estimator", "smoothing", "looks", "stride", "threads")
     arguments = {name: getattr(options, name) for name in of_all}
     return videos.map(

@@ -4,7 +4,9 @@ import glob
 import itertools
 import os
 import shutil
+import unicodedata
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -12,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from pyarrow.fs import FileType
 
 from refiner import UserError, files
+from refiner.command import log
 from refiner.data.containers import SUFFIXES
 from refiner.files import File
 
@@ -19,27 +22,49 @@ from refiner.files import File
 def list_videos(where: str) -> list[File]:
     """The videos in a folder (and below), of a glob, or a single one; sorted by path. `where` is a path or a URI.
 
+    What else lies in the folder is said once.
+
     Raises:
-        UserError: there are none, or two have the same name.
+        UserError: there are none, or two have the same name, or one that another file system takes for the same.
     """
     try:
         info = files.info(where)
     except OSError as error:
         raise UserError(f"{where} cannot be read ({error}): check its name, the credentials and the endpoint") from None
-    if info.type == FileType.File:
-        videos = [File(files.absolute(where), info.size)]
-    else:
-        videos = files.find(where, SUFFIXES, below=True) or _globbed(where)
+    named = info.type == FileType.File
+    videos = [File(files.absolute(where), info.size)] if named else _in_folder(where) or _globbed(where)
     if not videos:
-        raise UserError(f"no videos found in {where}: give a folder, a glob like 'videos/*_c01_*.mp4', or a file")
+        raise UserError(
+            f"no videos found in {files.printable(where)}: give a folder, a glob like 'videos/*_c01_*.mp4', or a file"
+        )
     by_name: dict[str, File] = {}
     for video in videos:
-        other = by_name.setdefault(video.name, video)
+        # macOS and Windows take A.mp4 for a.mp4, and é for e with an accent behind it
+        other = by_name.setdefault(unicodedata.normalize("NFC", video.name).casefold(), video)
         if other != video:
+            alike = "" if other.name == video.name else ", as other file systems see it"
             raise UserError(
-                f"two videos have the same name, {other.where} and {video.where}: "
-                "rename one, for the name says whose file is whose"
+                f"two videos have the same name{alike}, {files.printable(other.where)} and "
+                f"{files.printable(video.where)}: rename one, for the name says whose file is whose"
             )
+    return videos
+
+
+def _in_folder(where: str) -> list[File]:
+    """The videos in a folder and below; logs what else is there."""
+    videos, others = [], Counter()
+    for file in files.find(where, None, below=True):
+        name = PurePosixPath(files.resolve(file.where)[1])
+        if name.name.startswith("._"):
+            others["._… of macOS, which hold no pictures"] += 1
+        elif name.suffix.lower() in SUFFIXES:
+            videos.append(file)
+        else:
+            others[files.printable(name.suffix.lower() or name.name)] += 1
+    if others:
+        kinds = ", ".join(f"{count:,} × {kind}" for kind, count in others.most_common(6))
+        more = "" if len(others) <= 6 else f" and {len(others) - 6} more kinds"
+        log(f"not read, for their names are no video's: {kinds}{more}")
     return videos
 
 

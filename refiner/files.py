@@ -5,6 +5,7 @@ store. Credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, A
 (`s3://bucket/folder?endpoint_override=…`).
 """
 
+import hashlib
 import os
 import tempfile
 import uuid
@@ -30,8 +31,8 @@ class File:
 
     @property
     def name(self) -> str:
-        """Without folders and suffix."""
-        return stem(self.where)
+        """Without folders and suffix, as `plain_name` has it."""
+        return plain_name(stem(self.where))
 
 
 def is_uri(where: str | Path) -> bool:
@@ -65,6 +66,26 @@ def join(folder: str | Path, *names: str) -> str:
 def stem(where: str | Path) -> str:
     """A file's name without folders and suffix."""
     return PurePosixPath(resolve(where)[1]).stem if is_uri(where) else Path(where).stem
+
+
+def printable(text: str | Path) -> str:
+    """A path that can be printed and stored as UTF-8: bytes that are none become \\xff."""
+    return os.fsencode(text).decode(errors="backslashreplace")
+
+
+def plain_name(name: str) -> str:
+    """A file's name, without suffix, as that of what is made of it: printable, and short enough for a suffix behind it.
+
+    File systems take 255 bytes. Of a longer name the end gives way to a digest of the whole.
+    """
+    name = printable(name)
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}~{digest}"
+
+
+_LONGEST_NAME = 240  # bytes; leaves 15 for suffixes
 
 
 def resolve(where: str | Path) -> tuple[fs.FileSystem, str]:
@@ -108,21 +129,22 @@ def _filesystem(folder: str) -> tuple[fs.FileSystem, str]:
         ) from None
 
 
-def find(folder: str | Path, suffixes: Collection[str], *, below: bool = False) -> list[File]:
+def find(folder: str | Path, suffixes: Collection[str] | None, *, below: bool = False) -> list[File]:
     """The files of a folder with one of these suffixes (lower case, with the dot), sorted; none where there is no folder.
 
     Args:
         folder: path or URI.
-        suffixes: of the files.
-        below: of its subfolders, too.
+        suffixes: of the files; None: any.
+        below: of its subfolders, too, and of those that links in it lead to.
 
     Raises:
         UserError: the folder cannot be listed.
     """
     filesystem, root = resolve(folder)
-    if isinstance(filesystem, fs.LocalFileSystem):  # pyarrow would follow a link that leads in circles
-        paths = sorted(Path(root).rglob("*") if below else Path(root).glob("*"))
-        return [File(str(p), p.stat().st_size) for p in paths if p.suffix.lower() in suffixes and p.is_file()]
+    if isinstance(filesystem, fs.LocalFileSystem):
+        paths = sorted(_below(Path(root)) if below else Path(root).glob("*"))
+        wanted = (p for p in paths if suffixes is None or p.suffix.lower() in suffixes)
+        return [File(str(p), p.stat().st_size) for p in wanted if p.is_file()]
     try:
         infos = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=below))
     except OSError as error:
@@ -134,10 +156,24 @@ def find(folder: str | Path, suffixes: Collection[str], *, below: bool = False) 
         (
             File(join(folder, *info.path[length:].split("/")), info.size)
             for info in infos
-            if info.type == fs.FileType.File and PurePosixPath(info.path).suffix.lower() in suffixes
+            if info.type == fs.FileType.File
+            and (suffixes is None or PurePosixPath(info.path).suffix.lower() in suffixes)
         ),
         key=lambda file: file.where,
     )
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Everything in a local folder and below. Links to folders are followed; each folder once, for some lead in circles."""
+    entered = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        yield from (Path(folder, name) for name in names)
 
 
 def info(where: str | Path) -> fs.FileInfo:
@@ -154,7 +190,7 @@ def written_whole(where: str | Path) -> Iterator[Path]:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         # a name of its own for each writer, so that two runs at once do not write into each other's file
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        part = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}.part")
         try:
             yield part
             os.replace(part, target)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refiner.inference.depth_refiner import Refinement
+from refiner.inference.validation import validate_poses
 from serve.live import Served
 
 ROWS = ("poses", "confidence", "view_angle", "azimuth")  # of a Refinement: what has a row for each pose
@@ -105,12 +106,15 @@ def _predict(batch: list[_Request]) -> list[Refinement]:
     if len(batch) == 1:
         (request,) = batch
         return [refiner.predict(request.poses, request.visibility, image_points=request.image_points)]
+    for request in batch:
+        validate_poses(request.poses, request.visibility)
     poses = np.concatenate([request.poses for request in batch])
     visibility, image_points = (
         None if getattr(batch[0], name) is None else np.concatenate([getattr(request, name) for request in batch])
         for name in ("visibility", "image_points")
     )
-    whole = refiner.predict(poses, visibility, image_points=image_points)
+    # each by itself, above: what one client sent must not decide about another
+    whole = refiner.predict(poses, visibility, image_points=image_points, recognise=False)
     ends = np.cumsum([len(request.poses) for request in batch])
     return [
         Refinement(**{name: getattr(whole, name)[end - len(request.poses) : end] for name in ROWS})

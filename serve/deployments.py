@@ -29,7 +29,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from refiner import UserError
-from refiner.inference.depth_refiner import Refinement, validate_poses
+from refiner.inference.depth_refiner import Refinement
+from refiner.inference.validation import validate_poses
 from refiner.temporal import check_fps
 from serve.batching import Batcher
 from serve.bodies import SMALL_BYTES, Body, Budget, ClientLeft, Pace, declared_length, inflated, read, video_in
@@ -282,6 +283,7 @@ class RefineEndpoint(InferenceService):
                 sequence=True,
                 timestamps_us=clip.timestamp_us,
                 clip=clip.clip,
+                recognise=False,
                 stopped=left.is_set,
             ),
         )

@@ -23,8 +23,9 @@ import numpy as np
 
 from refiner import UserError, registry
 from refiner.inference import drift, onnx
-from refiner.inference.depth_refiner import DepthRefiner, Refinement, validate_poses
+from refiner.inference.depth_refiner import DepthRefiner, Refinement
 from refiner.inference.onnx import OnnxNetwork
+from refiner.inference.validation import validate_poses
 from refiner.model.checkpoint import read_card
 from refiner.skeleton import INDEX, NUM_JOINTS
 

@@ -63,6 +63,12 @@ def aistpp() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases() -> Path:
+    """Folder of small real videos that went wrong once."""
+    return _shared("cases")
+
+
+@pytest.fixture(scope="session")
 def real_people() -> Path:
     """Folder of four synchronous real videos. A yardstick: nothing is trained, tuned or selected on it."""
     return _shared("real_people")

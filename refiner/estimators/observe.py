@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from refiner import files
 from refiner.data import clips, records, video
 from refiner.data.aistpp import Name
 from refiner.data.cuts import CutFinder
@@ -97,7 +98,7 @@ def _observe(
     world, image = gathered("world", NUM_LANDMARKS, 3), gathered("image", NUM_LANDMARKS, 2)
     clip = clips.clip_numbers(np.array(timestamps), detected, world, image, np.array(begins))
     columns = {
-        "video": [source.stem] * len(numbers),
+        "video": [files.plain_name(source.stem)] * len(numbers),
         "sequence": [sequence] * len(numbers),
         "camera": [camera] * len(numbers),
         "frame": numbers,
@@ -169,7 +170,7 @@ def _sequence_and_camera(source: Path) -> tuple[str, str]:
     try:
         name = Name.parse(source.stem)
     except UserError:
-        return source.stem, ""
+        return files.plain_name(source.stem), ""
     return name.sequence, name.camera
 
 

@@ -18,15 +18,13 @@ from refiner import geometry, registry, temporal
 from refiner.data.clips import of_poses
 from refiner.data.records import Pairs
 from refiner.errors import UserError
+from refiner.inference.validation import FARTHEST_M, as_numbers, from_landmarks, shape_of, validate_poses
 from refiner.model.checkpoint import load_checkpoint
 from refiner.model.config import RefinerConfig
 from refiner.model.inputs import Inputs
 from refiner.model.network import PoseAwareDepthRefiner
 from refiner.skeleton import BONES, NUM_JOINTS, NUM_LANDMARKS, root_centred, to_coco
 
-# A person measures 0.3 m (a crouching child) to 1.5 m (a raised arm of a tall one) from the hips to the farthest joint.
-# Wide limits: they catch centimetres, millimetres, pixels and image-normalised points, not unusual people.
-NEAREST_M, FARTHEST_M = 0.1, 3.0
 DEFAULT_FPS = 30.0
 # The model in the box: trained on rendered dancers.
 SHIPPED = Path(__file__).parents[1] / "weights" / "studio"
@@ -46,60 +44,6 @@ class Refinement:
     view_angle: np.ndarray  # (N,) float32 degrees, 0 frontal (or from behind) … 90 profile, of the pose as it was given
     azimuth: np.ndarray  # (N,) float32 degrees, signed, full circle, of the pose as it was given
     bone_lengths: np.ndarray | None = None  # (B,) m, medians before they were kept, of a sequence; None where none are
-
-
-def validate_poses(
-    poses: object, visibility: object = None, max_poses: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Checks poses that come from outside and brings them into the form that everything here works on.
-
-    Args:
-        poses: (N, 17, 3) COCO or (N, 33, 3) MediaPipe world landmarks: metres, x right, y down, z away from the camera.
-        visibility: (N, 17 or 33) as MediaPipe gives it, 0 … 1; None counts as fully visible.
-        max_poses: more of them are refused.
-
-    Returns:
-        (N, 17, 3) float32 with the hips' midpoint at the origin, (N, 17) float32.
-
-    Raises:
-        UserError: wrong shape, no poses or too many, NaN or infinity, or numbers that cannot be metres.
-    """
-    poses = _numbers(poses, "poses")
-    if poses.ndim != 3 or poses.shape[1] not in (NUM_JOINTS, NUM_LANDMARKS) or poses.shape[2] != 3:
-        raise UserError(f"poses have the shape {_shape(poses)}: expected N×17×3 (COCO) or N×33×3 (MediaPipe)")
-    if not len(poses):
-        raise UserError("poses is empty: send at least one")
-    if max_poses is not None and len(poses) > max_poses:
-        raise UserError(f"{len(poses)} poses are more than the {max_poses} that are taken at once: send them in parts")
-    _check_finite(poses, "poses")
-    if visibility is None:
-        visibility = np.ones(poses.shape[:2], dtype=np.float32)
-    else:
-        visibility = _numbers(visibility, "visibility")
-        if visibility.shape != poses.shape[:2]:
-            raise UserError(
-                f"visibility has the shape {_shape(visibility)}: expected {_shape(poses[..., 0])}, one number for each joint"
-            )
-        _check_finite(visibility, "visibility")
-        if visibility.min() < 0 or visibility.max() > 1:
-            raise UserError(
-                f"visibility goes from {visibility.min():g} to {visibility.max():g}: it lies within 0 and 1"
-            )
-    poses, visibility = root_centred(to_coco(poses)), to_coco(visibility[..., None])[..., 0]
-    size = reach(poses)
-    wrong = (size < NEAREST_M) | (size > FARTHEST_M)
-    if wrong.any():
-        first = int(wrong.argmax())
-        raise UserError(
-            f"pose {first} reaches {size[first]:.3g} from its hips, which no person does in metres: "
-            "send MediaPipe's world landmarks (metres, not pixels, centimetres or image coordinates)"
-        )
-    return poses, visibility
-
-
-def reach(poses: np.ndarray) -> np.ndarray:
-    """(N, 17, 3) root-centred -> (N,) distance from the hips to the farthest joint: a person's size, whatever the posture."""
-    return np.sqrt(np.einsum("njc,njc->nj", poses, poses).max(-1))
 
 
 def prepare(
@@ -211,7 +155,7 @@ class DepthRefiner:
         fps: float = DEFAULT_FPS,
     ) -> np.ndarray:
         """Corrects one pose, (17 or 33, 3) -> (17, 3), or many, (N, 17 or 33, 3) -> (N, 17, 3). Else as `predict`."""
-        pose = np.asarray(pose)
+        pose = np.asarray(from_landmarks(pose))
         if pose.ndim != 2:
             return self.predict(pose, visibility, image_points=image_points, sequence=sequence, fps=fps).poses
         return self.predict(
@@ -232,6 +176,7 @@ class DepthRefiner:
         clip: np.ndarray | None = None,
         keep_bones: bool = True,
         bone_lengths: np.ndarray | None = None,
+        recognise: bool = True,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Refinement:
         """Corrects poses.
@@ -249,13 +194,14 @@ class DepthRefiner:
             keep_bones: give each bone of a scene one length, if the model is of that kind. A part of a longer video is
                 refined without; `temporal.with_bone_lengths` then gives the whole its lengths.
             bone_lengths: (B,) m, in the order of `skeleton.BONES`: those lengths; None is the median of each in its scene.
+            recognise: refuse what is of another kind, see `validate_poses`; not for what was checked by itself before.
             stopped: asked every thousand poses; says that the answer is not wanted any more.
 
         Raises:
             UserError: as `validate_poses`.
             Stopped: `stopped` said so.
         """
-        poses, visibility = validate_poses(poses, visibility)
+        poses, visibility = validate_poses(poses, visibility, recognise=recognise)
         if image_points is not None:
             image_points = _image_points(image_points, len(poses))
         if not sequence:
@@ -276,7 +222,7 @@ class DepthRefiner:
 
     def predict_pairs(self, pairs: Pairs) -> Refinement:
         """Corrects the observed poses of pairs, each clip as a sequence with its own time stamps."""
-        poses, visibility = validate_poses(pairs.corrupted, pairs.visibility)
+        poses, visibility = validate_poses(pairs.corrupted, pairs.visibility, recognise=False)
         clips = temporal.clip_ids(pairs.clip_starts(), len(pairs))
         found = self._correct(poses, visibility, pairs.image_points, (pairs.timestamp_us * 1e-6, clips))
         return self._levelled(found, clips)
@@ -320,42 +266,16 @@ class DepthRefiner:
 
 def _image_points(values: np.ndarray, count: int) -> np.ndarray:
     """(N, 17 or 33, 2) pixels -> (N, 17, 2) crop-normalised."""
-    points = _numbers(values, "image_points")
+    points = as_numbers(values, "image_points")
     if points.ndim != 3 or points.shape[1] not in (NUM_JOINTS, NUM_LANDMARKS) or points.shape[2] != 2:
-        raise UserError(f"image_points have the shape {_shape(points)}: expected N×17×2 or N×33×2 pixels")
+        raise UserError(f"image_points have the shape {shape_of(points)}: expected N×17×2 or N×33×2 pixels")
     if len(points) != count:
         raise UserError(f"there are {len(points)} rows of image_points and {count} poses: send one for each")
     return geometry.crop_normalise(to_coco(points))
 
 
 def _bone_lengths(values: np.ndarray) -> np.ndarray:
-    lengths = _numbers(values, "bone_lengths")
+    lengths = as_numbers(values, "bone_lengths")
     if lengths.shape != (len(BONES),) or not ((lengths > 0) & (lengths < FARTHEST_M)).all():
         raise UserError(f"bone_lengths are to be {len(BONES)} lengths in metres, one for each of skeleton.BONES")
     return lengths
-
-
-def _numbers(values: object, name: str) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-        if array.dtype.kind not in "fiu":
-            raise ValueError
-        return array.astype(np.float32)
-    except (ValueError, TypeError):
-        raise UserError(
-            f"{name} is no regular array of numbers: every pose must have the same number of joints"
-        ) from None
-
-
-def _check_finite(array: np.ndarray, name: str) -> None:
-    finite = np.isfinite(array)
-    if not finite.all():
-        where = np.argwhere(~finite)[0]
-        raise UserError(
-            f"{name}[{']['.join(map(str, where))}] is {array[tuple(where)]}: every number must be finite; "
-            "leave out the frames in which nobody was detected"
-        )
-
-
-def _shape(array: np.ndarray) -> str:
-    return "×".join(map(str, array.shape)) or "a single number"

@@ -14,7 +14,7 @@ import numpy as np
 from refiner import geometry
 from refiner.data import records
 from refiner.errors import UserError
-from refiner.inference.depth_refiner import reach
+from refiner.inference.validation import reach
 
 CARD_KEY = "inputs"  # of the statistics in a checkpoint's card
 BINS = 10
@@ -24,7 +24,7 @@ SAMPLE = 100_000
 
 
 def features(poses: np.ndarray, visibility: np.ndarray) -> dict[str, np.ndarray]:
-    """What is watched of N poses as `depth_refiner.validate_poses` returns them; each is (N, number of features)."""
+    """What is watched of N poses as `validation.validate_poses` returns them; each is (N, number of features)."""
     size = reach(poses)[:, None]
     return {
         "size": size,  # metres from the hips to the farthest joint

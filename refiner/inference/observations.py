@@ -35,6 +35,7 @@ def refined_observations(refiner: DepthRefiner, seen: pa.Table) -> pa.Table:
         sequence=True,
         timestamps_us=records.column(seen, "timestamp_us"),
         clip=clip,
+        recognise=False,  # the project's own
     )
     columns |= {
         "pose": answer.poses,

@@ -23,7 +23,8 @@ from torch import Tensor
 from refiner.data import checks, manifest, records
 from refiner.data.records import PAIRS, Pairs
 from refiner.errors import UserError
-from refiner.inference.depth_refiner import prepare, validate_poses
+from refiner.inference.depth_refiner import prepare
+from refiner.inference.validation import validate_poses
 from refiner.model.config import RefinerConfig
 from refiner.model.inputs import Inputs
 from refiner.skeleton import NUM_JOINTS, root_centred
@@ -121,7 +122,7 @@ class TrainingData:
 
     def _fill(self, start: int, pairs: Pairs) -> None:
         """Pairs from row `start` on."""
-        poses, visibility = validate_poses(pairs.corrupted, pairs.visibility)
+        poses, visibility = validate_poses(pairs.corrupted, pairs.visibility, recognise=False)
         for i in range(0, len(poses), CHUNK["cpu"]):
             inputs = prepare(self.config, poses, visibility, slice(i, i + CHUNK["cpu"]), pairs.image_points)
             rows = slice(start + i, start + i + len(inputs.azimuth))

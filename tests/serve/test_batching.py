@@ -70,6 +70,7 @@ def test_versions_and_forms_do_not_mix(served):
     one, seen = poses(1, 0), np.full((1, 17), 0.4, np.float32)
     mediapipe = np.zeros((1, 33, 3), np.float32)
     mediapipe[0, [11, 12, 23, 24], 1] = [-0.5, -0.5, 0.0, 0.0]
+    mediapipe[0, [25, 26, 27, 28], 1] = [0.45, 0.45, 0.9, 0.9]
     batches = []
     found = together(
         Batcher(64, batches.append),

@@ -6,7 +6,7 @@ import torch
 
 from refiner import DepthRefiner, UserError
 from refiner.geometry import azimuth, mirror
-from refiner.inference.depth_refiner import validate_poses
+from refiner.inference.validation import validate_poses
 from refiner.model.config import RefinerConfig
 from refiner.model.network import PoseAwareDepthRefiner
 from refiner.skeleton import FROM_MEDIAPIPE, MIRROR, hips_midpoint

@@ -1,0 +1,228 @@
+"""What comes from outside as poses: checked, recognised where it is something else, and brought into the one form used here.
+
+A pose of the wrong kind – pixels, image landmarks, y up, a mirror image – gives an answer that looks like one. Each kind is
+told by what bodies cannot do; where a single pose could be either, the batch decides. Thresholds with their evidence are
+below; `benchmarks/kinds.py` measures them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from refiner.errors import UserError
+from refiner.skeleton import INDEX, NUM_JOINTS, NUM_LANDMARKS, root_centred, to_coco
+
+# A person measures 0.3 m (a crouching child) to 1.5 m (a raised arm of a tall one) from the hips to the farthest joint.
+# Wide limits: they catch centimetres, millimetres and pixels, not unusual people.
+NEAREST_M, FARTHEST_M = 0.1, 3.0
+
+# Trunk + thigh + shank, median of a batch. In 89,297 poses of captured motion (326 BVH files), seen from anywhere and with
+# MediaPipe's kind of errors, the smallest is 0.98 m; a child of four has about 0.75.
+SHORTEST_BODY_M = 0.70
+
+# Image landmarks as they are: the hips lie in the picture instead of at the origin.
+_OFF_ORIGIN, _IN_PICTURE = 0.15, (-0.25, 1.25)
+
+# How far nose and knees are in front of the body, metres, mean of a batch: (poses at least, threshold). In a mirror they are
+# behind it. Smallest means in 17,000 true windows of so many poses: −0.041, −0.086, −0.098; mirrored, 97.8, 94.5 and 89 % of
+# them are past these. Of fewer poses it says nothing.
+_MIRRORED = ((200, -0.08), (60, -0.12), (20, -0.15))
+
+# Upside down: trunk and legs point down by so much (metres) in this share of a batch, while the hands are off the ground
+# (higher than the head) in that share. People stand on their hands; who spins on the head puts them down now and then.
+_TRUNK_DOWN, _LEGS_UP, _HANDS_FREE = 0.15, 0.25, 0.10
+_MOSTLY, _NOW_AND_THEN = 0.8, 0.3
+# Of so many poses hardly one is upright, and some are upside down with free hands: for floor work, which seldom is either.
+_LONG, _SOME, _ONCE = 120, 0.1, 0.02
+
+
+_TURNED = np.float32([1, -1, -1])  # by half a turn about x
+_LEG_STARTS = [INDEX[name] for name in ("left_hip", "right_hip", "left_knee", "right_knee")]
+_LEG_ENDS = [INDEX[name] for name in ("left_knee", "right_knee", "left_ankle", "right_ankle")]
+
+
+def validate_poses(
+    poses: object, visibility: object = None, max_poses: int | None = None, *, recognise: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checks poses that come from outside and brings them into the form that everything here works on.
+
+    Args:
+        poses: (N, 17, 3) COCO or (N, 33, 3) MediaPipe world landmarks: metres, x right, y down, z away from the camera; or
+            MediaPipe's own `pose_world_landmarks`, a list of `Landmark` for each pose.
+        visibility: (N, 17 or 33) as MediaPipe gives it, 0 … 1; None counts as fully visible.
+        max_poses: more of them are refused.
+        recognise: also refuse what has the right size but is of another kind. Not for what was checked when it was made.
+
+    Returns:
+        (N, 17, 3) float32 with the hips' midpoint at the origin, (N, 17) float32.
+
+    Raises:
+        UserError: wrong shape, no poses or too many, NaN or infinity, or numbers that are no world landmarks.
+    """
+    poses = as_numbers(from_landmarks(poses), "poses")
+    if poses.ndim != 3 or poses.shape[1] not in (NUM_JOINTS, NUM_LANDMARKS) or poses.shape[2] != 3:
+        raise UserError(f"poses have the shape {shape_of(poses)}: expected N×17×3 (COCO) or N×33×3 (MediaPipe)")
+    if not len(poses):
+        raise UserError("poses is empty: send at least one")
+    if max_poses is not None and len(poses) > max_poses:
+        raise UserError(f"{len(poses)} poses are more than the {max_poses} that are taken at once: send them in parts")
+    check_finite(poses, "poses")
+    if visibility is None:
+        visibility = np.ones(poses.shape[:2], dtype=np.float32)
+    else:
+        visibility = as_numbers(visibility, "visibility")
+        if visibility.shape != poses.shape[:2]:
+            raise UserError(
+                f"visibility has the shape {shape_of(visibility)}: expected {shape_of(poses[..., 0])}, "
+                "one number for each joint"
+            )
+        check_finite(visibility, "visibility")
+        if visibility.min() < 0 or visibility.max() > 1:
+            raise UserError(
+                f"visibility goes from {visibility.min():g} to {visibility.max():g}: it lies within 0 and 1"
+            )
+    joints = to_coco(poses)
+    poses, visibility = root_centred(joints), to_coco(visibility[..., None])[..., 0]
+    size = reach(poses)
+    wrong = (size < NEAREST_M) | (size > FARTHEST_M)
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise UserError(
+            f"pose {first} reaches {size[first]:.3g} from its hips, which no person does in metres: "
+            "send MediaPipe's world landmarks (metres, not pixels, centimetres or image coordinates)"
+        )
+    if recognise:
+        _check_kind(joints, poses)
+    return poses, visibility
+
+
+def _check_kind(joints: np.ndarray, poses: np.ndarray) -> None:
+    """(N, 17, 3) as they came, the same root-centred: told from image landmarks, y up and mirror images."""
+    offset = joints[0, 0] - poses[0, 0] if len(poses) == 1 else np.median(joints[:, 0] - poses[:, 0], axis=0)
+    x, y, z = offset.tolist()
+    off_origin = max(abs(x), abs(y)) > _OFF_ORIGIN > abs(z) and 0 <= min(x, y) <= max(x, y) <= 1
+    if off_origin and _inside(joints):
+        raise UserError(
+            f"these look like image landmarks: the hips are at x {x:.2f}, y {y:.2f} of a picture, not at the "
+            "origin; send MediaPipe's pose_world_landmarks (metres), not pose_landmarks"
+        )
+    lengths = body_length(poses)
+    length = float(lengths[0] if len(lengths) == 1 else np.median(lengths))
+    if length < SHORTEST_BODY_M:
+        raise UserError(
+            f"trunk and leg are {length:.2f} long together, which is too short for a person in metres: these look like image "
+            "landmarks moved to the hips; send MediaPipe's pose_world_landmarks (metres)"
+        )
+    upside_down, hands_free = is_upside_down(poses)
+    if (np.count_nonzero(upside_down) > _MOSTLY * len(poses) and hands_free.mean() > _NOW_AND_THEN) or (
+        len(poses) >= _LONG and hands_free.mean() > _SOME and is_upside_down(poses * _TURNED)[0].mean() < _ONCE
+    ):
+        raise UserError(
+            "the people stand on their heads with their hands in the air: y seems to point up; send x to the right, y down, "
+            "z away from the camera, as MediaPipe gives them"
+        )
+    threshold = next((limit for count, limit in _MIRRORED if len(poses) >= count), None)
+    if threshold is not None and in_front(poses).mean() < threshold:
+        raise UserError(
+            "noses and knees point backwards: left and right are exchanged, or one axis is mirrored; send x to the right, "
+            "y down, z away from the camera, and the person's own left as left"
+        )
+
+
+def reach(poses: np.ndarray) -> np.ndarray:
+    """(N, 17, 3) root-centred -> (N,) distance from the hips to the farthest joint: a person's size, whatever the posture."""
+    return np.sqrt(np.einsum("njc,njc->nj", poses, poses).max(-1))
+
+
+def body_length(poses: np.ndarray) -> np.ndarray:
+    """(N, 17, 3) root-centred -> (N,) trunk + thigh + shank, the same whatever the posture."""
+    bones = poses[:, _LEG_ENDS] - poses[:, _LEG_STARTS]  # (N, 4, 3)
+    legs = np.sqrt(np.einsum("nbc,nbc->nb", bones, bones)).sum(-1) / 2
+    trunk = _middle(poses, "shoulder")
+    return legs + np.sqrt(np.einsum("nc,nc->n", trunk, trunk))
+
+
+def in_front(poses: np.ndarray) -> np.ndarray:
+    """(N, 17, 3) root-centred -> (N,) metres by which the nose is before the ears, and the knees before hips and ankles.
+
+    Before is where the trunk faces (right to left shoulder × up the spine); in a mirror image it all lies behind.
+    """
+    across = poses[:, INDEX["left_shoulder"]] - poses[:, INDEX["right_shoulder"]]
+    ahead = np.cross(across, _middle(poses, "shoulder"))
+    ahead /= np.maximum(np.linalg.norm(ahead, axis=-1, keepdims=True), 1e-9)
+    nose = poses[:, INDEX["nose"]] - _middle(poses, "ear")
+    knees = _middle(poses, "knee") * 2 - _middle(poses, "hip") - _middle(poses, "ankle")
+    return ((nose + knees) * ahead).sum(-1)
+
+
+def is_upside_down(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 17, 3) root-centred -> (N,) whether trunk and legs point down; (N,) whether also the hands touch nothing."""
+    upside_down = (_middle(poses, "shoulder")[:, 1] > _TRUNK_DOWN) & (_middle(poses, "ankle")[:, 1] < -_LEGS_UP)
+    head = poses[:, : INDEX["left_shoulder"], 1].max(-1)
+    hands = np.maximum(poses[:, INDEX["left_wrist"], 1], poses[:, INDEX["right_wrist"], 1])
+    return upside_down, upside_down & (hands < head - _HANDS_FREE)
+
+
+def _inside(joints: np.ndarray) -> bool:
+    """Whether (N, 17, 3) lie in a picture, or nearly."""
+    low, high = _IN_PICTURE
+    return bool(((joints[..., :2] > low) & (joints[..., :2] < high)).mean() > 0.95)
+
+
+def _middle(poses: np.ndarray, joint: str) -> np.ndarray:
+    return (poses[:, INDEX[f"left_{joint}"]] + poses[:, INDEX[f"right_{joint}"]]) / 2
+
+
+def from_landmarks(poses: object) -> object:
+    """MediaPipe's lists of landmarks as numbers; anything else as it is.
+
+    Raises:
+        UserError: there is None among the poses, or they are image landmarks by their type.
+    """
+    poses = getattr(poses, "pose_world_landmarks", poses)  # a whole result
+    if not isinstance(poses, Sequence) or isinstance(poses, str | bytes) or not len(poses):
+        return poses
+    for i, pose in enumerate(poses):
+        if pose is None:
+            raise UserError(f"poses[{i}] is None: leave out the frames in which nobody was detected")
+    first = getattr(poses[0], "landmark", poses[0])
+    if hasattr(first, "x"):  # one pose
+        return [_points(poses)]
+    if isinstance(first, Sequence) and len(first) and hasattr(first[0], "x"):
+        return [_points(getattr(pose, "landmark", pose)) for pose in poses]
+    if hasattr(first, "__len__") and hasattr(first, "__getitem__") and len(first) and hasattr(first[0], "x"):
+        return [_points(getattr(pose, "landmark", pose)) for pose in poses]
+    return poses
+
+
+def _points(pose: Sequence) -> list[tuple[float, float, float]]:
+    if type(pose[0]).__name__ == "NormalizedLandmark":
+        raise UserError("these are image landmarks (NormalizedLandmark): send pose_world_landmarks, which are metres")
+    return [(point.x, point.y, point.z) for point in pose]
+
+
+def as_numbers(values: object, name: str) -> np.ndarray:
+    """Anything as an array of float32."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiu":
+            raise ValueError
+        return array.astype(np.float32)
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{name} is no regular array of numbers: every pose must have the same number of joints"
+        ) from None
+
+
+def check_finite(array: np.ndarray, name: str) -> None:
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = np.argwhere(~finite)[0]
+        raise UserError(
+            f"{name}[{']['.join(map(str, where))}] is {array[tuple(where)]}: every number must be finite; "
+            "leave out the frames in which nobody was detected"
+        )
+
+
+def shape_of(array: np.ndarray) -> str:
+    return "×".join(map(str, array.shape)) or "a single number"
