@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGES := refiner studio rayjobs serve cluster
 export MPLBACKEND := Agg
 
-.PHONY: help setup demo test test-fast lint types hooks release clean
+.PHONY: help setup demo doctor test test-fast lint types hooks release clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ setup: .venv/.done  ## .venv with everything that development needs; PYTHON=pyth
 
 demo: setup  ## studio, extract, pair, train, evaluate, serve, one request over HTTP; KEEP=1 leaves everything up at the end
 	$(BIN)/python -m cluster.local $(if $(KEEP),--keep) -- python -m rayjobs.demo $(if $(KEEP),--keep)
+
+doctor: setup  ## what on this machine would make Ray, MLflow or a job fail
+	$(BIN)/python -m cluster.doctor
 
 test: lint test-fast  ## lint, then all tests
 	$(BIN)/python -m pytest -m "cluster or slow"

@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cluster import doctor
+from refiner import UserError
 from refiner.command import cores, logical_cpus
 
 
@@ -13,15 +15,24 @@ def ray_session() -> Iterator[None]:
     """A connection to Ray: the cluster this job was submitted to (RAY_ADDRESS), else a Ray of its own on this machine.
 
     A connection that is there already (a test's, a notebook's) is used and left open.
+
+    Raises:
+        UserError: no cluster answers at RAY_ADDRESS.
     """
     import ray
 
     if ray.is_initialized():
         yield
         return
+    if not os.environ.get("RAY_ADDRESS", "").strip():
+        os.environ.pop("RAY_ADDRESS", None)  # set to nothing, which Ray would wait for
     if "RAY_ADDRESS" in os.environ:
+        if (problem := doctor.ray_address(os.environ)) is not None:
+            raise UserError(problem)
         ray.init(address="auto", log_to_driver=True, logging_level=logging.WARNING)
     else:
+        if doctor.temporary_folder(os.environ) is not None:
+            os.environ["RAY_TMPDIR"] = "/tmp"  # Ray's sockets need a short and writable one
         # More logical CPUs than cores: a pool of actors, one per core, must leave room for readers and writers.
         ray.init(
             num_cpus=logical_cpus(),
