@@ -117,7 +117,9 @@ def clock(environ: Mapping[str, str]) -> str | None:
     now = time.time()
     if now > BUILT:
         return None
-    return f"the clock says {time.strftime('%Y-%m-%d', time.gmtime(now))}: set it, or tokens and certificates are refused"
+    return (
+        f"the clock says {time.strftime('%Y-%m-%d', time.gmtime(now))}: set it, or tokens and certificates are refused"
+    )
 
 
 CHECKS = (temporary_folder, ray_address, home, shared_memory, proxy, clock)

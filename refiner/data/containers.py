@@ -120,7 +120,10 @@ def _local(path: Path, name: str) -> BinaryIO:
 
 
 def _playing(container: InputContainer, name: str) -> tuple[av.VideoStream, tuple[str, ...]]:
-    """The video that players play: the one marked as default, of several the longest, of these the largest picture."""
+    """The video that players play: the one marked as default, of several the longest, of these the largest picture.
+
+    Muxers mark the first stream of a file as default if nobody says otherwise: one of less than half the length is a preview.
+    """
     streams = [s for s in container.streams.video if not s.disposition & _BESIDE]
     if not streams:
         held = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
@@ -134,7 +137,7 @@ def _playing(container: InputContainer, name: str) -> tuple[av.VideoStream, tupl
         length = _length_s(container, stream)
         context = stream.codec_context
         return (
-            bool(stream.disposition & Disposition.default),
+            bool(stream.disposition & Disposition.default) and length > longest / 2,
             longest if length > longest - _SAME_LENGTH_S else length,
             context.width * context.height,
             -stream.index,
