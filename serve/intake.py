@@ -12,6 +12,7 @@ within the queue.
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from ray import serve
 from ray.serve.exceptions import RayServeException
@@ -42,21 +43,33 @@ def body_limit(path: str, args: AppArgs) -> int:
 def middlewares() -> list[Middleware]:
     """What Serve calls where it starts to answer HTTP: in a replica, which has the application, or in a proxy."""
     try:
-        replica = serve.get_replica_context().servable_object
+        serve.get_replica_context()
     except RayServeException:
         # a proxy, which knows no application: replicas refuse what is too large for them
         most, memory = int(AppArgs().uploads_mb * 1e6), int(AppArgs().memory_mb * 1e6)
         return [Middleware(Intake, limit_of=lambda path: most, uploads=Budget(most), memory=Budget(memory))]
-    return [
-        Middleware(
-            Intake,
-            limit_of=lambda path: body_limit(path, replica.args),
-            uploads=replica.uploads,
-            memory=replica.memory,
-            application=replica.app,
-            tokens=replica.tokens,
-        )
-    ]
+    return [Middleware(InReplica)]
+
+
+class InReplica:
+    """ASGI middleware: `Intake` with the replica's application, which Serve makes known only after it built this."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._intake: Intake | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._intake is None:
+            replica: Any = serve.get_replica_context().servable_object
+            self._intake = Intake(
+                self.app,
+                limit_of=lambda path: body_limit(path, replica.args),
+                uploads=replica.uploads,
+                memory=replica.memory,
+                application=replica.app,
+                tokens=replica.tokens,
+            )
+        await self._intake(scope, receive, send)
 
 
 class Intake:
