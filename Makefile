@@ -37,6 +37,7 @@ lint: setup  ## formatting, common mistakes, dependencies
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry $(PACKAGES)
 	$(BIN)/deptry $(PACKAGES) tests benchmarks -e '\.venv' -e '.*/(contender|blender_)' --ignore DEP004
+	$(BIN)/basedpyright
 
 types: setup  ## Pyright over the five packages, "standard"
 	$(BIN)/basedpyright

@@ -92,7 +92,7 @@ def packed(values: Values) -> bytes:
     Raises:
         ValueError: there is something else among them, which only pickle could write.
     """
-    arrays = {name: np.asarray(value) for name, value in values.items()}
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items()}
     if strange := [name for name, array in arrays.items() if array.dtype.hasobject]:
         raise ValueError(f"{', '.join(strange)}: neither numbers nor text")
     content = io.BytesIO()

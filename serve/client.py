@@ -158,7 +158,7 @@ def _request(
     sequence: bool,
     fps: float | None,
 ) -> RefineRequest:
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.asarray(array, dtype=np.float32)
         for name, array in (("poses", poses), ("visibility", visibility), ("image_points", image_points))
         if array is not None

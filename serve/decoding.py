@@ -90,17 +90,18 @@ def decode_file(
     """
     if os.nice(0) < NICENESS:
         os.nice(NICENESS - os.nice(0))  # the replica goes first
-    codec = InferenceCodec(header_length) if inference else JsonCodec()
+    inference_codec = InferenceCodec(header_length) if inference else None
+    codec = inference_codec or JsonCodec()
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         with memoryview(content) as view:
-            check_shape(view[: codec.json_length(view)] if inference else view, max_poses)
+            check_shape(view[: inference_codec.json_length(view)] if inference_codec else view, max_poses)
             request = codec.decode(view)
         fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
         arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
         for name, array in arrays.items():
             np.save(Path(path).with_name(f"{name}.npy"), array, allow_pickle=False)
         options = {name: value for name, value in fields.items() if not isinstance(value, np.ndarray)}
-        wanted = dataclasses.asdict(codec.wanted) if inference else None
+        wanted = dataclasses.asdict(inference_codec.wanted) if inference_codec else None
         del request, fields
         names = list(arrays)
         arrays.clear()  # they may lie in the map

@@ -155,7 +155,7 @@ class RefineEndpoint(InferenceService):
             HTTPException: it is too large, too slow, one too many, or compressed in another way.
         """
         async with AsyncExitStack() as stack:
-            body = request.scope.get(BODY)
+            body: Body | None = request.scope.get(BODY)
             if body is None:
                 try:
                     body = await read(request.receive, declared_length(request.headers), limit, Pace(), self.uploads)
@@ -164,7 +164,8 @@ class RefineEndpoint(InferenceService):
                 stack.callback(body.close)
             encoding = request.headers.get("content-encoding", "identity")
             if encoding.lower() not in ("", "identity"):
-                body = await until_left(self._forms, lambda left: inflated(body, encoding, limit, self.uploads))
+                packed = body
+                body = await until_left(self._forms, lambda left: inflated(packed, encoding, limit, self.uploads))
                 stack.callback(body.close)
             yield body
 

@@ -40,10 +40,10 @@ def _digest() -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-if not config.CACHE_LOCATOR_CLASSES:  # what somebody set themselves stays
-    config.CACHE_LOCATOR_CLASSES = (
-        f"{__name__}.ByContent,UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,ZipCacheLocator"
-    )
+_LOCATORS = "CACHE_LOCATOR_CLASSES"  # of numba's configuration, where NUMBA_CACHE_LOCATOR_CLASSES is, too
+if not getattr(config, _LOCATORS):  # what somebody set themselves stays
+    usual = "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,ZipCacheLocator"
+    setattr(config, _LOCATORS, f"{__name__}.ByContent,{usual}")
 exact = njit(cache=True, nogil=True, error_model="numpy")
 fast = njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 """Sums may be reordered."""

@@ -79,7 +79,8 @@ class Gist:
 
     @classmethod
     def of_json(cls, content: Mapping[str, Any]) -> "Gist":
-        return cls(**{name: np.array(value) if isinstance(value, list) else value for name, value in content.items()})
+        values: dict[str, Any] = {n: np.array(v) if isinstance(v, list) else v for n, v in content.items()}
+        return cls(**values)
 
     def __add__(self, other: "Gist") -> "Gist":
         return Gist(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})

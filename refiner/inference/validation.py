@@ -36,7 +36,7 @@ _MOSTLY, _NOW_AND_THEN = 0.8, 0.3
 _LONG, _SOME, _ONCE = 120, 0.1, 0.02
 
 
-_TURNED = np.float32([1, -1, -1])  # by half a turn about x
+_TURNED = np.array([1, -1, -1], dtype=np.float32)  # by half a turn about x
 _LEG_STARTS = [INDEX[name] for name in ("left_hip", "right_hip", "left_knee", "right_knee")]
 _LEG_ENDS = [INDEX[name] for name in ("left_knee", "right_knee", "left_ankle", "right_ankle")]
 

@@ -97,7 +97,11 @@ async def slow(url: str, sent: bytes, statuses: Counter) -> None:
         while not reader.at_eof():
             with contextlib.suppress(TimeoutError):
                 answer = await asyncio.wait_for(reader.read(), 2)
-                is_problem = b"application/problem+json" in answer
+                if not answer:
+                    statuses["closed"] += 1
+                    return
+                # what is no request yet, HAProxy answers before any error file counts
+                is_problem = b"application/problem+json" in answer or not sent.endswith(b"\r\n\r\n")
                 statuses[answer.split()[1].decode() if is_problem else "no problem document"] += 1
                 return
             writer.write(b"x")

@@ -35,7 +35,7 @@ class Brightest:
         if light.max() < 60:
             return None
         y, x = np.unravel_index(light.argmax(), light.shape)
-        return Observation(np.zeros((33, 3)), np.full((33, 2), (x, y)), np.ones(33), np.ones(33))
+        return Observation(np.zeros((33, 3)), np.full((33, 2), (x, y)), np.ones(33), np.ones(33), np.zeros((33, 3)))
 
 
 def test_the_next_estimator_is_one_class_and_one_line(tmp_path, monkeypatch):
