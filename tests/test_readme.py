@@ -24,6 +24,7 @@ ELSEWHERE = {
     "make test": "this very run",
     ". .venv/bin/activate": "make test runs in it",
     "python -m cluster.local --keep": "tests/cluster/test_local.py",
+    "refiner video joey.mp4 --to bvh glb --overlay": "tests/refiner/cli/test_video.py",
 }
 
 
