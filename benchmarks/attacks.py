@@ -30,7 +30,8 @@ import torch
 import yaml
 
 from benchmarks.hostile import ATTACKS, VIDEO, Target
-from cluster.local import CHECKOUT, Cluster, local_cluster
+from cluster.local import local_cluster
+from cluster.running import CHECKOUT, Cluster
 from refiner import DepthRefiner, UserError
 from refiner.command import log, parse
 from refiner.model.checkpoint import save_checkpoint

@@ -20,7 +20,8 @@ import torch
 from benchmarks.load import Result
 from benchmarks.serve import Contender, deploy, measure, payload, server
 from benchmarks.sleeping import SLEEP_MS
-from cluster.local import CHECKOUT, free_ports, local_cluster
+from cluster.local import local_cluster
+from cluster.running import CHECKOUT, free_ports
 from refiner.command import log, parse
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.network import PoseAwareDepthRefiner

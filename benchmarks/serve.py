@@ -28,7 +28,8 @@ import yaml
 
 from benchmarks.load import Result, closed_loop, constant_rate
 from cluster import supervisor
-from cluster.local import CHECKOUT, Cluster, free_ports, local_cluster
+from cluster.local import local_cluster
+from cluster.running import CHECKOUT, Cluster, free_ports
 from refiner import DepthRefiner, registry
 from refiner.command import log, parse
 from refiner.inference import onnx

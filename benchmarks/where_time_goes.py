@@ -22,7 +22,8 @@ import torch
 
 from benchmarks.load import Result, closed_loop
 from benchmarks.serve import deploy, payload
-from cluster.local import Cluster, local_cluster
+from cluster.local import local_cluster
+from cluster.running import Cluster
 from refiner.command import log, parse
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.network import PoseAwareDepthRefiner

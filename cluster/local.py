@@ -8,15 +8,12 @@ Used by `make demo`, by the tests and by whoever wants a cluster on a laptop. Ev
 wants its token, and MLflow answers to its own address only. All state (registry, artifacts, logs) lies in `runs/cluster`.
 """
 
-import asyncio
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,11 +25,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from cluster import haproxy, supervisor
+from cluster.running import HOST, Cluster, free_ports, ray_env
 from refiner import UserError
 from refiner.command import EXIT_USER_ERROR, log, logical_cpus, parse
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-HOST = haproxy.HOST
 STATE = "runs/cluster"
 USUAL_PORTS = (6379, 8265, 5000)  # Ray's head, its dashboard, MLflow
 START_DEADLINE_S = 300  # it takes 10 s on two quiet cores, a loaded machine ten times that; a death is noticed at once
@@ -41,134 +37,6 @@ START_DEADLINE_S = 300  # it takes 10 s on two quiet cores, a loaded machine ten
 STARTS = 5
 # What the poses of a demo need is far below this; Ray's own default, 30 % of the memory, fills a laptop.
 OBJECT_STORE_BYTES = 2_000_000_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cluster:
-    """Addresses of a running cluster, and what one does with it."""
-
-    ray_address: str
-    """Of Ray's head, `host:port`."""
-    dashboard_url: str
-    """Dashboard, Jobs API and Serve API."""
-    mlflow_uri: str
-    token_path: Path
-    """File with the token that Ray wants from everybody."""
-
-    @property
-    def env(self) -> dict[str, str]:
-        """What a process must find in its environment to use this cluster (and this interpreter as `python`)."""
-        return {
-            "RAY_ADDRESS": self.ray_address,
-            "RAY_API_SERVER_ADDRESS": self.dashboard_url,  # ray job …
-            "RAY_DASHBOARD_ADDRESS": self.dashboard_url,  # serve …
-            "MLFLOW_TRACKING_URI": self.mlflow_uri,
-            **_ray_env(self.token_path),
-        }
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Cluster":
-        """The cluster that `env` describes.
-
-        Raises:
-            UserError: the environment names none.
-        """
-        try:
-            return cls(
-                ray_address=environ["RAY_ADDRESS"],
-                dashboard_url=environ["RAY_API_SERVER_ADDRESS"],
-                mlflow_uri=environ["MLFLOW_TRACKING_URI"],
-                token_path=Path(environ["RAY_AUTH_TOKEN_PATH"]),
-            )
-        except KeyError as missing:
-            raise UserError(
-                f"{missing.args[0]} is not set, so there is no cluster to use: "
-                "start the command with 'python -m cluster.local -- COMMAND'"
-            ) from None
-
-    def submit(self, entrypoint: str, *, env: Mapping[str, str] | None = None) -> dict[str, Any] | None:
-        """Runs one job through Ray's Jobs API, as `ray job submit --working-dir . -- ENTRYPOINT` does.
-
-        The checkout without what .gitignore names is uploaded and is the job's working folder, so data wants absolute
-        paths. The job's output goes to stderr while it comes.
-
-        Returns:
-            The last line of its output that is a JSON object: its summary.
-
-        Raises:
-            UserError: it failed; the message carries its own line of error.
-        """
-        from ray.job_submission import JobStatus, JobSubmissionClient
-
-        client = JobSubmissionClient(self.dashboard_url, headers=self._headers())
-        # which files an upload leaves out is nobody's news; the second logger has a level of its own
-        for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        job = client.submit_job(
-            entrypoint=entrypoint,
-            runtime_env={
-                "working_dir": str(CHECKOUT),
-                "env_vars": {"MLFLOW_TRACKING_URI": self.mlflow_uri, **(env or {})},
-            },
-        )
-        try:
-            asyncio.run(_follow(client, job))
-        except BaseException:
-            client.stop_job(job)
-            raise
-        info = client.get_job_info(job)
-        lines = client.get_job_logs(job).splitlines()
-        if info.status != JobStatus.SUCCEEDED:
-            errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-            reason = (errors or [line for line in lines if line.strip()] or [info.message or info.status.value])[-1]
-            raise UserError(f"the job '{entrypoint}' failed ({info.status.value}): {reason}")
-        return _last_json_object(lines)
-
-    def deploy(self, config: str | Path, *, port: int | None = None, deadline_s: float = 600) -> str:
-        """Hands a Serve config to the cluster, as `serve deploy CONFIG` does, and waits until it serves.
-
-        Args:
-            config: the file.
-            port: instead of the config's; 0 is any. If it is taken, another one is used; a cluster that serves already
-                keeps its port.
-            deadline_s: for all applications to come up.
-
-        Returns:
-            The endpoint's URL.
-
-        Raises:
-            UserError: the config is unusable, or an application in it does not come up.
-        """
-        import httpx
-        import yaml
-
-        content = yaml.safe_load(Path(config).read_text())
-        with httpx.Client(base_url=self.dashboard_url, headers=self._headers(), timeout=60) as client:
-            running = client.get("/api/serve/applications/").raise_for_status().json()
-            options = content.setdefault("http_options", {})
-            options["host"] = HOST
-            if running.get("controller_info", {}).get("node_id"):
-                options["port"] = running["http_options"]["port"]
-            else:
-                options["port"] = free_ports([options.get("port", 8000) if port is None else port])[0]
-            answer = client.put("/api/serve/applications/", json=content)
-            if answer.status_code != 200:
-                raise UserError(f"Ray Serve refuses {config}: {answer.text.strip().splitlines()[-1]}")
-            wanted = {application.get("name", "default") for application in content["applications"]}
-            deadline = time.monotonic() + deadline_s
-            while True:
-                found = client.get("/api/serve/applications/").raise_for_status().json()["applications"]
-                states = {name: found.get(name, {}) for name in wanted}
-                if all(state.get("status") == "RUNNING" for state in states.values()):
-                    return f"http://{HOST}:{options['port']}"
-                for name, state in states.items():
-                    # UNHEALTHY passes: a replica that died in mid-deployment is replaced
-                    if state.get("status") == "DEPLOY_FAILED" or time.monotonic() > deadline:
-                        raise UserError(f"the application '{name}' of {config} does not come up: {_failure(state)}")
-                time.sleep(0.25)
-
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token_path.read_text().strip()}"}
 
 
 @contextlib.contextmanager
@@ -260,7 +128,7 @@ def _start(state: Path, usual_ports: bool, gpus: int) -> tuple[Cluster, subproce
                 "argv": _ray_command(scratch, gcs, dashboard, client_server, gpus),
                 "env": {
                     **_without_ray(os.environ),
-                    **_ray_env(token_path),
+                    **ray_env(token_path),
                     **_serve_env(scratch, *haproxy),
                     "MLFLOW_TRACKING_URI": cluster.mlflow_uri,
                 },
@@ -333,32 +201,6 @@ def _start_time(process: int) -> str:
     return fields[19]
 
 
-def free_ports(usual: list[int]) -> list[int]:
-    """A free port for each: the usual one if nobody has it, else any."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for port in usual:
-            bound = stack.enter_context(socket.socket())
-            try:
-                bound.bind((HOST, port))
-            except OSError:
-                bound.bind((HOST, 0))
-            ports.append(bound.getsockname()[1])
-        return ports
-
-
-def _ray_env(token_path: Path) -> dict[str, str]:
-    return {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token_path),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # "no cluster of several machines", whatever the system: without it Ray puts the machine's outer address in the
-        # place of 127.0.0.1 and listens on every interface
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    }
-
-
 def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, str]:
     """Ray Serve behind HAProxy, which hands requests straight to replicas, kept to this cluster (docs/decisions/serving.md)."""
     folder = scratch / "haproxy"
@@ -429,7 +271,7 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
         "ray": f"{cluster.dashboard_url}/api/serve/applications/",  # answers once the head's agent is up
         "mlflow": f"{cluster.mlflow_uri}/health",
     }
-    token = cluster._headers()  # read now: a supervisor that gives up takes the token's file with it
+    token = cluster.headers()  # read now: a supervisor that gives up takes the token's file with it
     deadline = time.monotonic() + START_DEADLINE_S
     client = httpx.Client(timeout=5, verify=False)  # plain HTTP: reading certificates would take 50 ms of each core
     while waiting:
@@ -469,48 +311,6 @@ def _shown(path: Path) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-async def _follow(client: Any, job: str) -> None:
-    """Puts a job's output onto stderr while it comes, but for its summary, which the caller gets; until the job ends."""
-    seen, rest = 0, ""
-
-    def show(text: str) -> None:
-        nonlocal seen, rest
-        seen += len(text)
-        *lines, rest = (rest + text).split("\n")
-        for line in lines:
-            if not line.startswith("{"):
-                print(line, file=sys.stderr, flush=True)
-
-    async def tail() -> None:
-        async for text in client.tail_job_logs(job):
-            show(text)
-
-    tailing = asyncio.create_task(tail())
-    while not (await asyncio.to_thread(client.get_job_status, job)).is_terminal():
-        await asyncio.sleep(0.2)
-    # the tail learns of the end 5 s late: what it has not shown yet is fetched instead
-    tailing.cancel()
-    with contextlib.suppress(asyncio.CancelledError, RuntimeError):
-        await tailing
-    show(client.get_job_logs(job)[seen:])
-    if rest:
-        show("\n")
-
-
-def _last_json_object(lines: list[str]) -> dict[str, Any] | None:
-    for line in reversed(lines):
-        if line.startswith("{"):
-            with contextlib.suppress(ValueError):
-                return json.loads(line)
-    return None
-
-
-def _failure(state: Mapping[str, Any]) -> str:
-    messages = [state.get("message", "")]
-    messages += [deployment.get("message", "") for deployment in state.get("deployments", {}).values()]
-    return " ".join(" ".join(messages).split()) or "no answer in time"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.local import CHECKOUT, Cluster, local_cluster
+from cluster.local import local_cluster
+from cluster.running import CHECKOUT, Cluster
 from refiner.data.records import Pairs
 from refiner.geometry import Camera, azimuth, crop_normalise, view_angle
 from refiner.skeleton import root_centred

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from cluster.local import CHECKOUT, Cluster
+from cluster.running import CHECKOUT, Cluster
 from rayjobs.demo import report
 from refiner import UserError, registry
 from refiner.command import launch, log

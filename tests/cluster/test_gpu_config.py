@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from benchmarks.load import Result, closed_loop
-from cluster.local import CHECKOUT, Cluster, local_cluster
+from cluster.local import local_cluster
+from cluster.running import CHECKOUT, Cluster
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.network import PoseAwareDepthRefiner
 from serve import codec

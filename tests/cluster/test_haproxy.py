@@ -14,7 +14,7 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions
 
 from cluster import haproxy
-from cluster.local import HOST, free_ports
+from cluster.running import HOST, free_ports
 from tests.waiting import PATIENCE_S, answers, get, wait_for
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import CHECKOUT, Cluster, local_cluster
+from cluster.local import local_cluster
+from cluster.running import CHECKOUT, Cluster
 from refiner import UserError
 from tests.waiting import PATIENCE_S, get, wait_for
 

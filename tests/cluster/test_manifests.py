@@ -6,7 +6,7 @@ import pytest
 import yaml
 from kubernetes_validate import validate
 
-from cluster.local import CHECKOUT
+from cluster.running import CHECKOUT
 
 KUBERNETES = "1.34"
 # Of ray.io/v1, whose schema is in no package: the fields that are used here, as KubeRay 1.5.1's reference has them.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster import supervisor
-from cluster.local import free_ports
+from cluster.running import free_ports
 from tests.waiting import PATIENCE_S, wait_for
 
 STEADY = [sys.executable, "-c", "import time; time.sleep(600)"]

@@ -19,7 +19,8 @@ from ray.serve.grpc_util import RayServegRPCContext
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from cluster.local import CHECKOUT, free_ports, local_cluster
+from cluster.local import local_cluster
+from cluster.running import CHECKOUT, free_ports
 from refiner import DepthRefiner
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.network import PoseAwareDepthRefiner
