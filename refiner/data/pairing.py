@@ -58,12 +58,7 @@ def pair_video(observations: dict[str, np.ndarray], name: aistpp.Name, truth: np
     Raises:
         UserError: video and annotation do not belong together.
     """
-    size, calibrated = observations["size"], np.array(camera.size)
-    scale = size / calibrated
-    if abs(scale[0] / scale[1] - 1) > 0.01:
-        raise UserError(
-            f"the video is {size[0]} × {size[1]}, but its camera is calibrated for {calibrated[0]} × {calibrated[1]}"
-        )
+    scale = _scale(observations["size"], camera)
     timestamps = observations["timestamp_us"]
     annotation = np.rint(timestamps * (aistpp.FPS / 1e6)).astype(np.int64)
     near = (annotation >= 0) & (annotation < len(truth))
@@ -106,6 +101,21 @@ def pair_video(observations: dict[str, np.ndarray], name: aistpp.Name, truth: np
         clip=observations["clip"][kept] if "clip" in observations else None,
     )
     return paired
+
+
+def _scale(size: np.ndarray, camera: Camera) -> np.ndarray:
+    """(2,) pixels of a video of that size (2,) for one of the calibrated picture.
+
+    Raises:
+        UserError: the two have another shape.
+    """
+    calibrated = np.array(camera.size)
+    scale = size / calibrated
+    if abs(scale[0] / scale[1] - 1) > 0.01:
+        raise UserError(
+            f"the video is {size[0]} × {size[1]}, but its camera is calibrated for {calibrated[0]} × {calibrated[1]}"
+        )
+    return scale
 
 
 def _check_agreement(image: np.ndarray, projected: np.ndarray, turn: np.ndarray, seconds: float) -> None:

@@ -19,7 +19,7 @@ from refiner.data.aistpp import Name
 from refiner.data.cuts import CutFinder
 from refiner.errors import UserError
 from refiner.estimators import DEFAULT, named
-from refiner.estimators.base import Estimator, EstimatorInfo, Smoothing
+from refiner.estimators.base import Estimator, EstimatorInfo, Observation, Smoothing
 from refiner.skeleton import NUM_LANDMARKS
 
 AHEAD = 4  # frames that a decoding thread may be ahead: they hold memory, and one would do if both took equally long
@@ -66,68 +66,74 @@ def observe(
     return dataclasses.asdict(_observe(Path(video), out, chosen, stride, threads, on_progress))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Watched:
+    """What came of the frames of a video, one of each for a frame."""
+
+    numbers: list[int]
+    timestamps: list[int]
+    damaged: list[bool]
+    begins: list[bool]  # whether a scene does
+    observations: list[Observation | None]
+
+    def gathered(self, name: str, *shape: int) -> np.ndarray:
+        """(F, …) of one field of the observations; zeros where there is nobody."""
+        values = np.zeros((len(self.observations), *shape), dtype=np.float32)
+        for row, observation in enumerate(self.observations):
+            if observation is not None:
+                values[row] = getattr(observation, name)
+        return values
+
+
 def _observe(
     source: Path, out: str, estimator: Estimator, stride: int, threads: int, on_progress: Callable[[int], None]
 ) -> Observed:
     started = time.perf_counter()
     info = video.probe(source)
+    notes = list(info.notes)
+    watched = _watched(video.frames(source, stride, notes.append), estimator, threads, on_progress)
+    detected = np.array([o is not None for o in watched.observations])
+    world, image = watched.gathered("world", NUM_LANDMARKS, 3), watched.gathered("image", NUM_LANDMARKS, 2)
+    clip = clips.clip_numbers(np.array(watched.timestamps), detected, world, image, np.array(watched.begins))
     sequence, camera = _sequence_and_camera(source)
-    numbers, timestamps, observations, begins, damaged, notes = [], [], [], [], [], list(info.notes)
-    cuts = CutFinder()
-    with contextlib.ExitStack() as stack:
-        watching = stack.enter_context(estimator.open())
-        frames = video.frames(source, stride, notes.append)
-        for frame in ahead(frames) if threads > 1 else frames:
-            numbers.append(frame.index)
-            timestamps.append(frame.timestamp_us)
-            damaged.append(frame.damaged)
-            begins.append(cuts.begins(frame) | frame.joined)
-            if begins[-1]:  # what it tracks and smooths ends with the scene
-                stack.close()
-                watching = stack.enter_context(estimator.open())
-            observations.append(watching.estimate(frame))
-            on_progress(len(numbers))
-    detected = np.array([o is not None for o in observations])
-
-    def gathered(name: str, *shape: int) -> np.ndarray:
-        values = np.zeros((len(observations), *shape), dtype=np.float32)
-        if detected.any():
-            values[detected] = [getattr(o, name) for o in observations if o is not None]
-        return values
-
-    world, image = gathered("world", NUM_LANDMARKS, 3), gathered("image", NUM_LANDMARKS, 2)
-    clip = clips.clip_numbers(np.array(timestamps), detected, world, image, np.array(begins))
+    count = len(watched.numbers)
     columns = {
-        "video": [files.plain_name(source.stem)] * len(numbers),
-        "sequence": [sequence] * len(numbers),
-        "camera": [camera] * len(numbers),
-        "frame": numbers,
-        "timestamp_us": timestamps,
-        "detected": detected,
-        "world": world,
-        "image": image,
-        "visibility": gathered("visibility", NUM_LANDMARKS),
-        "presence": gathered("presence", NUM_LANDMARKS),
-        "clip": clip,
-        "damaged": damaged,
-    }
+        "video": [files.plain_name(source.stem)] * count, "sequence": [sequence] * count, "camera": [camera] * count,
+        "frame": watched.numbers, "timestamp_us": watched.timestamps, "detected": detected, "world": world, "image": image,
+        "visibility": watched.gathered("visibility", NUM_LANDMARKS),
+        "presence": watched.gathered("presence", NUM_LANDMARKS), "clip": clip, "damaged": watched.damaged,
+    }  # fmt: skip
     metadata = {
-        "estimator": dataclasses.asdict(estimator.info),
-        "stride": stride,
-        "fps": info.fps,
-        "size": [info.width, info.height],
-        "frames": len(numbers),
-        "detected": int(detected.sum()),
-        "clips": int(clip[-1]) + 1,
-        "damaged": int(sum(damaged)),
-        "notes": notes,
-    }
+        "estimator": dataclasses.asdict(estimator.info), "stride": stride, "fps": info.fps,
+        "size": [info.width, info.height], "frames": count, "detected": int(detected.sum()),
+        "clips": int(clip[-1]) + 1, "damaged": int(sum(watched.damaged)), "notes": notes,
+    }  # fmt: skip
     schema = records.OBSERVATIONS
     if estimator.info.looks > 1:
         schema = schema.append(records.LOOKS_DIFFER)
-        columns["looks_differ"] = gathered("looks_differ", NUM_LANDMARKS, 3)
+        columns["looks_differ"] = watched.gathered("looks_differ", NUM_LANDMARKS, 3)
     records.write_atomically(records.table(schema, columns), out, metadata)
-    return Observed(len(numbers), int(detected.sum()), time.perf_counter() - started, tuple(notes))
+    return Observed(count, int(detected.sum()), time.perf_counter() - started, tuple(notes))
+
+
+def _watched(
+    frames: Iterator[video.Frame], estimator: Estimator, threads: int, on_progress: Callable[[int], None]
+) -> _Watched:
+    """Every frame through the estimator; what it tracks and smooths ends with each scene."""
+    watched, cuts = _Watched([], [], [], [], []), CutFinder()
+    with contextlib.ExitStack() as stack:
+        watching = stack.enter_context(estimator.open())
+        for frame in ahead(frames) if threads > 1 else frames:
+            watched.numbers.append(frame.index)
+            watched.timestamps.append(frame.timestamp_us)
+            watched.damaged.append(frame.damaged)
+            watched.begins.append(cuts.begins(frame) | frame.joined)
+            if watched.begins[-1]:
+                stack.close()
+                watching = stack.enter_context(estimator.open())
+            watched.observations.append(watching.estimate(frame))
+            on_progress(len(watched.numbers))
+    return watched
 
 
 def ahead(frames: Iterator[video.Frame]) -> Iterator[video.Frame]:

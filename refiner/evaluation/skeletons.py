@@ -1,18 +1,25 @@
 """One frame with its poses, on the picture and from three sides."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from refiner.evaluation import metrics
+from refiner.evaluation.style import COLOURS, LABELS, new_figure
 from refiner.skeleton import DRAWN, root_centred
 
 if TYPE_CHECKING:
-    pass
+    from matplotlib.axes import Axes
 
-from refiner.evaluation.style import COLOURS, LABELS, new_figure
+# Title, axis across, axis up and its sign, words at the edges: y is down and z away, so both are turned to be read as one
+# expects.
+VIEWS = (
+    ("from the camera", 0, 1, -1, "", ""),
+    ("from the side", 2, 1, -1, "← camera", "away →"),
+    ("from above", 0, 2, 1, "", "camera ↓"),
+)
 
 
 def skeletons(
@@ -35,53 +42,12 @@ def skeletons(
     """
     poses = {"truth": truth, "mediapipe": observed, "refined": refined}
     poses = {name: root_centred(np.asarray(p)) for name, p in poses.items() if p is not None}
-    low, high = image_points.min(0), image_points.max(0)
-    # a square cut around the person, so that it has the size of the views beside it
-    side = min(1.3 * (high - low).max(), *image.shape[:2])
-    centre = np.clip((low + high) / 2, side / 2, np.array(image.shape[1::-1]) - side / 2)
     reach = 1.1 * max(np.abs(p).max() for p in poses.values())
     with new_figure(path, (13, 4.3), columns=4) as (figure, all_axes):
         picture, views = all_axes[0], all_axes[1:]
-        picture.imshow(image)
-        project = _camera_of(poses["mediapipe"], image_points)
-        for name, points in (("mediapipe", image_points), ("refined", project(poses["refined"]))):
-            for width, colour in ((3.6, "white"), (2.0, COLOURS[name])):
-                for a, b in DRAWN:
-                    picture.plot(*points[[a, b]].T, color=colour, lw=width, alpha=0.95)
-        picture.set(
-            xlim=(centre[0] - side / 2, centre[0] + side / 2),
-            ylim=(centre[1] + side / 2, centre[1] - side / 2),
-            title="the frame",
-        )
-        picture.axis("off")
-        # (horizontal axis, vertical axis, its sign): y is down and z away, so both are turned to be read as one expects
-        for axes, (title, across, up, sign, left, right) in zip(
-            views,
-            (
-                ("from the camera", 0, 1, -1, "", ""),
-                ("from the side", 2, 1, -1, "← camera", "away →"),
-                ("from above", 0, 2, 1, "", "camera ↓"),
-            ),
-            strict=True,
-        ):
-            for name, pose in poses.items():
-                x, y = pose[:, across], sign * pose[:, up]
-                for a, b in DRAWN:
-                    axes.plot(
-                        x[[a, b]],
-                        y[[a, b]],
-                        color=COLOURS[name],
-                        lw=5 if name == "truth" else 2.2,
-                        alpha=0.22 if name == "truth" else 0.95,
-                    )
-                axes.plot([], [], color=COLOURS[name], lw=5 if name == "truth" else 2.2, alpha=0.22 if name == "truth" else 1,
-                          label=LABELS[name])  # fmt: skip
-            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title, xticks=(), yticks=())
-            axes.grid(False)
-            for spine in axes.spines.values():
-                spine.set_visible(False)
-            axes.text(0.02, 0.01, left, transform=axes.transAxes, color="#6b7078")
-            axes.text(0.98, 0.01, right, transform=axes.transAxes, color="#6b7078", ha="right")
+        _draw_picture(picture, image, image_points, poses)
+        for axes, view in zip(views, VIEWS, strict=True):
+            _draw_view(axes, poses, reach, *view)
         if truth is not None:
             for name in ("mediapipe", "refined"):
                 error = np.abs(poses[name][:, 2] - poses["truth"][:, 2]).mean() * metrics.CM
@@ -90,6 +56,51 @@ def skeletons(
         figure.legend(handles, labels, loc="lower center", ncols=len(labels))
         figure.tight_layout(rect=(0, 0.07, 1, 1))
     return Path(path)
+
+
+def _draw_picture(axes: "Axes", image: np.ndarray, image_points: np.ndarray, poses: Mapping[str, np.ndarray]) -> None:
+    """The frame with both skeletons, cut to a square around the person, so that it has the size of the views beside it."""
+    low, high = image_points.min(0), image_points.max(0)
+    side = min(1.3 * (high - low).max(), *image.shape[:2])
+    centre = np.clip((low + high) / 2, side / 2, np.array(image.shape[1::-1]) - side / 2)
+    axes.imshow(image)
+    project = _camera_of(poses["mediapipe"], image_points)
+    for name, points in (("mediapipe", image_points), ("refined", project(poses["refined"]))):
+        for width, colour in ((3.6, "white"), (2.0, COLOURS[name])):
+            for a, b in DRAWN:
+                axes.plot(*points[[a, b]].T, color=colour, lw=width, alpha=0.95)
+    axes.set(
+        xlim=(centre[0] - side / 2, centre[0] + side / 2),
+        ylim=(centre[1] + side / 2, centre[1] - side / 2),
+        title="the frame",
+    )
+    axes.axis("off")
+
+
+def _draw_view(
+    axes: "Axes",
+    poses: Mapping[str, np.ndarray],
+    reach: float,
+    title: str,
+    across: int,
+    up: int,
+    sign: int,
+    left: str,
+    right: str,
+) -> None:
+    """All poses from one side: which axis goes across, which one up and with which sign, and what is said at the edges."""
+    for name, pose in poses.items():
+        true = name == "truth"
+        x, y = pose[:, across], sign * pose[:, up]
+        for a, b in DRAWN:
+            axes.plot(x[[a, b]], y[[a, b]], color=COLOURS[name], lw=5 if true else 2.2, alpha=0.22 if true else 0.95)
+        axes.plot([], [], color=COLOURS[name], lw=5 if true else 2.2, alpha=0.22 if true else 1, label=LABELS[name])
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title, xticks=(), yticks=())
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.text(0.02, 0.01, left, transform=axes.transAxes, color="#6b7078")
+    axes.text(0.98, 0.01, right, transform=axes.transAxes, color="#6b7078", ha="right")
 
 
 def _camera_of(pose: np.ndarray, image_points: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -97,43 +97,11 @@ def register(
     Returns:
         The version.
     """
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
-
-    poses = TensorSpec(np.dtype(np.float32), (-1, 17, 3), "poses")
-    visibility = TensorSpec(np.dtype(np.float32), (-1, 17), "visibility")
-    signature = ModelSignature(
-        inputs=Schema([poses, visibility]),
-        outputs=Schema(
-            [
-                TensorSpec(np.dtype(np.float32), (-1, 17, 3), "refined"),
-                TensorSpec(np.dtype(np.float32), (-1, 17), "confidence"),
-                TensorSpec(np.dtype(np.float32), (-1,), "view_angle"),
-            ]
-        ),
-        params=ParamSchema([ParamSpec("sequence", "boolean", False)]),
-    )
     client = mlflow_client()
     log_metrics(run_id, metrics)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, CHECKPOINT)  # its name becomes the name inside the version
-        shutil.copytree(checkpoint, folder)
-        description = Path(scratch, "model")
-        # recorded, not filtered (MLflow puts a filter of its own first): it wants type hints, which would overrule the
-        # signature, and an example, which is added below
-        with warnings.catch_warnings(record=True):
-            mlflow.pyfunc.save_model(
-                description,
-                python_model=str(Path(__file__).parents[1] / "inference" / "pyfunc.py"),
-                artifacts={CHECKPOINT: str(folder)},
-                signature=signature,
-                # named here: MLflow would otherwise load the model in a child process to find them out; this package
-                # itself is on no index and must be installed beside them
-                pip_requirements=["mlflow", "numpy", "pyarrow", "safetensors", "torch"],
-            )
-        _save_example(description, {"poses": example[0], "visibility": example[1]})
-        client.log_artifacts(run_id, str(description), "model")
+        _describe(Path(scratch, "model"), checkpoint, example)
+        client.log_artifacts(run_id, str(Path(scratch, "model")), "model")
     _make_sure_of(client, name)
     version = client.create_model_version(
         name,
@@ -148,6 +116,42 @@ def register(
     )
     set_alias(name, CANDIDATE, version.version)
     return str(version.version)
+
+
+def _describe(folder: Path, checkpoint: str | Path, example: tuple[np.ndarray, np.ndarray]) -> None:
+    """Writes a version as MLflow has them: the checkpoint, the code that loads it, signature and example."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as scratch:
+        copied = Path(scratch, CHECKPOINT)  # its name becomes the name inside the version
+        shutil.copytree(checkpoint, copied)
+        # recorded, not filtered (MLflow puts a filter of its own first): it wants type hints, which would overrule the
+        # signature, and an example, which is added below
+        with warnings.catch_warnings(record=True):
+            mlflow.pyfunc.save_model(
+                folder,
+                python_model=str(Path(__file__).parents[1] / "inference" / "pyfunc.py"),
+                artifacts={CHECKPOINT: str(copied)},
+                signature=_signature(),
+                # named here: MLflow would otherwise load the model in a child process to find them out; this package
+                # itself is on no index and must be installed beside them
+                pip_requirements=["mlflow", "numpy", "pyarrow", "safetensors", "torch"],
+            )
+    _save_example(folder, {"poses": example[0], "visibility": example[1]})
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+    def tensor(name: str, *shape: int) -> TensorSpec:
+        return TensorSpec(np.dtype(np.float32), (-1, *shape), name)
+
+    return ModelSignature(
+        inputs=Schema([tensor("poses", 17, 3), tensor("visibility", 17)]),
+        outputs=Schema([tensor("refined", 17, 3), tensor("confidence", 17), tensor("view_angle")]),
+        params=ParamSchema([ParamSpec("sequence", "boolean", False)]),
+    )
 
 
 def _make_sure_of(client: Any, name: str) -> None:
