@@ -13,7 +13,8 @@ import pytest
 from rayjobs import pair
 from refiner import UserError
 from refiner.command import to_json
-from refiner.data import aistpp, records
+from refiner.data import aistpp, manifest, records
+from refiner.estimators.base import EstimatorInfo
 from refiner.geometry import to_virtual_camera
 from refiner.skeleton import hips_midpoint
 
@@ -98,10 +99,16 @@ def test_videos_that_cannot_be_paired_say_why_and_the_others_go_on(studio_observ
     assert [r for v, r in problems.items() if "mBR9" in v] == ["its sequence is in none of the dataset's splits"]
 
 
-def test_videos_with_the_same_fault_are_counted_together():
+def test_videos_with_the_same_fault_are_counted_together(make_pairs, tmp_path):
     problems = {f"v{i}": f"the person in the video is {i / 10} body heights away" for i in range(2)} | {"w": "gone"}
-    useful = {"split": "train", "pairs": 3, "frames": 3, "left_out": Counter(), "depth_error_m": 0.1, "digest": 7}
-    summary = pair.summarise([useful], problems, 4, {}, "official")
+    path = tmp_path / "one.parquet"
+    pairs = make_pairs(1)
+    records.write_atomically(pairs.to_table(), path, {})
+    useful = {
+        "split": "train", "pairs": 3, "frames": 3, "left_out": Counter(), "depth_error_m": 0.1,
+        "described": manifest.described(pairs, path, "train"),
+    }  # fmt: skip
+    summary = pair.summarise([useful], problems, 4, EstimatorInfo(), "official")
     assert sorted(summary.videos_left_out.values()) == [1, 2] and summary.videos_left_out["gone"] == 1
 
 
