@@ -89,7 +89,7 @@ BAD_BODIES = [
     (orjson.dumps({"poses": [[["0.5", 0, 0]] * 17]}), "lists of numbers"),
     (orjson.dumps({"poses": standing_poses(1).tolist(), "visibility": 1}), "visibility"),
     (orjson.dumps({"poses": standing_poses(1).tolist(), "sequence": True, "fps": 1e300}), "fps"),
-    (b'{"poses": [[[0,0,0]]], "fps": 1e999}', "fps"),
+    (b'{"poses": [[[0,0,0]]], "fps": 1e999}', "infinity"),
     (orjson.dumps({"poses": [[[1e39, 0, 0]] * 17]}), "inf"),
     (orjson.dumps({"poses": [[[400.0, 300.0, 0]] * 17]}), "metres"),
     (orjson.dumps({"poses": standing_poses(1).tolist(), "visibility": [[1]]}), "visibility"),
