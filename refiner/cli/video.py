@@ -48,7 +48,7 @@ class Options:
     model: str = ""
     """A checkpoint's folder, or models:/NAME@ALIAS; the model in the box by default."""
     estimator: Literal["mediapipe", "blazepose"] = DEFAULT
-    """What finds the landmarks; blazepose is the quicker one (extra [blazepose])."""
+    """What finds the landmarks; blazepose: MediaPipe's networks without its graph (extra [blazepose])."""
     smoothing: Smoothing = "mediapipe"
     """Of the landmarks over time: MediaPipe's filters, or none."""
     looks: int = 1
