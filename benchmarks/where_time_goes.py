@@ -56,6 +56,8 @@ PARTS = {
     "event loop": r"asyncio/|uvloop|selectors",
     "rest": "",
 }
+# Where threads of a replica wait. py-spy takes some of them for busy, for they wait in C code that it does not know.
+WAITING = r"threading\.py:\d+\)$|concurrent/futures/thread\.py:\d+\)$|Worker\.main_loop|PythonGCThread"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +89,8 @@ def parts_of(samples: str) -> dict[str, float]:
     counts: Counter[str] = Counter()
     for line in samples.splitlines():
         stack, _, count = line.rpartition(" ")
+        if re.search(WAITING, stack):
+            continue
         for frame in reversed(stack.split(";")):
             part = next(part for part, pattern in PARTS.items() if re.search(pattern, frame))
             if part != "rest":

@@ -1,16 +1,20 @@
-"""Who may call: bearer tokens. Which are read from a file and from the environment, several at once, so that one can be
-replaced without anybody being locked out meanwhile."""
+"""Who may call: bearer tokens, and pages of other origins. Tokens are read from a file and from the environment, several at
+once, so that one can be replaced without anybody being locked out meanwhile."""
 
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from refiner import UserError
+from serve.codec.inference import HEADER_LENGTH
 from serve.problems import problem
 
+# Of an answer's headers what a page in a browser may read.
+EXPOSED_HEADERS = ["x-model-version", "x-request-id", "retry-after", "www-authenticate", HEADER_LENGTH]
 VARIABLE = "POSE_API_TOKENS"
 # What load balancers and schedulers ask without a token, and what tells a person how to send one; they learn nothing from it.
 OPEN_PATHS = {"/healthz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"}
@@ -83,3 +87,16 @@ class Guard:
             await refusal(scope, receive, send)
             return
         await self.app(scope, receive, send)
+
+
+def across_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """ASGI middleware: lets pages of these origins read the answers, refusals among them, and answers their preflights."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=["*"],  # as asked for: authorization, and what clients of other protocols add
+        expose_headers=EXPOSED_HEADERS,
+    )

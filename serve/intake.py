@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import problems
 from serve.bodies import Body, Budget, ClientLeft, Pace, declared_length, read
-from serve.guard import Tokens, token_of
+from serve.guard import Tokens, across_origins, token_of
 from serve.schemas import AppArgs
 
 logger = logging.getLogger("ray.serve")
@@ -52,24 +52,37 @@ def middlewares() -> list[Middleware]:
 
 
 class InReplica:
-    """ASGI middleware: `Intake` with the replica's application, which Serve makes known only after it built this."""
+    """ASGI middleware: `before_the_queue` of the replica's application, which Serve makes known only after it built this."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._intake: Intake | None = None
+        self._taken_in: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._intake is None:
+        if self._taken_in is None:
             replica: Any = serve.get_replica_context().servable_object
-            self._intake = Intake(
-                self.app,
-                limit_of=lambda path: body_limit(path, replica.args),
-                uploads=replica.uploads,
-                memory=replica.memory,
-                application=replica.app,
-                tokens=replica.tokens,
-            )
-        await self._intake(scope, receive, send)
+            self._taken_in = before_the_queue(self.app, replica, replica.app)
+        await self._taken_in(scope, receive, send)
+
+
+def before_the_queue(queue: ASGIApp, endpoint: Any, application: ASGIApp) -> ASGIApp:
+    """What a replica answers HTTP with.
+
+    Args:
+        queue: Serve's, with everything behind it.
+        endpoint: the replica's `RefineEndpoint`.
+        application: its routes.
+    """
+    intake = Intake(
+        queue,
+        limit_of=lambda path: body_limit(path, endpoint.args),
+        uploads=endpoint.uploads,
+        memory=endpoint.memory,
+        application=application,
+        tokens=endpoint.tokens,
+    )
+    # outside, so that pages may read refusals that come from here or from the queue, too
+    return across_origins(intake, endpoint.args.cors_origins)
 
 
 class Intake:

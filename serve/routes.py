@@ -5,24 +5,18 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from refiner import UserError
 from serve import codec, documentation, inference_protocol, metrics, problems
-from serve.codec.inference import HEADER_LENGTH
-from serve.guard import Guard
+from serve.guard import Guard, across_origins
 from serve.live import rounded, standing_poses
 from serve.schemas import Health, Info, ModelName, RefineBody, RefineResult, Refused, VideoResult
 
 if TYPE_CHECKING:
     from serve.deployments import RefineEndpoint
-
-
-# Of an answer's headers what a page in a browser may read.
-EXPOSED_HEADERS = ["x-model-version", "x-request-id", "retry-after", "www-authenticate", HEADER_LENGTH]
 
 
 class Heads:
@@ -73,14 +67,7 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
     api.add_middleware(problems.Defects)
     if endpoint.tokens.wanted:
         api.add_middleware(Guard, tokens=endpoint.tokens)
-    if endpoint.args.cors_origins:
-        api.add_middleware(
-            CORSMiddleware,
-            allow_origins=endpoint.args.cors_origins,
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["*"],  # as asked for: authorization, and what clients of other protocols add
-            expose_headers=EXPOSED_HEADERS,
-        )
+    api.add_middleware(across_origins, origins=endpoint.args.cors_origins)
     api.add_middleware(Heads)
     api.add_exception_handler(UserError, problems.on_user_error)
     api.add_exception_handler(HTTPException, problems.on_http_exception)
@@ -154,12 +141,15 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
             model=ModelName(**served.model),
             run_id=served.run_id,
             tags=dict(served.tags),
-            source=live.source,
+            source=problems.without_paths(live.source),
             device=str(served.refiner.device),
             runtime=served.runtime,
             loaded_at=served.loaded_at,
             registry=live.registry,
-            refused=[Refused(version=version, reason=reason) for version, reason in live.refused.items()],
+            refused=[
+                Refused(version=version, reason=problems.without_paths(reason))
+                for version, reason in live.refused.items()
+            ],
             input_drift=endpoint.metrics.window.drift(served.trained_on),
         )
 

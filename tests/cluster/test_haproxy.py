@@ -96,7 +96,7 @@ async def slow(url: str, sent: bytes, statuses: Counter) -> None:
         writer.write(sent)
         while not reader.at_eof():
             with contextlib.suppress(TimeoutError):
-                answer = await asyncio.wait_for(reader.read(), 2)
+                answer = await asyncio.wait_for(reader.read(65_536), 2)  # read() would lose what has come by then
                 if not answer:
                     statuses["closed"] += 1
                     return
@@ -105,6 +105,7 @@ async def slow(url: str, sent: bytes, statuses: Counter) -> None:
                 statuses[answer.split()[1].decode() if is_problem else "no problem document"] += 1
                 return
             writer.write(b"x")
+        statuses["closed"] += 1
     except OSError:
         statuses["closed"] += 1
     finally:

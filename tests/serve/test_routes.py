@@ -2,15 +2,18 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.responses import PlainTextResponse
 
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.network import PoseAwareDepthRefiner
 from serve.deployments import RefineEndpoint
 from serve.guard import is_open
+from serve.intake import before_the_queue
 from serve.live import rounded, standing_poses
 from serve.schemas import AppArgs
 
@@ -64,6 +67,25 @@ async def test_a_page_may_read_why_it_is_refused(http, headers, body, status):
     answer = await http.post("/v1/refine", json=body, headers={"Origin": PAGE, **headers})
     assert answer.status_code == status
     assert answer.headers["access-control-allow-origin"] == PAGE
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"), [({}, 503), ({"Content-Length": "9" * 12}, 413), ({"Content-Length": "x"}, 400)]
+)
+async def test_a_page_may_read_what_is_refused_before_the_routes(endpoint, headers, status):
+    async def full(scope, receive, send):  # as Serve's queue refuses
+        await PlainTextResponse("no place", 503)(scope, receive, send)
+
+    app = before_the_queue(full, endpoint, endpoint.__serve_build_asgi_app__())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://endpoint") as client:
+        answer = await client.post("/v1/refine", headers={"Origin": PAGE, **TOKEN, **headers})
+    assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["access-control-allow-origin"] == PAGE
+
+
+async def test_nobody_learns_where_files_lie(http, endpoint):
+    answer = await http.get("/info", headers=TOKEN)
+    assert answer.status_code == 200 and str(Path(endpoint.live.source).parent) not in answer.text
 
 
 async def test_a_page_may_read_that_something_is_broken(http, endpoint, monkeypatch):

@@ -78,13 +78,14 @@ def crop(picture: Picture, region: Region, size: int, *, black_outside: bool = F
     """
     x, y = _coordinates(region, size, picture.to_stored)
     black, grey = (picture.black, GREY) if black_outside else (None, None)
+    at = _maps(x, y)
     if picture.to_rgb is None:
-        return _remap(picture.planes[0], x, y, black)
+        return _remap(picture.planes[0], at, black)
     luma, u, v = picture.planes
-    luma = _remap(luma, x, y, black)
     # a colour sample belongs to the middle of two by two pixels: (x − ½) / 2
-    x, y = (x - _STEPS // 2) >> 1, (y - _STEPS // 2) >> 1
-    return cv2.transform(cv2.merge([luma, _remap(u, x, y, grey), _remap(v, x, y, grey)]), picture.to_rgb)
+    colour_at = _maps((x - _STEPS // 2) >> 1, (y - _STEPS // 2) >> 1)
+    channels = [_remap(luma, at, black), _remap(u, colour_at, grey), _remap(v, colour_at, grey)]
+    return cv2.transform(cv2.merge(channels), picture.to_rgb)
 
 
 def _coordinates(region: Region, size: int, to_stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -113,11 +114,18 @@ def _rounded(steps: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(steps, -_FARTHEST, _FARTHEST, out=steps), out=steps).astype(np.int32)
 
 
-def _remap(picture: np.ndarray, x: np.ndarray, y: np.ndarray, outside: int | None) -> np.ndarray:
-    """Bilinear interpolation at coordinates in 1/32 pixels; outside is that value, or, if None, the nearest pixel."""
+def _maps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates in 1/32 pixels as `cv2.remap` takes them: whole pixels (…, 2) int16, and the rest of both in one number."""
     whole = np.empty((*x.shape, 2), dtype=np.int16)
     np.right_shift(x, _SHIFT, out=whole[..., 0], casting="unsafe")
     np.right_shift(y, _SHIFT, out=whole[..., 1], casting="unsafe")
-    part = (((y & (_STEPS - 1)) << _SHIFT) | (x & (_STEPS - 1))).astype(np.uint16)
+    part = y & (_STEPS - 1)
+    part <<= _SHIFT
+    part |= x & (_STEPS - 1)
+    return whole, part.astype(np.uint16)
+
+
+def _remap(plane: np.ndarray, maps: tuple[np.ndarray, np.ndarray], outside: int | None) -> np.ndarray:
+    """Bilinear interpolation; outside is that value, or, if None, the nearest pixel."""
     border = cv2.BORDER_REPLICATE if outside is None else cv2.BORDER_CONSTANT
-    return cv2.remap(picture, whole, part, cv2.INTER_LINEAR, borderMode=border, borderValue=(outside or 0,) * 3)
+    return cv2.remap(plane, *maps, cv2.INTER_LINEAR, borderMode=border, borderValue=(outside or 0,) * 3)
