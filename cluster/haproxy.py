@@ -20,6 +20,10 @@ HEAD_S = 10
 KEEP_ALIVE_S = 75
 # A request for poses of up to so many bytes is answered in milliseconds, whether or not its client is still there.
 SHORT_BYTES = 16_384
+# Streams (WebSockets): more than four full replicas hold. They last for hours and are no storm.
+STREAM, MOST_STREAMS = "/v1/stream", 512
+# Seconds in which a stream's client takes nothing and says nothing, not even the answer to a ping, which comes every 20.
+SILENT_S = 60
 # Answered however much is under way.
 BESIDE = "/healthz /metrics /v2/health/live /v2/health/ready"
 LATER = "send this request again in a second"
@@ -58,6 +62,8 @@ def edits(folder: Path) -> str:
       take a tenth of its time: HAProxy has that timeout, and what a client left behind is done at once.
     - A storm is refused here. A replica refuses, too, but in Python: 10 times what it can answer is more than it can
       refuse, and then connections pile up until the kernel drops them.
+    - Streams are counted by themselves, or a few hundred of them would be taken for a storm; one whose client is gone without a
+      word ends.
     - One that was told of no application yet, since it is new or replaces one that died, says 503 and not 404.
     - A line is logged of what went wrong only.
     - Errors are problem documents; Ray's own template makes 500 of 502, 503 and 504, which says nothing to a client.
@@ -73,6 +79,7 @@ def edits(folder: Path) -> str:
         "option http-buffer-request",
         f"timeout http-request {HEAD_S}s",
         f"timeout http-keep-alive {KEEP_ALIVE_S}s",
+        f"timeout tunnel {SILENT_S}s",
         *(f"errorfile {status} {folder / f'{status}.http'}" for status in PROBLEMS),
     ]
     frontend = [
@@ -83,11 +90,15 @@ def edits(folder: Path) -> str:
         "http-request track-sc0 int(1) table incomplete_bodies if incomplete",
         "http-request set-var(txn.incomplete) int(1),table_conn_cur(incomplete_bodies)",
         f"http-request return {busy} if incomplete {{ var(txn.incomplete) -m int gt {MOST_INCOMPLETE} }}",
+        f"acl stream path {STREAM}",
+        "http-request track-sc1 int(2) table incomplete_bodies if stream",
+        "http-request set-var(txn.streams) int(2),table_conn_cur(incomplete_bodies)",
+        f"http-request return {busy} if stream {{ var(txn.streams) -m int gt {MOST_STREAMS} }}",
         f"http-request set-header x-request-disconnect-disabled ?1 if {short}",
         f"http-request set-header x-request-timeout-seconds -1 if {short}",
     ]
     table = ["backend incomplete_bodies", "    stick-table type integer size 16 store conn_cur"]
-    full = rf"{{ be_conn(\2),sub(txn.incomplete) ge {MOST_REQUESTS} }}"
+    full = rf"{{ be_conn(\2),sub(txn.incomplete),sub(txn.streams) ge {MOST_REQUESTS} }}"
     return "\n".join(
         [
             rf"s/^( *bind) (\*)?:/\1 {HOST}:/",
@@ -101,7 +112,7 @@ def edits(folder: Path) -> str:
             "/^    http-request return status 404 content-type text.plain /{\nx\n/./!{\nx",
             "s/.*/" + _escaped(f"    http-request return {nobody}") + "/\nx\n}\nx\n}",
             r"s/^( *)use_backend ([^ ]+) if (is_[^ ]+)$/"
-            + _escaped(rf"\1http-request return {busy} if \3 !beside !incomplete {full}")
+            + _escaped(rf"\1http-request return {busy} if \3 !beside !incomplete !stream {full}")
             + r"\n&/",
             "s/^    http-request return status 404 content-type text.plain .*$/"
             + _escaped(f"    http-request return {nowhere}")

@@ -24,6 +24,7 @@ class _Request:
     visibility: np.ndarray | None
     image_points: np.ndarray | None
     answer: asyncio.Future
+    checked: bool
 
     def goes_with(self, other: "_Request") -> bool:
         """Whether one version is to answer both, and their arrays fit together."""
@@ -56,12 +57,18 @@ class Batcher:
         poses: np.ndarray,
         visibility: np.ndarray | None = None,
         image_points: np.ndarray | None = None,
+        *,
+        checked: bool = False,
     ) -> Refinement:
         """As `DepthRefiner.predict` and with its errors, of poses that each stand for themselves. A request that is refused
         does not harm those beside it.
+
+        Args:
+            served, poses, visibility, image_points: as there.
+            checked: they went through `validate_poses`.
         """
         loop = asyncio.get_running_loop()
-        request = _Request(served, poses, visibility, image_points, loop.create_future())
+        request = _Request(served, poses, visibility, image_points, loop.create_future(), checked)
         self._waiting.append(request)
         if len(self._waiting) == 1:
             # after what else is ready now: other requests, which Serve then counts, to scale and to refuse by
@@ -105,9 +112,11 @@ def _predict(batch: list[_Request]) -> list[Refinement]:
     refiner = batch[0].served.refiner
     if len(batch) == 1:
         (request,) = batch
-        return [refiner.predict(request.poses, request.visibility, image_points=request.image_points)]
+        known = not request.checked
+        return [refiner.predict(request.poses, request.visibility, image_points=request.image_points, recognise=known)]
     for request in batch:
-        validate_poses(request.poses, request.visibility)
+        if not request.checked:
+            validate_poses(request.poses, request.visibility)
     poses = np.concatenate([request.poses for request in batch])
     visibility, image_points = (
         None if getattr(batch[0], name) is None else np.concatenate([getattr(request, name) for request in batch])

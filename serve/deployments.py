@@ -44,6 +44,9 @@ from serve.live import LiveModel, Served
 from serve.metrics import Metrics, Statistics
 from serve.routes import build_api
 from serve.schemas import AppArgs
+from serve.stream.connection import Streams
+from serve.stream.hub import Hub
+from serve.stream.pictures import Pictures
 from serve.threads import until_left
 from serve.video import Clip, Limits, VideoObserver
 
@@ -84,6 +87,8 @@ class RefineEndpoint(InferenceService):
         self._decoder = Decoder(args.max_poses)
         self.about = About(lambda: self.live.current.model, self.statistics, args.max_poses)
         self._short = Batcher(MOST_TOGETHER, self.metrics.batched)
+        hub = Hub(self._short, lambda: self.live.current, self.metrics, self.statistics, max_streams=args.max_streams)
+        self.streams = Streams(args, hub, Pictures(args))
         self._clips = ThreadPoolExecutor(1, thread_name_prefix="clips")
         self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decoding")
         self._forms = ThreadPoolExecutor(1, thread_name_prefix="forms")  # decodes and encodes what is large

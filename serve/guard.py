@@ -1,11 +1,16 @@
 """Who may call: bearer tokens, and pages of other origins. Tokens are read from a file and from the environment, several at
-once, so that one can be replaced without anybody being locked out meanwhile."""
+once, so that one can be replaced without anybody being locked out meanwhile. For WebSockets browsers ask nobody first, so the
+endpoint looks at the origin itself."""
 
+import base64
+import binascii
 import hmac
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,18 +22,34 @@ from serve.problems import problem
 EXPOSED_HEADERS = ["x-model-version", "x-request-id", "retry-after", "www-authenticate", HEADER_LENGTH]
 VARIABLE = "POSE_API_TOKENS"
 # What load balancers and schedulers ask without a token, and what tells a person how to send one; they learn nothing from it.
-OPEN_PATHS = {"/healthz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"}
-OPEN_FOLDER = "/docs/"
+OPEN_PATHS = {"/", "/healthz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"}
+OPEN_FOLDERS = ("/docs/", "/page/")
+# What a stream's client names as its subprotocol; beside it a browser, which can send no header, names its token:
+# "bearer." and the token in base64url without padding.
+SUBPROTOCOL, BEARER = "pose-stream.v1", "bearer."
 
 
 def is_open(path: str) -> bool:
     """Whether anybody may ask for it."""
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
 
 
 def token_of(scope: Scope) -> bytes:
-    """The Authorization header."""
-    return next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    """The Authorization header, or what a WebSocket's client has in its place."""
+    header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    if not header and scope["type"] == "websocket":
+        named = next((name for name in scope["subprotocols"] if name.startswith(BEARER)), BEARER).removeprefix(BEARER)
+        try:
+            header = b"Bearer " + base64.urlsafe_b64decode(named + "=" * (-len(named) % 4))
+        except (binascii.Error, ValueError):
+            return b""
+    return header
+
+
+def subprotocols(token: str | None) -> list[str]:
+    """What a stream's client names where it can send no header."""
+    encoded = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=") if token else ""
+    return [SUBPROTOCOL, *([BEARER + encoded] if token else [])]
 
 
 class Tokens:
@@ -78,7 +99,8 @@ class Guard:
         self.app, self.tokens = app, tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not is_open(scope["path"]) and not self.tokens.admit(token_of(scope)):
+        asks = scope["type"] in ("http", "websocket")
+        if asks and not is_open(scope["path"]) and not self.tokens.admit(token_of(scope)):
             refusal = problem(
                 401,
                 "send one of this endpoint's tokens as 'Authorization: Bearer …'",
@@ -100,3 +122,23 @@ def across_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         allow_headers=["*"],  # as asked for: authorization, and what clients of other protocols add
         expose_headers=EXPOSED_HEADERS,
     )
+
+
+class Origins:
+    """ASGI middleware: 403 to a page of another origin that opens a stream, unless it is named. Who is no browser says none."""
+
+    def __init__(self, app: ASGIApp, named: Sequence[str]) -> None:
+        self.app, self.named = app, frozenset(named)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and not self._admits(Headers(scope=scope)):
+            refusal = problem(403, "scripts of this page's origin may not open a stream: name it in cors_origins")
+            await refusal(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _admits(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin is None or "*" in self.named or origin in self.named:
+            return True
+        return bool(host := urlsplit(origin).netloc) and host == headers.get("host")

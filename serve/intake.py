@@ -10,10 +10,12 @@ within the queue.
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
 
+import uvicorn
 from ray import serve
 from ray.serve.exceptions import RayServeException
 from starlette.datastructures import Headers
@@ -33,6 +35,7 @@ BODY = "pose.body"
 # What must be answered however long the queue is.
 BESIDE_THE_QUEUE = {"/healthz", "/v2/health/live", "/v2/health/ready", "/metrics"}
 REPLAYED_BYTES = 262_144
+MESSAGE_BYTES = 4_000_000  # of a WebSocket; what a stream takes is `max_picture_mb`
 
 
 def body_limit(path: str, args: AppArgs) -> int:
@@ -48,7 +51,14 @@ def middlewares() -> list[Middleware]:
         # a proxy, which knows no application: replicas refuse what is too large for them
         most, memory = int(AppArgs().uploads_mb * 1e6), int(AppArgs().memory_mb * 1e6)
         return [Middleware(Intake, limit_of=lambda path: most, uploads=Budget(most), memory=Budget(memory))]
+    bound_messages()
     return [Middleware(InReplica)]
+
+
+def bound_messages() -> None:
+    """Of WebSockets, in the server that Serve is about to start: Serve has no option for it, and 128 streams of uvicorn's
+    16 MB would be 2 GB. Compression is refused, too: small messages gain nothing, and a bomb has 1,000 times its size."""
+    uvicorn.Config = functools.partial(uvicorn.Config, ws_max_size=MESSAGE_BYTES, ws_per_message_deflate=False)
 
 
 class InReplica:
@@ -114,12 +124,16 @@ class Intake:
         self.application, self.tokens = application, tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and self.application is not None:
+            # A stream lasts for hours: it would keep a place in the queue, in which nothing waits (`serve.stream.hub` has
+            # its own limit), be ended by the request timeout, and its messages would pile up before it
+            scope["headers"] = _readable(scope)
+            return await self.application(scope, receive, send)
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         if self.application is not None and scope["path"] in BESIDE_THE_QUEUE:
             return await self.application(scope, receive, send)
-        # Serve reads ids as UTF-8, and is broken by one that is none
-        scope["headers"] = [(name, value) for name, value in scope["headers"] if name.isascii() and value.isascii()]
+        scope["headers"] = _readable(scope)
         headers = Headers(scope=scope)
         has_body = "content-length" in headers or "transfer-encoding" in headers
         turned_away = self.tokens is not None and self.tokens.wanted and not self.tokens.admit(token_of(scope))
@@ -170,6 +184,11 @@ class Intake:
             raise ConnectionAbortedError("the client takes its answer too slowly") from None
         finally:
             self.memory.give_back(size)
+
+
+def _readable(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Headers in ASCII: Serve reads ids as UTF-8, and is broken by one that is none."""
+    return [(name, value) for name, value in scope["headers"] if name.isascii() and value.isascii()]
 
 
 def _messages(body: Body):

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from refiner import UserError
 from serve import codec, documentation, inference_protocol, metrics, problems
-from serve.guard import Guard, across_origins
+from serve.guard import SUBPROTOCOL, Guard, Origins, across_origins
 from serve.live import rounded, standing_poses
 from serve.schemas import Health, Info, ModelName, RefineBody, RefineResult, Refused, VideoResult
 
@@ -65,6 +65,7 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
     # from the inside to the outside: who is turned away by the guard is told so in a way that a browser lets pass
     api.add_middleware(Shortcut, route=("POST", "/v1/refine"), answer=endpoint.refine_poses)
     api.add_middleware(problems.Defects)
+    api.add_middleware(Origins, named=endpoint.args.cors_origins)
     if endpoint.tokens.wanted:
         api.add_middleware(Guard, tokens=endpoint.tokens)
     api.add_middleware(across_origins, origins=endpoint.args.cors_origins)
@@ -114,6 +115,23 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
         """Finds the person in a video with MediaPipe, and corrects the poses. The body is the file itself; the answer is
         JSON, or an Arrow IPC stream where the Accept header asks for one."""
         return await endpoint.refine_video(request)
+
+    @api.get(
+        "/v1/stream",
+        status_code=426,
+        response_class=Response,
+        responses=documentation.problems(403, 426, 429),
+    )
+    async def how_to_stream() -> Response:
+        """A WebSocket: live poses in, refined poses out, the newest first (subprotocol `pose-stream.v1`; a browser's token goes
+        as a second one, `bearer.` and the token in base64url). A frame is a text message `{"pose", "visibility"?,
+        "image_points"?, "timestamp_us"?}`, or a JPEG or WebP as a binary one. Answers are `{"frame", "timestamp_us",
+        "dropped", "refined", "confidence", "view_angle"}`, `frame` being the number of the message from 0 on; one that makes
+        no sense gets `{"frame", "error"}`. `?smooth=false` leaves out the smoothing."""
+        headers = {"Upgrade": "websocket", "Sec-WebSocket-Protocol": SUBPROTOCOL}
+        return problems.problem(426, "this is a WebSocket: connect to it as one", headers)
+
+    api.add_api_websocket_route("/v1/stream", endpoint.streams.serve)
 
     inference_protocol.add_routes(
         api,

@@ -42,6 +42,18 @@ class AppArgs(BaseModel):
     """File of bearer tokens, one a line, read again when it changes; POSE_API_TOKENS (comma-separated) is taken too."""
     cors_origins: list[str] = []
     """Web origins that may call; none by default."""
+    max_streams: int = Field(default=128, gt=0)
+    """Streams of a replica; a core answers some 75 at 30 frames/s. Beyond it the answer is 429."""
+    max_picture_streams: int = Field(default=2, ge=0)
+    """Streams among them that send pictures, each with a process of its own that keeps a core busy."""
+    max_picture_mb: float = Field(default=1, gt=0, le=4)
+    """Largest picture of a stream."""
+    max_picture_pixels: int = Field(default=2_100_000, gt=0)
+    """Most pixels of a picture; 1080p has 2.07 million."""
+    picture_memory_mb: float = Field(default=1_500, gt=0)
+    """Memory of a process that looks at pictures, bounded by the kernel."""
+    stream_idle_s: float = Field(default=60, gt=0)
+    """A stream in which no complete frame came for so long is ended."""
     max_video_mb: float = Field(default=100, gt=0)
     """Largest upload of /v1/refine/video."""
     max_video_s: float = Field(default=60, gt=0)

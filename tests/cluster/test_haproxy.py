@@ -10,8 +10,11 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+import websockets.sync.server
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from cluster import haproxy
 from cluster.running import HOST, free_ports
@@ -181,3 +184,40 @@ def test_one_that_knows_of_no_application_yet_is_not_ready_and_one_that_does_kno
         assert early.status_code == early.json()["status"] == 503 and early.headers["retry-after"] == "1"
     with proxy(tmp_path, replica) as url:
         assert httpx.post(f"{url}/v1/refine", content=b"x").status_code == 200
+
+
+def test_streams_pass_are_no_storm_and_have_a_limit_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(haproxy, "MOST_REQUESTS", 3)
+    monkeypatch.setattr(haproxy, "MOST_STREAMS", 6)
+
+    def echo(stream: websockets.sync.server.ServerConnection) -> None:
+        for message in stream:
+            stream.send(message)
+
+    def plain(stream: websockets.sync.server.ServerConnection, request: websockets.Request) -> object:
+        return stream.respond(200, "ok") if request.path != haproxy.STREAM else None
+
+    with websockets.sync.server.serve(echo, HOST, 0, process_request=plain) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with proxy(tmp_path, server.socket.getsockname()[1]) as url, contextlib.ExitStack() as stack:
+            where = f"{url.replace('http', 'ws')}{haproxy.STREAM}"
+            streams = [stack.enter_context(connect(where, open_timeout=PATIENCE_S, proxy=None)) for _ in range(6)]
+            for stream in streams:
+                stream.send(b"x" * 100_000)
+                assert stream.recv(PATIENCE_S) == b"x" * 100_000
+            assert (
+                get(f"{url}/info").status_code == 200
+            )  # six streams are under way, and three requests would be a storm
+            with pytest.raises(InvalidStatus) as refused:
+                connect(where, open_timeout=PATIENCE_S, proxy=None)
+            assert refused.value.response.status_code == 429
+            streams.pop().close()
+            wait_for(lambda: _opens(where))
+
+
+def _opens(where: str) -> bool:
+    try:
+        with connect(where, open_timeout=PATIENCE_S, proxy=None):
+            return True
+    except InvalidStatus:
+        return False

@@ -11,7 +11,8 @@ from refiner.skeleton import FROM_MEDIAPIPE, NUM_LANDMARKS
 from serve import codec
 from serve.client import PART_POSES, AsyncClient, Client
 from serve.live import standing_poses
-from tests.waiting import get, post, wait_for
+from serve.stream.client import LiveClient
+from tests.waiting import PATIENCE_S, get, post, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -70,6 +71,16 @@ def test_a_long_clip_sent_in_parts_comes_back_as_one(endpoint, champion):
             return (await client.refine(clip, sequence=True)).poses
 
     np.testing.assert_allclose(asyncio.run(refine()), expected, atol=1e-5)
+
+
+def test_a_stream_goes_through_haproxy_and_answers_what_the_library_answers(endpoint, champion, poses, visibility):
+    expected = champion.predict(poses, visibility)
+    with LiveClient(endpoint, smooth=False, timeout_s=PATIENCE_S) as live:
+        for i, pose in enumerate(poses):
+            found = live.refine(pose, visibility[i])
+            assert (found.frame, found.dropped) == (i, 0)
+            np.testing.assert_allclose(found.refined, expected.poses[i], atol=1e-5)
+        assert live.model == {"name": "pose-depth-refiner", "version": champion.version}
 
 
 BAD_BODIES = [
