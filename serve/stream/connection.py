@@ -89,8 +89,8 @@ class Stream:
         self._version = ""
         self._watcher: Watcher | None = None
         self._watching: asyncio.Task[None] | None = None
-        # what is to be sent: one answer, for the next frame is turned to when it is sent; None where the client left
-        self._outbox: asyncio.Queue[str | bytes | Ended | None] = asyncio.Queue()
+        # what is to be sent, and whether it is a frame's answer: the next frame is turned to when that is sent
+        self._outbox: asyncio.Queue[tuple[str | bytes | Ended | None, bool]] = asyncio.Queue()
         self._main: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -117,18 +117,26 @@ class Stream:
                 self._streams.pictures.give_back(self._watcher)
 
     async def _send_all(self) -> None:
-        while (message := await self._outbox.get()) is not None:
+        while True:
+            message, is_answer = await self._outbox.get()
+            if message is None:  # the client left
+                return
             self._sends_since = monotonic()
             if isinstance(message, Ended):
                 logger.info("a stream was ended: %s", message.sentence)
-                return await self._websocket.close(message.code, message.sentence[:120])
+                return await self._websocket.close(
+                    message.code, message.sentence[:120]
+                )  # a reason has 123 bytes at most
             if isinstance(message, str):
                 await self._websocket.send_text(message)
             else:
                 await self._websocket.send_bytes(message)
             self._sends_since = 0.0
-            if self._busy and self._outbox.empty():
+            if is_answer:
                 self._next()
+
+    def _say(self, message: str | bytes | Ended | None, *, answers: bool = False) -> None:
+        self._outbox.put_nowait((message, answers))
 
     def look(self, now: float) -> None:
         """Ends it where nothing moves."""
@@ -137,7 +145,7 @@ class Stream:
             logger.info("a stream was given up: its client lets answers lie")
             self._main.cancel()
         elif now - self._heard > idle_s:
-            self._outbox.put_nowait(Ended(POLICY, f"no complete frame came for {idle_s:g} s: open another stream"))
+            self._say(Ended(POLICY, f"no complete frame came for {idle_s:g} s: open another stream"))
 
     async def _read(self) -> None:
         try:
@@ -145,10 +153,10 @@ class Stream:
                 text = message.get("text")
                 self._came(message["bytes"] if text is None else text)
         except Ended as ended:
-            self._outbox.put_nowait(ended)
+            self._say(ended)
         else:
             self.gone = True
-            self._outbox.put_nowait(None)
+            self._say(None)
 
     def _came(self, content: str | bytes) -> None:
         """A message, whole.
@@ -193,7 +201,7 @@ class Stream:
         except UserError as error:
             self.refuse(taken.frame, str(error))
         except HTTPException as error:
-            self._outbox.put_nowait(Ended(LATER, error.detail))
+            self._say(Ended(LATER, error.detail))
         except asyncio.CancelledError:
             if self._watcher is not None:
                 self._streams.pictures.give_back(self._watcher)
@@ -203,7 +211,7 @@ class Stream:
             self.refuse(taken.frame, problems.DEFECT)
         else:
             if seen is None:
-                self._outbox.put_nowait(nobody(taken.frame, self._dropped))
+                self._say(nobody(taken.frame, self._dropped), answers=True)
             else:
                 self._seen = Taken(taken.frame, seen, taken.came_us)
                 self._streams.hub.offer(self)
@@ -218,7 +226,7 @@ class Stream:
         return taken
 
     def refuse(self, frame: int, sentence: str) -> None:
-        self._outbox.put_nowait(refusal(frame, problems.without_paths(sentence)))
+        self._say(refusal(frame, problems.without_paths(sentence)), answers=True)
 
     def answer(self, refined: Answer, taken: Taken, landmarks: Landmarks, served: Served) -> int:
         """Returns the bytes that are sent."""
@@ -230,12 +238,12 @@ class Stream:
             message = refined.as_bytes()
         else:
             message = refined.as_json(landmarks if isinstance(taken.content, Landmarks) else None)
-        self._outbox.put_nowait(message)
+        self._say(message, answers=True)
         return len(message)
 
     def _announce(self, served: Served) -> None:
         self._version = served.model["version"]
-        self._outbox.put_nowait(about(dict(served.model), self.smooth))
+        self._say(about(dict(served.model), self.smooth))
 
 
 def _smooth(text: str) -> bool:

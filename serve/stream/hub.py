@@ -115,7 +115,7 @@ class Hub:
     async def _answer_all(self) -> None:
         while self._ready:
             batch = [self._ready.popleft() for _ in range(min(len(self._ready), TOGETHER))]
-            asked = [one for member in batch if not member.gone and (one := _asked(member)) is not None]
+            asked = [one for member in batch if not member.gone and (one := self._asked(member)) is not None]
             alike: dict[tuple[int, bool, bool], list[_Asked]] = {}
             for one in asked:
                 alike.setdefault(one.landmarks.shapes, []).append(one)
@@ -126,6 +126,26 @@ class Hub:
                     logger.exception("frames of %d streams failed", len(group))
                     for one in group:
                         one.member.refuse(one.taken.frame, DEFECT)
+
+    @staticmethod
+    def _asked(member: Member) -> _Asked | None:
+        """A member's frame; None where it was refused."""
+        taken = member.take()
+        try:
+            landmarks = taken.content if isinstance(taken.content, Landmarks) else decode(taken.content)
+            timestamp_us = taken.came_us if landmarks.timestamp_us is None else landmarks.timestamp_us
+            if timestamp_us <= member.last_us:
+                raise UserError(
+                    f"timestamp_us is {timestamp_us} after {member.last_us}: it must rise from frame to frame"
+                )
+        except UserError as error:
+            member.refuse(taken.frame, str(error))
+            return None
+        except Exception:  # the others in this batch go on
+            logger.exception("a frame could not be decoded")
+            member.refuse(taken.frame, DEFECT)
+            return None
+        return _Asked(member, taken, landmarks, timestamp_us)
 
     async def _refine(self, group: list[_Asked]) -> None:
         """Answers frames whose arrays fit together."""
@@ -179,20 +199,6 @@ class Hub:
             keep_bones = self.current().refiner.model.config.constant_bones
             refined[chosen] = self._smoother(rows, refined[chosen], seconds, keep_bones)
         return refined
-
-
-def _asked(member: Member) -> _Asked | None:
-    """A member's frame; None where it was refused."""
-    taken = member.take()
-    try:
-        landmarks = taken.content if isinstance(taken.content, Landmarks) else decode(taken.content)
-        timestamp_us = taken.came_us if landmarks.timestamp_us is None else landmarks.timestamp_us
-        if timestamp_us <= member.last_us:
-            raise UserError(f"timestamp_us is {timestamp_us} after {member.last_us}: it must rise from frame to frame")
-    except UserError as error:
-        member.refuse(taken.frame, str(error))
-        return None
-    return _Asked(member, taken, landmarks, timestamp_us)
 
 
 def _stacked(group: list[_Asked]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
