@@ -16,6 +16,8 @@ from av.container import InputContainer
 from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
 
+from refiner.data.aperture import aperture
+from refiner.data.display import Crop
 from refiner.errors import UserError
 
 # FFmpeg's demuxers that may open a file -> the suffixes of the files that people have in them.
@@ -62,6 +64,7 @@ class Opened:
     container: InputContainer
     stream: av.VideoStream  # the video that players play
     notes: tuple[str, ...]  # what a user should know of it, a sentence each
+    crop: Crop  # of its stored pictures: what is not shown
 
 
 @contextmanager
@@ -91,7 +94,10 @@ def opened(path: str | Path, file: BinaryIO | None = None) -> Iterator[Opened]:
         except FFmpegError as error:
             raise _unreadable(name, error) from None
         try:
-            yield Opened(name, container, *_playing(container, name))
+            stream, notes = _playing(container, name)
+            size = stream.codec_context.width, stream.codec_context.height
+            crop = aperture(file, container.format.name, stream.index, size)
+            yield Opened(name, container, stream, notes, crop)
         except FFmpegError as error:
             raise _unreadable(name, error) from None
 

@@ -21,7 +21,7 @@ Crop = tuple[int, int, int, int]  # decoded pixels that are not shown: left, top
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """From a decoded picture to the shown one. In this order: crop, stretch to square pixels, transpose, flip."""
+    """From a decoded picture to the shown one. In this order: one field, crop, stretch to square pixels, transpose, flip."""
 
     decoded: tuple[int, int]  # width, height in pixels as they are stored
     crop: Crop = (0, 0, 0, 0)
@@ -29,6 +29,7 @@ class Display:
     transposed: bool = False  # rows become columns
     flip_x: bool = False  # left and right exchanged, as shown
     flip_y: bool = False  # top and bottom exchanged, as shown
+    interlaced: bool = False  # odd and even rows are of two moments: only the upper field is shown
     # one of each for all pictures of a video: they keep what they prepared for the last one
     _convert: VideoReformatter = field(default_factory=VideoReformatter, compare=False, repr=False)
     _stretch: VideoReformatter = field(default_factory=VideoReformatter, compare=False, repr=False)
@@ -46,7 +47,7 @@ class Display:
             crop = (0, 0, 0, 0)
         if aspect is None or not 1 / MOST_ASPECT <= aspect <= MOST_ASPECT:
             aspect = Fraction(1)
-        return cls((picture.width, picture.height), crop, aspect, *orientation(picture))
+        return cls((picture.width, picture.height), crop, aspect, *orientation(picture), picture.interlaced_frame)
 
     @property
     def _stretched(self) -> tuple[int, int]:
@@ -92,9 +93,11 @@ class Display:
         """
         left, top, right, bottom = self.crop
         array = self._convert.reformat(picture, format="rgb24", threads=1).to_ndarray()
+        if self.interlaced:
+            array = self._resized(array[::2], self.decoded)
         array = array[top : self.decoded[1] - bottom, left : self.decoded[0] - right]
         if self._stretched != (array.shape[1], array.shape[0]):
-            array = self._resized(array)
+            array = self._resized(array, self._stretched)
         if self.transposed:
             array = array.transpose(1, 0, 2)
         if self.flip_x:
@@ -103,8 +106,8 @@ class Display:
             array = array[::-1]
         return np.ascontiguousarray(array)
 
-    def _resized(self, rgb: np.ndarray) -> np.ndarray:
-        width, height = self._stretched
+    def _resized(self, rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        width, height = size
         return self._stretch.reformat(
             av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"),
             width=width,

@@ -91,7 +91,7 @@ def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
         first = next(container.decode(stream), None)
         if first is None:
             raise UserError(f"video {source.path} holds no picture that can be decoded: fetch it anew")
-        width, height = _displayed(stream)(first).size
+        width, height = _displayed(source)(first).size
         rate = stream.average_rate or stream.guessed_rate
         duration = _promise(source).length_s
         frames = stream.frames or (round(duration * rate) if duration and rate else None)
@@ -156,7 +156,7 @@ def read_frame(path: str | Path, index: int) -> np.ndarray:
 def _decoded(path: str | Path, say: Callable[[str], None] = lambda note: None) -> Iterator[Frame]:
     """A whole video, in order of presentation."""
     with opened(path) as source:
-        stream, display, seen = source.stream, _displayed(source.stream), Seen()
+        stream, display, seen = source.stream, _displayed(source), Seen()
         # One thread: a core that has a whole video to itself loses by sharing it.
         stream.codec_context.thread_count = 1
         step_s = 1 / Fraction(stream.average_rate or stream.guessed_rate or 30)
@@ -215,13 +215,15 @@ def _promise(source: Opened) -> Promise:
     return Promise(start_s, None, end_s, counted)
 
 
-def _displayed(stream: av.VideoStream) -> Callable[[av.VideoFrame], Display]:
+def _displayed(source: Opened) -> Callable[[av.VideoFrame], Display]:
     """Says of each picture of a stream how it is shown. They share one `Display` as long as that stays the same."""
+    stream = source.stream
     last: Display | None = None
 
     def display(picture: av.VideoFrame) -> Display:
         nonlocal last
-        now = Display.of(picture, stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio)
+        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+        now = Display.of(picture, aspect, source.crop)
         last = last if last is not None and now == last else now
         return last
 

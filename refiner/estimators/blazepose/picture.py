@@ -42,7 +42,8 @@ def picture_of(frame: Frame) -> Picture:
     if stored is None or frame.display is None or stored.format.name not in _PLANAR:
         return _as_rgb(frame)
     display = frame.display
-    if display.crop != (0, 0, 0, 0) or display.aspect != 1 or stored.colorspace not in (*_WEIGHTS, _UNSTATED):
+    odd = display.interlaced or display.crop != (0, 0, 0, 0) or display.aspect != 1
+    if odd or stored.colorspace not in (*_WEIGHTS, _UNSTATED):
         return _as_rgb(frame)
     planes = tuple(_array(plane) for plane in stored.planes)
     full = stored.format.name == "yuvj420p" or stored.color_range == ColorRange.JPEG
