@@ -19,6 +19,7 @@ from refiner.evaluation.baselines import Method
 from refiner.evaluation.metrics import FIGURES
 from refiner.evaluation.tally import FIGURE, Tally, interval
 from refiner.model.config import RefinerConfig
+from refiner.model.network import PoseAwareDepthRefiner
 from refiner.training.dataset import TrainingData
 from refiner.training.trainer import Trainer, TrainingConfig, initialise
 
@@ -40,6 +41,7 @@ def fit(
     val: Pairs,
     *,
     true_angle: bool = False,
+    start: PoseAwareDepthRefiner | None = None,
 ) -> tuple[DepthRefiner, dict[str, float]]:
     """Trains one model in this process.
 
@@ -49,6 +51,7 @@ def fit(
         train: pairs to learn from.
         val: pairs to stop early and to calibrate on.
         true_angle: learn with the truth's azimuth, which in use nobody knows.
+        start: whose weights to begin with.
 
     Returns:
         The model; its `epochs`, whether training was `cut` short by the clock, `seconds` and `parameters`.
@@ -57,7 +60,7 @@ def fit(
     if true_angle:
         azimuth = torch.from_numpy(metrics.geometry.azimuth(train.ground_truth).astype(np.float32))
         data.frames = data.frames._replace(azimuth=azimuth)
-    model = initialise(config, training, data)
+    model = initialise(config, training, data, start)
     trainer = Trainer(model, training, data, check)
     for _ in trainer.epochs():
         pass

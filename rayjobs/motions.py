@@ -13,7 +13,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -39,10 +39,13 @@ class Options:
     out: str
     """Folder of the motions, in AIST++'s layout: what `rayjobs.studio --motions` takes."""
     test: tuple[str, ...] = ()
-    """Recordings to hold out for the test, by name as motions.json has it; * stands for anything.
-    With --test or --val all others train; without either the recordings are shared out, the longest of them to train."""
+    """Recordings to hold out for the test, by name as motions.json has it; * stands for anything. All that their actors do
+    goes with them. With --test or --val all others train; without either the actors are shared out."""
     val: tuple[str, ...] = ()
     """Recordings to validate with."""
+    together: tuple[str, ...] = ()
+    """Names, with * and [12], each of recordings that belong together whoever moves in them, such as a couple's two partners:
+    they are in one split."""
     up: str = "auto"
     """The axis that points up in BVH files: x, y, z, -x, -y, -z, or auto, where the head is over the feet."""
 
@@ -80,7 +83,8 @@ def run(options: Options) -> Summary:
         raise UserError(f"{out} holds a dataset that this job did not make: give another --out")
     recordings = [r for source in options.source for r in recordings_of(source, options.up)]
     names = _names(recordings)
-    held_out = hold_out([recording.name for recording in recordings], options.val, options.test)
+    recordings = grouped(recordings, options.together)
+    held_out = hold_out(recordings, options.val, options.test)
     keypoints3d = out / "annotations/keypoints3d"
     shutil.rmtree(keypoints3d, ignore_errors=True)
     write_text(manifest, "[]\n")
@@ -103,7 +107,13 @@ def run(options: Options) -> Summary:
         )
     splits = held_out or share_out([(recording, frames) for recording, _, frames in read])
     entries = [
-        {"sequence": name, "source": r.name, "split": splits[r.name], "seconds": round(frames / FPS, 2)}
+        {
+            "sequence": name,
+            "source": r.name,
+            "actor": r.actor,
+            "split": splits[r.name],
+            "seconds": round(frames / FPS, 2),
+        }
         for r, name, frames in read
     ]
     for split in SPLITS:
@@ -156,22 +166,47 @@ def _read_bvh(path: Path, up: str) -> np.ndarray:
     return keypoints(read_bvh(decoded(path.read_bytes()), str(path)), str(path), up, log)
 
 
-def hold_out(names: list[str], val: tuple[str, ...], test: tuple[str, ...]) -> dict[str, str]:
-    """The split of each recording by what is to be held out; empty where nothing is.
+def grouped(recordings: list[Recording], together: tuple[str, ...]) -> list[Recording]:
+    """The same, where what belongs together has one actor.
 
     Raises:
-        UserError: a name to hold out fits no recording, or a recording is to be in two splits.
+        UserError: a pattern fits nothing.
     """
-    splits: dict[str, str] = {}
+    actor: dict[str, str] = {}
+    for pattern in together:
+        members = {
+            r.actor for r in recordings if r.name in _fitting("--together", pattern, [r.name for r in recordings])
+        }
+        # who was joined before takes those along
+        joined = {a for a in actor if actor[a] in {actor.get(m, m) for m in members}} | members
+        actor |= dict.fromkeys(joined, " and ".join(sorted(joined)))
+    return [replace(r, actor=actor.get(r.actor, r.actor)) for r in recordings]
+
+
+def hold_out(recordings: list[Recording], val: tuple[str, ...], test: tuple[str, ...]) -> dict[str, str]:
+    """The split of each recording by what is to be held out; empty where nothing is. An actor is in one split with all that
+    they do: who was seen in training is no stranger in the test.
+
+    Raises:
+        UserError: a name to hold out fits no recording, or an actor is to be in two splits.
+    """
+    splits: dict[str, str] = {}  # by actor
     for split, patterns in (("val", val), ("test", test)):
         for pattern in patterns:
-            fitting = [name for name in names if fnmatch(name, pattern)]
-            if not fitting:
-                raise UserError(f"--{split} {pattern} is none of the recordings: they are {', '.join(names[:20])}")
-            for name in fitting:
-                if splits.setdefault(name, split) != split:
-                    raise UserError(f"{name} is to be held out for both --val and --test: name it in one")
-    return {name: splits.get(name, "train") for name in names} if splits else {}
+            fitting = _fitting(f"--{split}", pattern, [r.name for r in recordings])
+            for recording in recordings:
+                if recording.name in fitting and splits.setdefault(recording.actor, split) != split:
+                    raise UserError(
+                        f"{recording.name} is to be held out for both --val and --test, or its actor is: name them in one"
+                    )
+    return {r.name: splits.get(r.actor, "train") for r in recordings} if splits else {}
+
+
+def _fitting(option: str, pattern: str, names: list[str]) -> set[str]:
+    fitting = {name for name in names if fnmatch(name, pattern)}
+    if not fitting:
+        raise UserError(f"{option} {pattern} is none of the recordings: they are {', '.join(names[:20])}")
+    return fitting
 
 
 def share_out(recordings: list[tuple[Recording, int]]) -> dict[str, str]:

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import ray
-
 from rayjobs.progress import Progress
 from rayjobs.session import cluster_cores, ray_session
+from rayjobs.tasks import over_tasks
 from refiner import files
 from refiner.command import launch, log
 from refiner.data.aistpp import CAMERAS, SPLITS
 
 if TYPE_CHECKING:
-    from studio.dataset import Take
+    from studio.dataset import Spec, Take
 
 # Cameras of one sequence that one task films where sequences are few. Where they are many, a task films all nine: the
 # dancer's body is built once in each task, which takes as long as ten frames of nine cameras.
@@ -29,9 +28,9 @@ CAMERAS_PER_TASK = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    out: str
-    """Root of the dataset: videos/, annotations/ …, as AIST++ has them."""
+class Scenes:
+    """Who dances what before which cameras: shared with `rayjobs.film`."""
+
     sequences: int = 8
     """Sequences, each by a dancer of its own; 70 % for training, 10 % validation, 20 % test."""
     splits: tuple[Literal["train", "val", "test"], ...] = SPLITS
@@ -72,6 +71,44 @@ class Options:
     Arms, trunk and head are held, and the legs stand, in a way of their own."""
     settings: str | None = None
     """Folder of AIST++'s camera settings (setting1.json …) to film with; without it settings like theirs are drawn."""
+
+    def spec(self) -> "Spec":
+        """The same as the studio has it.
+
+        Raises:
+            UserError: something of it is not possible.
+        """
+        # not at the module's top: --help is there without the extra, and its absence is one sentence
+        from studio.dataset import Spec, setting_files
+
+        if self.settings is not None:
+            setting_files(self.settings)
+        same = (
+            "sequences",
+            "seconds",
+            "fps",
+            "seed",
+            "first_dancer",
+            "cameras",
+            "bodies",
+            "footage",
+            "viewpoints",
+            "size",
+        )
+        return Spec(
+            **{name: getattr(self, name) for name in same},
+            settings=None if self.settings is None else str(Path(self.settings).absolute()),
+            motions=None if self.motions is None else str(Path(self.motions).absolute()),
+            real_share=self.real_share if self.motions else 0.0,
+            recombine=self.recombine if self.motions else 0.0,
+            varied=self.varied if self.motions else 0.0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options(Scenes):
+    out: str
+    """Root of the dataset: videos/, annotations/ …, as AIST++ has them."""
     videos: bool = True
     """Whether videos are rendered. Annotations alone, a hundred times as quick, are what `rayjobs.simulate` works on."""
 
@@ -90,30 +127,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
-    # not at the module's top: --help is there without the extra, and its absence is one sentence
-    from studio.dataset import Spec, is_whole, prepare, setting_files
+    from studio.dataset import is_whole, prepare
 
     start = time.monotonic()
     root = files.local_folder(options.out, "--out")
-    if options.settings is not None:
-        setting_files(options.settings)
-    spec = Spec(
-        sequences=options.sequences,
-        seconds=options.seconds,
-        fps=options.fps,
-        seed=options.seed,
-        bodies=options.bodies,
-        footage=options.footage,
-        viewpoints=options.viewpoints,
-        size=options.size,
-        cameras=options.cameras,
-        first_dancer=options.first_dancer,
-        settings=None if options.settings is None else str(Path(options.settings).absolute()),
-        motions=None if options.motions is None else str(Path(options.motions).absolute()),
-        real_share=options.real_share if options.motions else 0.0,
-        recombine=options.recombine if options.motions else 0.0,
-        varied=options.varied if options.motions else 0.0,
-    )
+    spec = options.spec()
     takes = [take for take in prepare(root, spec) if take.split in options.splits]
     todo = [take for take in takes if not is_whole(root, take, videos=options.videos)]
     for take in todo:
@@ -138,18 +156,10 @@ def run(options: Options) -> Summary:
 
 def filmed(missing: list[tuple["Take", list[str]]], root: Path) -> Iterator[tuple[int, int]]:
     """(videos, frames) of each piece of work as it is done; as many at once as the cluster has cores."""
-    film = ray.remote(num_cpus=1, max_retries=2)(_film)
     limit = cluster_cores()
     size = len(CAMERAS) if len(missing) >= 4 * limit else CAMERAS_PER_TASK
-    todo = [(take, cameras[i : i + size]) for take, cameras in missing for i in range(0, len(cameras), size)]
-    todo.reverse()
-    running: set[ray.ObjectRef] = set()
-    while todo or running:
-        while todo and len(running) < limit:
-            running.add(film.remote(*todo.pop(), str(root)))
-        done, _ = ray.wait(list(running), num_returns=1)
-        running -= set(done)
-        yield from ray.get(done)
+    todo = [(take, cameras[i : i + size], str(root)) for take, cameras in missing for i in range(0, len(cameras), size)]
+    return over_tasks(_film, todo, limit)
 
 
 def _film(take: "Take", cameras: list[str], root: str) -> tuple[int, int]:

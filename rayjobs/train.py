@@ -8,7 +8,7 @@ same --name again goes on with the same run from its last checkpoint.
 
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +26,7 @@ from refiner.command import cores, launch, log
 from refiner.data import aistpp, checks, manifest, records
 from refiner.evaluation import plots
 from refiner.inference import drift
+from refiner.inference.depth_refiner import SHIPPED
 from refiner.model import presets
 from refiner.model.checkpoint import load_checkpoint, read_card, save_checkpoint
 from refiner.model.config import RefinerConfig
@@ -40,10 +41,15 @@ class Options:
     """Folder of the pairs that 'rayjobs.pair' wrote."""
     simulated: str = ""
     """Folder of further pairs to train on, which 'rayjobs.simulate' wrote, for single-frame networks. Real ones validate."""
+    seen: tuple[records.Seen, ...] = ("mediapipe",)
+    """How the frames of the pairs were seen; where several are named, each pair is there in every one of these ways.
+    raw and two_looks are in what 'rayjobs.film' made: without MediaPipe's filters, and of both looks of '--looks 2'."""
     preset: presets.PresetName = "best"
     """best: what did best on held-out dancers. baseline: the published single-frame network."""
     network: str = ""
     """Folder of a checkpoint (rayjobs.tune's best) whose network, not its weights, is trained in place of the preset's."""
+    start: str = ""
+    """Folder of a checkpoint whose weights training starts from, or 'box': the model in the box. Its network is trained."""
     dropout: float | None = None
     """Of the network in place of its own; best's 0.2 suits up to some 100,000 pairs, a million taught more with 0.05."""
     model_name: str = registry.NAME
@@ -66,8 +72,12 @@ class Options:
     """Another network than the preset's, for the ablation."""
 
     def __post_init__(self) -> None:
+        if not self.seen or len(set(self.seen)) < len(self.seen):
+            raise UserError(f"--seen names {' '.join(self.seen) or 'nothing'}: give one or several ways, each once")
         if self.memory_gb < 0:
             raise UserError(f"memory_gb is {self.memory_gb:g}: it must be positive, or 0 for what fits")
+        if self.start and self.network:
+            raise UserError("--start brings a network of its own: leave --network out")
         if self.workers and self.min_workers > self.workers:
             raise UserError(f"min_workers is {self.min_workers}, more than the {self.workers} workers")
 
@@ -95,7 +105,10 @@ class Summary:
 
 def run(options: Options) -> Summary:
     clock = [time.time()]
-    config = options.model or presets.network(options.preset, options.network, options.dropout)
+    start = str(SHIPPED if options.start == "box" else Path(options.start).absolute()) if options.start else ""
+    config = options.model or presets.network(options.preset, start or options.network, options.dropout)
+    if start:
+        config = replace(config, strength=1.0)  # how much of it is applied is chosen when it is trained
     checks.check_splits(options.pairs, options.simulated)
     name = options.name or time.strftime("train-%Y%m%d-%H%M%S")
     run_id = registry.find_run(RESUME_TAG, name) if options.name else None
@@ -110,7 +123,7 @@ def run(options: Options) -> Summary:
         log(f"going on with run {run_id}")
     try:
         with ray_session(), tempfile.TemporaryDirectory() as scratch:
-            checkpoint = fit(options, config, name, run_id)
+            checkpoint = fit(options, config, start, name, run_id)
             clock.append(time.time())
             folder = checkpoint.to_directory(scratch)
             summary = _register(options, folder, run_id, name, clock)
@@ -121,7 +134,7 @@ def run(options: Options) -> Summary:
     return summary
 
 
-def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.train.Checkpoint:
+def fit(options: Options, config: RefinerConfig, start: str, name: str, run_id: str) -> ray.train.Checkpoint:
     """Trains on the cluster and returns the last checkpoint: the model, its card and the state of the training."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = options.workers or gpus or 2
@@ -131,6 +144,8 @@ def fit(options: Options, config: RefinerConfig, name: str, run_id: str) -> ray.
         train_loop_config={
             "pairs": str(Path(options.pairs).absolute()),
             "simulated": str(Path(options.simulated).absolute()) if options.simulated else None,
+            "seen": options.seen,
+            "start": start,
             "model": config,
             "training": options.training,
             "run_id": run_id,

@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from refiner import UserError, registry
 from refiner.command import log
 from refiner.data import checks, records
+from refiner.data.records import Seen
 from refiner.evaluation.metrics import CM
-from refiner.model.checkpoint import save_checkpoint
+from refiner.model.checkpoint import load_checkpoint, save_checkpoint
 from refiner.model.config import RefinerConfig
 from refiner.training.dataset import load, row_counts
 from refiner.training.trainer import Trainer, TrainingConfig, depth_errors, initialise
@@ -40,6 +41,8 @@ def _set_up(
     threads: int,
     recovered: str | None,
     simulated: str | None,
+    seen: tuple[Seen, ...],
+    start: str,
     **_: Any,
 ) -> tuple[Trainer, list[dict[str, float]]]:
     """The trainer, where the last checkpoint left it, and the figures of the epochs before."""
@@ -49,8 +52,8 @@ def _set_up(
     if threads:
         torch.set_num_threads(threads)  # more threads than cores make each step wait for the others
     device = ray.train.torch.get_device()
-    train, val = load(pairs, model, device, memory, simulated)
-    network = initialise(model, training, train)
+    train, val = load(pairs, model, device, memory, simulated, seen)
+    network = initialise(model, training, train, load_checkpoint(start) if start else None)
     wrapped = network
     if world > 1:
         wrapped = DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
@@ -71,6 +74,7 @@ def _train(
     *,
     pairs: str,
     simulated: str | None,
+    seen: tuple[Seen, ...],
     run_id: str,
     tracking_uri: str,
     **_: Any,
@@ -98,6 +102,7 @@ def _train(
                     "train_sequences": len(checks.sequences_of(pairs, "train")),
                     "simulated_pairs": count(simulated) if simulated else 0,
                     "simulated_sequences": len(checks.sequences_of(simulated, "train")) if simulated else 0,
+                    "seen": list(seen),
                     "training": asdict(training),
                     "history": history,
                 }

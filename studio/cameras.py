@@ -10,6 +10,8 @@ from refiner.geometry import Camera
 # above a sole. Real motions and real camera settings fit the studio because its floor is where theirs is.
 FLOOR = 0.60
 
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
+
 
 def look_at(position: np.ndarray, target: np.ndarray, roll: float) -> tuple[np.ndarray, np.ndarray]:
     """Rotation (3, 3) and translation (3,) of a camera at a point, with y down and a roll in radians."""
@@ -101,3 +103,11 @@ def resized(camera: Camera, size: tuple[int, int]) -> Camera:
     # pixel centres are whole numbers: the picture's corner, not its first pixel, is what stays
     matrix[:2, 2] += (scale - 1) / 2
     return Camera(camera.name, size, matrix, camera.distortion, camera.rotation, camera.translation)
+
+
+def windowed(camera: Camera, box: Box) -> Camera:
+    """The same camera, of whose picture only a box is kept, which may reach beyond it."""
+    x0, y0, x1, y1 = box
+    matrix = camera.matrix.copy()
+    matrix[:2, 2] -= (x0, y0)
+    return Camera(camera.name, (x1 - x0, y1 - y0), matrix, camera.distortion, camera.rotation, camera.translation)

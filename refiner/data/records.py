@@ -6,10 +6,10 @@ COCO-17 in the virtual camera frame, metres, the hips' midpoint at the origin; P
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -62,6 +62,13 @@ PAIRS = pa.schema(
         ("clip", pa.int32()),  # as in the observations
     ]
 )
+# How a frame of a pair may have been seen: through MediaPipe's filters, as everybody has it (the columns of PAIRS); or, where
+# it was filmed straight into the network (`rayjobs.film`), by one look without filters, or by two, whose mean it is. What the
+# two looks differ by is twice `raw` minus `two_looks`.
+Seen = Literal["mediapipe", "raw", "two_looks"]
+SEEN: tuple[Seen, ...] = get_args(Seen)
+# Columns of PAIRS that depend on it -> in the other ways their names.
+_AS_SEEN = {"corrupted": "{}", "visibility": "{}_visibility", "image_points": "{}_points"}
 REFINED = pa.schema(
     [
         ("video", pa.string()),
@@ -188,6 +195,13 @@ class Pairs:
         """The pairs at these indices (or where this mask is true)."""
         return Pairs(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
+    def turned_anew(self) -> "Pairs":
+        """With the view angle and azimuth of the observed poses as they are."""
+        from refiner.geometry import azimuth, view_angle
+
+        azimuths = azimuth(self.corrupted).astype(np.float32)
+        return replace(self, azimuth=azimuths, view_angle=view_angle(azimuths))
+
     def to_table(self) -> pa.Table:
         return table(PAIRS, {f.name: getattr(self, f.name) for f in fields(self)})
 
@@ -221,15 +235,44 @@ def pair_files(root: str | Path, split: str) -> list[Path]:
     return found
 
 
-def read_pairs(root: str | Path, split: str) -> Pairs:
+def seen_otherwise(pairs: Mapping[Seen, Pairs]) -> pa.Table:
+    """The same frames in every way that they were seen, as one table: PAIRS and the other ways' columns."""
+    data = pairs["mediapipe"].to_table()
+    for seen in SEEN[1:]:
+        for name, called in _AS_SEEN.items():
+            field = PAIRS.field(name)
+            values = table(pa.schema([field]), {name: getattr(pairs[seen], name)}).column(name)
+            data = data.append_column(field.with_name(called.format(seen)), values)
+    return data
+
+
+def read_pair_table(path: str | Path, columns: Sequence[str] | None = None, seen: Seen = "mediapipe") -> pa.Table:
+    """Reads a file of pairs, as they were seen in that way.
+
+    Raises:
+        UserError: it is missing, damaged, or its frames were not seen in that way.
+    """
+    wanted = list(columns or PAIRS.names)
+    if seen == "mediapipe":
+        return read_table(path, PAIRS, wanted)
+    stored = [_AS_SEEN[name].format(seen) if name in _AS_SEEN else name for name in wanted]
+    if seen not in pq.read_schema(path).names:
+        raise UserError(
+            f"{path} does not say how '{seen}' saw its frames: only pairs that 'python -m rayjobs.film' made do"
+        )
+    return read_table(path, PAIRS, stored).rename_columns(wanted)
+
+
+def read_pairs(root: str | Path, split: str, seen: Seen = "mediapipe") -> Pairs:
     """All pairs of one split, ordered by sequence, camera and frame."""
-    return read_pair_files(pair_files(root, split))
+    return read_pair_files(pair_files(root, split), seen)
 
 
-def read_pair_files(paths: Sequence[str | Path]) -> Pairs:
+def read_pair_files(paths: Sequence[str | Path], seen: Seen = "mediapipe") -> Pairs:
     """All pairs of these files, ordered by sequence, camera and frame."""
-    data = pa.concat_tables([read_table(path, PAIRS) for path in paths])
-    return Pairs.from_table(data.sort_by([("sequence", "ascending"), ("camera", "ascending"), ("frame", "ascending")]))
+    data = pa.concat_tables([read_pair_table(path, seen=seen) for path in paths])
+    data = data.sort_by([("sequence", "ascending"), ("camera", "ascending"), ("frame", "ascending")])
+    return Pairs.from_table(data) if seen == "mediapipe" else Pairs.from_table(data).turned_anew()
 
 
 def content_digest(pairs: Pairs, split: str) -> int:

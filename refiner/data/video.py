@@ -230,6 +230,31 @@ def _displayed(source: Opened) -> Callable[[av.VideoFrame], Display]:
     return display
 
 
+def x264_options(crf: int, preset: str = "veryfast") -> dict[str, str]:
+    """How this project encodes H.264: the same pictures give the same bytes."""
+    # With AVX-512, x264's macroblock tree reads memory that nobody has written: without it the bytes are always the same.
+    return {"crf": str(crf), "preset": preset, "mbtree": "0"}
+
+
+def set_up(context: av.VideoCodecContext, size: tuple[int, int]) -> None:
+    """Tells an encoder the size (width, height) of its pictures and their colours: players guess differently otherwise."""
+    context.width, context.height, context.pix_fmt = *size, "yuv420p"
+    context.thread_count = 1  # x264's output depends on the number of threads
+    context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+    context.color_range = ColorRange.MPEG
+
+
+def as_yuv(rgb: np.ndarray, convert: VideoReformatter) -> av.VideoFrame:
+    """A picture, (height, width, 3) uint8, as `set_up` has said that it comes."""
+    return convert.reformat(
+        av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"),
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        threads=1,  # as many slices as there are cores would be converted apart, and not always to the same bytes
+    )
+
+
 class VideoWriter:
     """Writes an H.264 MP4 that every browser plays; the file appears under its name when it is whole.
 
@@ -257,15 +282,8 @@ class VideoWriter:
         self._part = self._path.with_name(f".{self._path.name}.part")
         self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
         rate = Fraction(fps).limit_denominator(1001)
-        # With AVX-512, x264's macroblock tree reads memory that nobody has written: without it the bytes are always the same.
-        encoder = {"crf": str(crf), "preset": preset, "mbtree": "0"}
-        self._stream = self._container.add_stream("libx264", rate=rate, options=encoder)
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        context = self._stream.codec_context
-        context.thread_count = 1  # x264's output depends on the number of threads
-        # say which colours these are: players guess differently otherwise
-        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
-        context.color_range = ColorRange.MPEG
+        self._stream = self._container.add_stream("libx264", rate=rate, options=x264_options(crf, preset))
+        set_up(self._stream.codec_context, self._size)
         self._convert, self._written = VideoReformatter(), 0
 
     def write(self, rgb: np.ndarray) -> None:
@@ -274,14 +292,7 @@ class VideoWriter:
             raise ValueError(
                 f"expected a {self._size[1]} × {self._size[0]} × 3 uint8 picture, not {rgb.shape} {rgb.dtype}"
             )
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-        picture = self._convert.reformat(
-            picture,
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            threads=1,  # as many slices as there are cores would be converted apart, and not always to the same bytes
-        )
+        picture = as_yuv(rgb, self._convert)
         picture.pts, picture.time_base = self._written, 1 / self._stream.codec_context.framerate
         self._container.mux(self._stream.encode(picture))
         self._written += 1

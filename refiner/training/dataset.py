@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from refiner.data import checks, manifest, records
-from refiner.data.records import PAIRS, Pairs
+from refiner.data.records import PAIRS, Pairs, Seen
 from refiner.errors import UserError
 from refiner.inference.depth_refiner import prepare
 from refiner.inference.validation import validate_poses
@@ -39,6 +39,13 @@ AUTO_SHARE = {"cpu": 0.2, "cuda": 0.5}
 # Files of a split that are looked at beforehand for wrong units and frames, mistakes that all of them share.
 SAMPLE = 64
 READERS = min(8, os.cpu_count() or 1)  # threads
+
+
+class Part(NamedTuple):
+    """A file of pairs, and how its frames were seen. The same file may be there in several ways."""
+
+    path: Path
+    seen: Seen = "mediapipe"
 
 
 class Share(NamedTuple):
@@ -91,18 +98,20 @@ class TrainingData:
         config: RefinerConfig,
         device: torch.device | str,
         also: Sequence[Path] = (),
+        seen: Sequence[Seen] = ("mediapipe",),
     ) -> "TrainingData":
-        """All pairs of a split, and of `also` these files, one by one, so that only one is in the host's memory at a time.
+        """All pairs of a split, in each way that they were seen, and of `also` these files, one by one, so that only one is
+        in the host's memory at a time.
 
         Raises:
             UserError: there are none, a file is damaged, or its numbers cannot be.
         """
-        paths = [*records.pair_files(root, split), *also]
-        counts = row_counts(paths)
+        parts = parts_of(root, split, seen, also)
+        counts = row_counts([part.path for part in parts])
         self = cls.__new__(cls)
         self._allocate(sum(counts), config, device)
         starts = np.cumsum([0, *counts])
-        for start, pairs in zip(starts, read_all(paths, config), strict=False):
+        for start, pairs in zip(starts, read_all(parts, config), strict=False):
             if len(pairs):
                 self._fill(int(start), pairs)
         return self
@@ -170,18 +179,18 @@ class StreamedData:
     the workers, so that each reads its own part only. While one buffer is learnt from, a thread fills the next.
     """
 
-    def __init__(self, paths: Sequence[Path], config: RefinerConfig, device: torch.device | str, buffer: int) -> None:
+    def __init__(self, parts: Sequence[Part], config: RefinerConfig, device: torch.device | str, buffer: int) -> None:
         """
         Args:
-            paths: of Parquet files, each with whole clips.
+            parts: Parquet files, each with whole clips.
             config: of the network.
             device: where batches are wanted.
             buffer: pairs, over all workers together, that are shuffled among each other.
         """
-        self.paths, self.config, self.device, self.buffer = list(paths), config, torch.device(device), buffer
-        self.counts = row_counts(self.paths)
+        self.parts, self.config, self.device, self.buffer = list(parts), config, torch.device(device), buffer
+        self.counts = row_counts([part.path for part in self.parts])
         if (largest := max(self.counts)) > buffer:
-            path = self.paths[self.counts.index(largest)]
+            path = self.parts[self.counts.index(largest)].path
             raise UserError(
                 f"{path} alone has {largest} pairs, and only {buffer} may be in memory at a time: "
                 "allow more with --memory-gb, or make smaller files"
@@ -191,7 +200,7 @@ class StreamedData:
         return sum(self.counts)
 
     def chunks(self) -> Iterator[tuple[Inputs, Tensor]]:
-        for pairs in read_all(self.paths, self.config):
+        for pairs in read_all(self.parts, self.config):
             yield from TrainingData(pairs, self.config, self.device).chunks()
 
     def steps(self, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Share]:
@@ -203,7 +212,7 @@ class StreamedData:
         mine = range(rank * lanes // world, (rank + 1) * lanes // world)
         steps, each = len(self) // batch_size, batch_size // lanes  # pairs that a step takes from a lane
         at_once = max(1, self.buffer // batch_size)  # steps
-        order = torch.randperm(len(self.paths), generator=generator(seed, epoch)).numpy()
+        order = torch.randperm(len(self.parts), generator=generator(seed, epoch)).numpy()
 
         def fill(first: int) -> tuple[TrainingData, Tensor]:
             count = min(at_once, steps - first)
@@ -235,7 +244,7 @@ class StreamedData:
         data._allocate(int(counts[used].sum()), self.config, self.device)
         offsets = np.zeros(len(order), dtype=np.int64)
         offsets[used] = np.cumsum(counts[used]) - counts[used]
-        for i, pairs in zip(used, read_all([self.paths[order[i]] for i in used], self.config), strict=True):
+        for i, pairs in zip(used, read_all([self.parts[order[i]] for i in used], self.config), strict=True):
             data._fill(int(offsets[i]), pairs)
         return data, offsets[place] + positions - starts[place]
 
@@ -246,6 +255,7 @@ def load(
     device: torch.device | str,
     memory: float,
     simulated: str | Path | None = None,
+    seen: Sequence[Seen] = ("mediapipe",),
 ) -> tuple[Source, TrainingData]:
     """Training and validation pairs: both in device memory where they fit, else the training pairs streamed.
 
@@ -256,6 +266,7 @@ def load(
         memory: bytes that pairs may take; 0: `AUTO_SHARE` of the smallest worker's device. The order of streamed pairs
             follows from it.
         simulated: of further pairs to train on, which 'rayjobs.simulate' wrote.
+        seen: how the frames were seen; every pair is there in each of these ways, to train and to validate.
 
     Raises:
         UserError: what is there is no set of pairs, or the validation pairs alone do not fit.
@@ -274,17 +285,23 @@ def load(
     for split, paths in (("train", train), ("val", val)) if known is None else ():
         some = [records.read_table(path, PAIRS) for path in paths[:: max(1, len(paths) // SAMPLE)]]
         checks.check_pairs(Pairs.from_table(pa.concat_tables(some)), split)
-    here = sum(row_counts(val)) * size
+    here = sum(row_counts(val)) * size * len(seen)
     if here > budget / 2:
         raise UserError(
             f"the validation pairs of {root} take {here / 1e9:.2g} GB, more than half of the {budget / 1e9:.2g} GB that pairs "
             "may fill: allow more with --memory-gb, or validate on fewer"
         )
-    validation = TrainingData.read(root, "val", config, device)
-    if here + sum(row_counts([*train, *also])) * size <= budget:
-        return TrainingData.read(root, "train", config, device, also), validation
+    validation = TrainingData.read(root, "val", config, device, seen=seen)
+    parts = parts_of(root, "train", seen, also)
+    if here + sum(row_counts([part.path for part in parts])) * size <= budget:
+        return TrainingData.read(root, "train", config, device, also, seen), validation
     # one buffer is learnt from while the next is filled, and files reach beyond what is wanted of them
-    return StreamedData([*train, *also], config, device, int((budget - here) / (3 * size))), validation
+    return StreamedData(parts, config, device, int((budget - here) / (3 * size))), validation
+
+
+def parts_of(root: str | Path, split: str, seen: Sequence[Seen], also: Sequence[Path] = ()) -> list[Part]:
+    """The files of a split, in each of these ways, and these others, as everybody has them."""
+    return [Part(path, way) for way in seen for path in records.pair_files(root, split)] + [Part(path) for path in also]
 
 
 def bytes_per_pair(config: RefinerConfig) -> int:
@@ -316,26 +333,27 @@ def _footer(path: Path) -> pq.FileMetaData:
         raise UserError(f"{path} is no whole Parquet file ({error}): run 'python -m rayjobs.pair' again") from None
 
 
-def read_all(paths: Sequence[Path], config: RefinerConfig) -> Iterator[Pairs]:
+def read_all(parts: Sequence[Part], config: RefinerConfig) -> Iterator[Pairs]:
     """The pairs of each file, in order; some threads read ahead."""
     with ThreadPoolExecutor(READERS, "pairs") as pool:
         ahead: deque[Future[Pairs]] = deque()
-        for path in paths:
-            ahead.append(pool.submit(read_clips, path, config))
+        for part in parts:
+            ahead.append(pool.submit(read_clips, part, config))
             if len(ahead) > READERS:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
 
 
-def read_clips(path: Path, config: RefinerConfig) -> Pairs:
+def read_clips(part: Part, config: RefinerConfig) -> Pairs:
     """The pairs of one file by clip. What training needs not (view angle, azimuth, unless wanted the image points) is empty.
 
     Raises:
         UserError: it is damaged, or its truth holds NaN; of the observations `validate_poses` takes care.
     """
     needed = ["sequence", "camera", "frame", "timestamp_us", "corrupted", "ground_truth", "visibility", "clip"]
-    table = records.read_table(path, PAIRS, needed + ["image_points"] * config.image_points)
+    path, seen = part
+    table = records.read_pair_table(path, needed + ["image_points"] * config.image_points, seen)
     table = table.sort_by([("sequence", "ascending"), ("camera", "ascending"), ("frame", "ascending")])
     columns = {f.name: np.zeros(0, np.float32) for f in fields(Pairs)}
     pairs = Pairs(**columns | {name: records.column(table, name) for name in table.column_names})

@@ -69,12 +69,26 @@ class TrainingConfig:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def initialise(config: RefinerConfig, training: TrainingConfig, data: Source) -> PoseAwareDepthRefiner:
-    """An untrained refiner on the data's device: weights from the seed."""
+def initialise(
+    config: RefinerConfig, training: TrainingConfig, data: Source, start: PoseAwareDepthRefiner | None = None
+) -> PoseAwareDepthRefiner:
+    """A refiner on the data's device: untrained, with weights from the seed, or with those of `start`.
+
+    Raises:
+        UserError: `start` has another network.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = PoseAwareDepthRefiner(config)
     model.to(data.device)
+    if start is not None:
+        try:
+            model.load_state_dict(start.state_dict())
+        except RuntimeError:
+            raise UserError(
+                f"the checkpoint to start from has another network ({start.config}): train that one"
+            ) from None
+        return model
     model.standardise(inputs for inputs, _ in data.chunks())
     return model
 

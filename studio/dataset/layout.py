@@ -69,26 +69,13 @@ def prepare(root: Path, spec: Spec) -> list[Take]:
     Raises:
         UserError: the folder holds a dataset made with other options, or something else.
     """
-    manifest = root / MANIFEST
-    made = {"version": VERSION, **dataclasses.asdict(spec), "size": list(spec.size)}
-    if manifest.exists():
-        # a manifest from before an option existed has what is its default now
-        there = {f.name: f.default for f in dataclasses.fields(Spec)} | json.loads(manifest.read_text())
-        other = [key for key in made if key != "sequences" and there.get(key) != made[key]]
-        if other:
-            key = other[0]
-            raise UserError(
-                f"{root} holds a studio dataset made with {key} {there.get(key)}, not {made[key]}: "
-                "give the same options, another --out, or delete that folder"
-            )
-        spec = dataclasses.replace(spec, sequences=max(spec.sequences, there["sequences"]))
-        made["sequences"] = spec.sequences
-    elif (root / "annotations").exists() or (root / "videos").exists():
+    if not (root / MANIFEST).exists() and ((root / "annotations").exists() or (root / "videos").exists()):
         raise UserError(f"{root} holds a dataset that the studio did not make: give another folder with --out")
+    spec = agreed(root, spec)
     takes = plan(spec)
     settings = {take.setting: write_cameras(take.cameras.values()) for take in takes}
     # the manifest first: whatever else an interrupted run leaves undone, the next one does
-    write_text(manifest, json.dumps(made))
+    record(root, spec)
     annotations = root / "annotations"
     for split in SPLITS:
         names = [str(take.name) for take in takes if take.split == split]
@@ -99,6 +86,37 @@ def prepare(root: Path, spec: Spec) -> list[Take]:
     write_text(annotations / "ignore_list.txt", "")
     (root / "videos").mkdir(parents=True, exist_ok=True)
     return takes
+
+
+def agreed(root: Path, spec: Spec) -> Spec:
+    """What a folder is made from; where more of the same is there already, all of that.
+
+    Raises:
+        UserError: what is there was made with other options.
+    """
+    manifest = root / MANIFEST
+    if not manifest.exists():
+        return spec
+    # a manifest from before an option existed has what is its default now
+    there = {f.name: f.default for f in dataclasses.fields(Spec)} | json.loads(manifest.read_text())
+    made = _recorded(spec)
+    other = [key for key in made if key != "sequences" and there.get(key) != made[key]]
+    if other:
+        key = other[0]
+        raise UserError(
+            f"{root} holds a studio dataset made with {key} {there.get(key)}, not {made[key]}: "
+            "give the same options, another --out, or delete that folder"
+        )
+    return dataclasses.replace(spec, sequences=max(spec.sequences, there["sequences"]))
+
+
+def record(root: Path, spec: Spec) -> None:
+    """Writes down what a folder is made from."""
+    write_text(root / MANIFEST, json.dumps(_recorded(spec)))
+
+
+def _recorded(spec: Spec) -> dict[str, object]:
+    return {"version": VERSION, **dataclasses.asdict(spec), "size": list(spec.size)}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """One sequence: who dances what, where, filmed by which cameras; its annotations and its videos."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ from studio.motion.retarget import perform
 from studio.motion.sources import Source
 from studio.motion.tracks import Motion
 from studio.pictures.footage import Footage
-from studio.pictures.renderer import Renderer
+from studio.pictures.renderer import Posed, Renderer
 from studio.pictures.room import Room
 from studio.pictures.stage import Set
 
@@ -201,27 +201,30 @@ class Take:
             Frames rendered.
         """
         renderer = Renderer(self.dancer, self.room.light, FLOOR)
-        times = np.arange(self.spec.frames) / self.spec.fps
         sets = [Set(self.room, self.cameras[camera]) for camera in cameras]
         kinds = [self.footage(camera) for camera in cameras]
-        exposed = {}  # shutter -> the bones at each frame's moments
-        for kind in kinds:
-            moments = kind.moments(times, self.spec.fps)
-            bones = self.bones(moments.ravel())
-            exposed[kind.shutter] = [values.reshape(*moments.shape, *values.shape[1:]) for values in bones]
         with contextlib.ExitStack() as stack:
             writers = [
                 stack.enter_context(VideoWriter(self.video(root, camera), self.spec.size, self.spec.fps, crf=kind.crf))
                 for camera, kind in zip(cameras, kinds, strict=True)
             ]
-            for i in range(len(times)):
-                posed = {
-                    shutter: [renderer.pose(*moment) for moment in zip(turned[i], placed[i], strict=True)]
-                    for shutter, (turned, placed) in exposed.items()
-                }
+            for i, posed in enumerate(self.exposures(renderer, kinds)):
                 for stage, kind, writer in zip(sets, kinds, writers, strict=True):
                     writer.write(kind.spoil(stage.exposed(renderer, posed[kind.shutter]), i))
-        return len(times) * len(cameras)
+        return self.spec.frames * len(cameras)
+
+    def exposures(self, renderer: Renderer, kinds: Sequence[Footage]) -> Iterator[dict[float, list[Posed]]]:
+        """For each frame, by the shutter of these cameras, the moments that its picture is the mean of."""
+        times = np.arange(self.spec.frames) / self.spec.fps
+        bones = {}
+        for kind in kinds:
+            moments = kind.moments(times, self.spec.fps)
+            bones[kind.shutter] = [v.reshape(*moments.shape, *v.shape[1:]) for v in self.bones(moments.ravel())]
+        for i in range(len(times)):
+            yield {
+                shutter: [renderer.pose(*moment) for moment in zip(turned[i], placed[i], strict=True)]
+                for shutter, (turned, placed) in bones.items()
+            }
 
 
 def setting_files(folder: str) -> list[Path]:

@@ -46,18 +46,33 @@ class Footage:
         steps = (np.arange(_SUB_EXPOSURES) - (_SUB_EXPOSURES - 1) / 2) / _SUB_EXPOSURES
         return np.clip(times[:, None] + self.shutter / fps * steps, times[0], times[-1])
 
-    def spoil(self, picture: np.ndarray, frame: int) -> np.ndarray:
-        """(H, W, 3) uint8 -> the same as this camera records it. The same for the same frame number."""
+    def spoil(
+        self, picture: np.ndarray, frame: int, corner: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """(H, W, 3) uint8 -> the same as this camera records it. The same for the same frame number.
+
+        Args:
+            picture: the whole of it, or a part.
+            frame: its number.
+            corner: x, y of a part in the whole, pixels.
+            size: width, height of the whole; by default this is it.
+        """
         import cv2
 
         if self.defocus > 0.2:
             picture = cv2.GaussianBlur(picture, (0, 0), self.defocus)
         if self.noise > 0:
             height, width = picture.shape[:2]
-            grain = _noise(self.seed, self.noise, self.coarse, height + _MARGIN, width + _MARGIN)
-            x, y = np.random.default_rng([self.seed, frame]).integers(0, _MARGIN, 2)
+            whole_width, whole_height = size or (width, height)
+            grain = _noise(self.seed, self.noise, self.coarse, whole_height + _MARGIN, whole_width + _MARGIN)
+            x, y = np.random.default_rng([self.seed, frame]).integers(0, _MARGIN, 2) + corner
             picture = cv2.add(picture, grain[y : y + height, x : x + width], dtype=cv2.CV_8U)
         return picture
+
+    @property
+    def reach(self) -> int:
+        """How many pixels around a pixel have a share in what is recorded of it."""
+        return int(np.ceil(4 * self.defocus)) + 1
 
 
 @functools.lru_cache(maxsize=9)

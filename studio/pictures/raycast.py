@@ -182,8 +182,11 @@ def _openness(surface, thing, wx, wz, h, scene, normal):
 
 
 @fast
-def cast(image, floor_map, lens, scene, tone):
-    """The picture (H, W, 3) f32 of an empty room, and (H, W, 2) f32 where the floor is (see `Room.picture`), in place."""
+def cast(image, floor_map, lens, scene, tone, x0, y0):
+    """The picture (H, W, 3) f32 of an empty room, and (H, W, 2) f32 where the floor is (see `Room.picture`), in place.
+
+    The lens's pixel (0, 0) is the image's; (x0, y0) is where that is in the whole picture, from which the grain follows.
+    """
     height, width = image.shape[:2]
     rgb, normal, candidate, ray = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
     order = np.empty(scene.things.shape[0], np.int64)
@@ -208,7 +211,7 @@ def cast(image, floor_map, lens, scene, tone):
                 # the key light is a lamp with a cone: the middle of the room is the brightest
                 pool = np.exp(-(wx * wx + wz * wz) / 30.0)
                 # fine grain, so that flat walls do not band
-                grain = (hashed(px * 3 + 11, py * 7 + 5) - 0.5) * 5.0
+                grain = (hashed((px + x0) * 3 + 11, (py + y0) * 7 + 5) - 0.5) * 5.0
                 for c in range(3):
                     lit = key[c] * (0.25 + 0.75 * facing) * (0.45 + 0.55 * pool) + sky[c] * open_ * (
                         0.75 + 0.25 * normal[1]

@@ -12,6 +12,7 @@ import numpy as np
 
 from refiner.geometry import Camera
 from studio.bodies.body import Body
+from studio.cameras import Box
 from studio.pictures.light import Light
 from studio.pictures.materials import as_paint
 from studio.pictures.raster import SAMPLES, blur, darken_floor, fill, project, splat
@@ -20,9 +21,6 @@ from studio.pictures.skinning import dual_quaternions, skin
 
 SHADOW_SIZE, SHADOW_SPAN = 256, 2.8  # texels and metres of the light's view of the dancer
 FLOOR_SIZE, FLOOR_SPAN = 160, 4.0  # texels and metres of the shadow on the floor
-
-
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from refiner.geometry import Camera
 from studio.bodies.looks import linear
+from studio.cameras import Box, windowed
 from studio.pictures.light import Light, tone_curve
 from studio.pictures.raycast import Lens, Scene, cast, contact
 from studio.pictures.surfaces import BALL, BOX, CARPET, CONCRETE, CYLINDER, PAINT, TILES, VINYL, WOOD
@@ -80,31 +81,44 @@ class Room:
         )
         return room
 
-    def picture(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    def picture(self, camera: Camera, box: Box | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The empty room as a camera sees it.
+
+        Args:
+            camera: that sees it.
+            box: the part that is wanted; all by default.
 
         Returns:
             (H, W, 3) uint8 picture, and (H, W, 2) f32 world x and z of the floor at each pixel (1e9 where there is none).
         """
-
         width, height = camera.size
+        x0, y0, x1, y1 = box or (0, 0, width, height)
+        # the dancer is in focus, the walls are not quite; and edges of one ray per pixel lose their steps
+        blur = 0.9 * height / 1080 + 0.35
+        reach = int(np.ceil(4 * blur)) + 1
+        left, top, right, bottom = (
+            max(x0 - reach, 0),
+            max(y0 - reach, 0),
+            min(x1 + reach, width),
+            min(y1 + reach, height),
+        )
+        image = np.empty((bottom - top, right - left, 3), np.float32)
+        floor_map = np.full((bottom - top, right - left, 2), 1e9, np.float32)
+
         # a camera does not see itself: things around its own centre are left out
         own = np.linalg.norm(self.things[:, [1, 3]] - camera.position[[0, 2]], axis=1) > 0.6
-        image = np.empty((height, width, 3), np.float32)
-        floor_map = np.full((height, width, 2), 1e9, np.float32)
-
         things = self.things[own]
         scene = Scene(
             self.floor, self.half, self.ceiling, self.floor_kind, self.walls.astype(np.int64), self.colours, things,
             self.light.key_direction, self.light.key, self.light.sky, self.curved,
             contact(things, self.floor, self.half, 192),
         )  # fmt: skip
-        lens = Lens(camera.rotation, camera.position, camera.matrix, camera.distortion)
-        cast(image, floor_map, lens, scene, self.tones[camera.name])
-
-        # the dancer is in focus, the walls are not quite; and edges of one ray per pixel lose their steps
-        image = cv2.GaussianBlur(image, (0, 0), 0.9 * height / 1080 + 0.35)
-        return np.clip(image + 0.5, 0, 255).astype(np.uint8), floor_map
+        seen = windowed(camera, (left, top, right, bottom))
+        lens = Lens(camera.rotation, camera.position, seen.matrix, camera.distortion)
+        cast(image, floor_map, lens, scene, self.tones[camera.name], left, top)
+        image = cv2.GaussianBlur(image, (0, 0), blur)
+        part = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+        return np.clip(image[part] + 0.5, 0, 255).astype(np.uint8), np.ascontiguousarray(floor_map[part])
 
 
 def _clutter(rng: np.random.Generator, floor: float, half: np.ndarray, empty: bool) -> list[np.ndarray]:

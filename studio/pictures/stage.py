@@ -1,6 +1,6 @@
 """A camera's picture of the room, and the dancer in it, moment after moment."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,12 +20,7 @@ class Set:
 
     def exposed(self, renderer: Renderer, moments: Sequence[Posed]) -> np.ndarray:
         """(H, W, 3) uint8 the mean picture of one or several moments."""
-        if len(moments) == 1:
-            return self.shoot(renderer, moments[0])
-        total = np.zeros(self.image.shape, np.uint16)
-        for posed in moments:
-            total += self.shoot(renderer, posed)
-        return (total // len(moments)).astype(np.uint8)
+        return exposed(lambda posed: self.shoot(renderer, posed), moments)
 
     def shoot(self, renderer: Renderer, posed: Posed) -> np.ndarray:
         """(H, W, 3) uint8 the picture of a moment; the next one is drawn into the same memory."""
@@ -33,3 +28,13 @@ class Set:
         self.image[y0:y1, x0:x1] = self.empty[y0:y1, x0:x1]
         self.changed = renderer.draw(posed, self.camera, self.tone, self.image, self.floor_map)
         return self.image
+
+
+def exposed(shoot: Callable[[Posed], np.ndarray], moments: Sequence[Posed]) -> np.ndarray:
+    """(H, W, 3) uint8 the mean of the pictures of one or several moments."""
+    if len(moments) == 1:
+        return shoot(moments[0])
+    total = shoot(moments[0]).astype(np.uint16)
+    for posed in moments[1:]:
+        total += shoot(posed)
+    return (total // len(moments)).astype(np.uint8)

@@ -75,13 +75,40 @@ def test_recordings_become_a_folder_that_drives_the_studio(recordings, tmp_path)
 def test_recordings_are_held_out_by_name_and_a_second_run_replaces_the_first(recordings, tmp_path):
     options = {"source": (str(recordings),), "out": str(tmp_path / "out")}
     motions.run(motions.Options(**options))
-    summary = motions.run(motions.Options(**options, test=("*/walk_*",), val=("*/05_01",)))
-    assert summary.sequences == {"train": 1, "val": 1, "test": 2}
+    summary = motions.run(motions.Options(**options, test=("*/walk_subject2",), val=("*/05_01",)))
+    assert summary.sequences == {"train": 2, "val": 1, "test": 1}
     assert len(Dataset(tmp_path / "out").sequences) == 4
     with pytest.raises(UserError, match="--test dive is none of the recordings"):
         motions.run(motions.Options(**options, test=("dive",)))
     with pytest.raises(UserError, match="both --val and --test"):
         motions.run(motions.Options(**options, test=("*",), val=("*/05_01",)))
+
+
+def splits_of(recordings: Path, tmp_path: Path, **options) -> dict[str, str]:
+    """Recording -> split."""
+    motions.run(motions.Options(source=(str(recordings),), out=str(tmp_path / "out"), **options))
+    entries = json.loads((tmp_path / "out" / motions.MANIFEST).read_text())
+    return {entry["source"].removeprefix("recordings/"): entry["split"] for entry in entries}
+
+
+def test_who_is_held_out_is_held_out_with_all_that_they_do(recordings, tmp_path):
+    splits = splits_of(recordings, tmp_path, test=("*/walk_subject1",))
+    assert splits == {"run_subject1": "test", "walk_subject1": "test", "walk_subject2": "train", "05_01": "train"}
+    with pytest.raises(UserError, match="both --val and --test, or its actor is"):
+        splits_of(recordings, tmp_path, test=("*/walk_subject1",), val=("*/run_subject1",))
+
+
+def test_what_belongs_together_is_in_one_split_whoever_moves(recordings, tmp_path):
+    """Also where groups share a member."""
+    couple = ("*/*_subject[12]",)
+    splits = splits_of(recordings, tmp_path, together=couple, test=("*/walk_subject2",))
+    assert splits == {"run_subject1": "test", "walk_subject1": "test", "walk_subject2": "test", "05_01": "train"}
+    splits = splits_of(
+        recordings, tmp_path, together=("*/[rw]*_subject1", "*/walk_subject*", "*/05_01"), val=("*/run*",)
+    )
+    assert splits == {"run_subject1": "val", "walk_subject1": "val", "walk_subject2": "val", "05_01": "train"}
+    with pytest.raises(UserError, match="--together polka is none of the recordings"):
+        splits_of(recordings, tmp_path, together=("polka",))
 
 
 def test_a_folder_of_aistpp_keeps_its_names(recordings, tmp_path):

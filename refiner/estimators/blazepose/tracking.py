@@ -5,6 +5,8 @@ of the network can serve the trackers of many videos.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -14,12 +16,81 @@ from refiner.estimators.blazepose import detector, landmarks
 from refiner.estimators.blazepose.crop import Region, crop
 from refiner.estimators.blazepose.engine import Engine
 from refiner.estimators.blazepose.filters import Filters
-from refiner.estimators.blazepose.landmarks import Answer
+from refiner.estimators.blazepose.landmarks import Answer, Look
 from refiner.estimators.blazepose.picture import Picture, picture_of
 
 
+class View(Protocol):
+    """A picture that need not be there yet: who looks says where, and that much of it is made."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the whole picture, pixels."""
+        ...
+
+    def whole(self) -> Picture:
+        """All of it, perhaps with less detail than `around` shows: for the detector."""
+        ...
+
+    def around(self, region: Region) -> Picture:
+        """At least what lies in a region."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A view of a picture that is there."""
+
+    picture: Picture
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.picture.size
+
+    def whole(self) -> Picture:
+        return self.picture
+
+    def around(self, region: Region) -> Picture:
+        return self.picture
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the looks at one frame saw, before any of it is averaged or filtered."""
+
+    looks: list[Look]  # of the crop, and of its mirror image, as it would be in the crop
+    region: Region  # that was looked at
+    following: (
+        Region | None
+    )  # where the person will be in the next frame; None where the network's answer makes no sense
+    timestamp_us: int  # of the frame, as MediaPipe counts it
+
+    def observed(self, looks: int | None = None) -> Observation:
+        """The mean of the first `looks` of them, all by default."""
+        used = self.looks[:looks]
+        return landmarks.observation(landmarks.mean(used), self.region, used)
+
+
+class Filtering:
+    """MediaPipe's filters behind a tracker. They start again where nobody was seen."""
+
+    def __init__(self) -> None:
+        self._filters: Filters | None = None
+
+    def __call__(self, sight: Sight | None, looks: int | None = None) -> Observation | None:
+        """The next frame's observation, of the first `looks` looks, all by default."""
+        if sight is None:
+            self._filters = None
+            return None
+        seen = sight.observed(looks)
+        if sight.following is None:
+            return seen
+        self._filters = self._filters or Filters()
+        return self._filters(seen, sight.timestamp_us, sight.following.side)
+
+
 class Tracker:
-    """Of one video; `pictures` and `observed` in turns, frame by frame."""
+    """Of one video; `pictures` (or `look`) and `observed` (or `seen`) in turns, frame by frame."""
 
     def __init__(self, detect: Engine, looks: int, filtered: bool) -> None:
         """Args:
@@ -30,7 +101,7 @@ class Tracker:
         self._detect, self._looks, self._filtered = detect, looks, filtered
         self._detector = detector.Detector()
         self._region: Region | None = None  # where the person is in the frame that is looked at
-        self._filters: Filters | None = None
+        self._filtering = Filtering()
         self._size: tuple[int, int] | None = None  # width, height of the frame before
         self._last_ms = -1
 
@@ -40,41 +111,46 @@ class Tracker:
         Returns:
             (L, 256, 256, 3) float32, 0 … 1; L is the number of looks, or 0 where the detector finds nobody.
         """
-        picture = picture_of(frame)
-        if picture.size != self._size:  # pixels of before mean other places now
-            self._size, self._region, self._filters = picture.size, None, None
+        return self.look(Shown(picture_of(frame)), frame.timestamp_us)
+
+    def look(self, view: View, timestamp_us: int) -> np.ndarray:
+        """The same of a view, which is asked for no more of its picture than the networks see."""
+        if view.size != self._size:  # pixels of before mean other places now
+            self._size, self._region, self._filtering = view.size, None, Filtering()
         if self._region is None:
-            self._region = self._found(picture)
+            self._region = self._found(view)
         # MediaPipe counts milliseconds, strictly rising
-        self._last_ms = max(round(frame.timestamp_us / 1000), self._last_ms + 1)
+        self._last_ms = max(round(timestamp_us / 1000), self._last_ms + 1)
         if self._region is None:
             return np.zeros((0, landmarks.SIZE, landmarks.SIZE, 3), dtype=np.float32)
-        seen = crop(picture, self._region, landmarks.SIZE)
+        seen = crop(view.around(self._region), self._region, landmarks.SIZE)
         looks = np.empty((self._looks, *seen.shape), dtype=np.float32)
         np.multiply(seen, np.float32(1 / 255), out=looks[0])
         if self._looks == 2:
             looks[1] = looks[0, :, ::-1]
         return looks
 
-    def observed(self, answers: Sequence[Answer]) -> Observation | None:
-        """What the network's answers to these pictures say; None where there is nobody."""
+    def seen(self, answers: Sequence[Answer]) -> Sight | None:
+        """What the network's answers to these pictures say, look by look; None where there is nobody."""
         region, self._region = self._region, None
         if region is None or np.mean([answer.presence for answer in answers]) <= landmarks.MIN_PRESENCE:
-            self._filters = None
             return None
         looks = [landmarks.decoded(answer) for answer in answers]
         looks[1:] = map(landmarks.unmirrored, looks[1:])
-        look = landmarks.mean(looks)
-        following = landmarks.next_region(look, region)
+        following = landmarks.next_region(landmarks.mean(looks), region)
         self._region = following if following.usable else None
-        seen = landmarks.observation(look, region, looks)
-        if self._filtered and self._region is not None:
-            self._filters = self._filters or Filters()
-            seen = self._filters(seen, self._last_ms * 1000, following.side)
-        return seen
+        return Sight(looks, region, self._region, self._last_ms * 1000)
 
-    def _found(self, picture: Picture) -> Region | None:
-        whole = Region.whole(picture.size)
+    def observed(self, answers: Sequence[Answer]) -> Observation | None:
+        """The same as an observation: the mean of the looks, filtered where that was wanted."""
+        sight = self.seen(answers)
+        if self._filtered:
+            return self._filtering(sight)
+        return None if sight is None else sight.observed()
+
+    def _found(self, view: View) -> Region | None:
+        picture = view.whole()
+        whole = Region.whole(view.size)
         seen = crop(picture, whole, detector.SIZE, black_outside=True).astype(np.float32)
         boxes, scores = self._detect(seen[None] * np.float32(2 / 255) - 1)
         return self._detector.region(boxes[0], scores[0], whole)

@@ -8,7 +8,7 @@ from refiner import UserError
 from refiner.data import records
 from refiner.model.config import RefinerConfig
 from refiner.training.augment import Augmentation
-from refiner.training.dataset import StreamedData, TrainingData, bytes_per_pair, load, row_counts
+from refiner.training.dataset import StreamedData, TrainingData, bytes_per_pair, load, parts_of, row_counts
 from refiner.training.trainer import Trainer, TrainingConfig, initialise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +31,7 @@ def root(tmp_path_factory, make_pairs):
 
 @pytest.fixture(scope="module")
 def streamed(root) -> StreamedData:
-    return StreamedData(records.pair_files(root, "train"), CONFIG, "cpu", BUFFER)
+    return StreamedData(parts_of(root, "train", ["mediapipe"]), CONFIG, "cpu", BUFFER)
 
 
 def batches(source, epoch: int, world: int = 1) -> list[torch.Tensor]:
@@ -83,7 +83,7 @@ def test_streaming_keeps_no_more_than_the_buffer_in_memory(streamed):
     for share in streamed.steps(lanes, 7, 0):
         assert len(share.data) <= limit
     with pytest.raises(UserError, match="allow more with --memory-gb"):
-        StreamedData(streamed.paths, CONFIG, "cpu", largest - 1)
+        StreamedData(streamed.parts, CONFIG, "cpu", largest - 1)
 
 
 def test_what_fits_stays_in_memory_and_what_does_not_is_streamed(root):
