@@ -15,13 +15,19 @@ from pathlib import Path
 from typing import Literal
 
 from rayjobs.evaluate_worker import CHAMPION_METHOD, fit_baselines, measure_all
+from rayjobs.visualize import worst_of
 from refiner import DepthRefiner, files, registry
 from refiner.command import launch, log, to_json
 from refiner.data import checks
 from refiner.evaluation import compare, plots, tables
+from refiner.evaluation.atlas import Atlas
 from refiner.evaluation.compare import MEDIAPIPE, REFINED, Evaluation
+from refiner.evaluation.skeletons import contact_sheet
 from refiner.evaluation.tally import Tally
 from refiner.registry import CANDIDATE, CHAMPION, NAME, ModelSource
+
+# Clips on which the candidate is most wrong: in the table, and of these drawn.
+WORST_CLIPS, DRAWN_CLIPS = 20, 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +85,7 @@ def run(options: Options) -> Summary:
     baselines = fit_baselines(options.pairs, options.workers)
     # versions, not aliases, which may move meanwhile
     sources = {name: str(registered.at(m.version)) if registered else options.model for name, m in models.items()}
-    tally = measure_all(options.pairs, options.split, baselines, sources, options.workers)
+    tally, atlas = measure_all(options.pairs, options.split, baselines, sources, options.workers)
     found = compare.summarise(tally)
     log(tables.table(found) + "\n\n" + tables.goals_table(found))
     promoted, verdict, shown = False, "nothing was to be promoted", candidate
@@ -90,7 +96,7 @@ def run(options: Options) -> Summary:
         else:
             shown = models.get(CHAMPION_METHOD, candidate)
     log(verdict)
-    _publish(options, candidate if registered else None, found, f"{candidate.name} {candidate.version}")
+    _publish(options, candidate, registered is not None, found, atlas)
     if shown is not candidate:  # the figures below belong to the model that is named
         found = compare.summarise(tally, CHAMPION_METHOD)
     return Summary(
@@ -130,18 +136,25 @@ def judge(models: dict[str, DepthRefiner], tally: Tally, found: Evaluation) -> t
     return False, f"version {candidate.version} is not promoted: {interval}, which does not exclude zero"
 
 
-def _publish(options: Options, registered: DepthRefiner | None, found: Evaluation, name: str) -> None:
+def _publish(options: Options, model: DepthRefiner, registered: bool, found: Evaluation, atlas: Atlas) -> None:
     """Writes the report and, of a registered model, hands it to MLflow."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(options.out or scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "evaluation.json").write_text(json.dumps(to_json(asdict(found)), indent=1))
-        (folder / "evaluation.md").write_text(tables.markdown(found, f"{name} on the {options.split} split"))
+        worst = atlas.worst_clips(REFINED, WORST_CLIPS)
+        content = to_json(asdict(found)) | {"worst_clips": [[*clip, errors] for *clip, errors in worst]}
+        (folder / "evaluation.json").write_text(json.dumps(content, indent=1))
+        text = tables.markdown(found, f"{model.name} {model.version} on the {options.split} split")
+        (folder / "evaluation.md").write_text(text + "\n" + tables.worst_clips(worst))
         plots.draw_all(found, folder)
-        if registered is not None:
+        plots.error_atlas(atlas, folder / "error_atlas.png")
+        drawn = [(sequence, camera) for sequence, camera, _ in worst[:DRAWN_CLIPS]]
+        samples = worst_of(options.pairs, options.split, drawn, lambda pairs: model.predict_pairs(pairs).poses)
+        contact_sheet(samples, folder / "worst_clips.png")
+        if registered:
             figures = {f"{options.split}/{key}": value for key, value in compare.flat(found).items()}
             under = f"evaluation/{options.split}"
-            registry.record_evaluation(registered.name, registered.version, figures, folder, under)
+            registry.record_evaluation(model.name, model.version, figures, folder, under)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from rayjobs.session import ray_session
 from refiner import DepthRefiner, UserError
 from refiner.data import records
 from refiner.data.checks import Gist
+from refiner.evaluation.atlas import Atlas
 from refiner.evaluation.baselines import Method, Moments
 from refiner.evaluation.tally import Tally
 
@@ -45,8 +46,8 @@ def fit_baselines(root: str | Path, workers: int = 0) -> dict[str, Method]:
 
 def measure_all(
     root: str | Path, split: str, methods: Mapping[str, Method], models: Mapping[str, str], workers: int = 0
-) -> Tally:
-    """All methods and models on the pairs of a split, in sums by sequence.
+) -> tuple[Tally, Atlas]:
+    """All methods and models on the pairs of a split, in sums: by sequence, and by where errors are.
 
     Args:
         root: folder of the pairs.
@@ -60,7 +61,8 @@ def measure_all(
     """
     parts = _reduced(root, split, Measurer, (methods, models, split), workers)
     _add(Gist(**part) for part in _under(parts, "gist")).check(split)
-    return Tally.concatenate([Tally.of_arrays(part) for part in _under(parts, "tally")])
+    tally = Tally.concatenate([Tally.of_arrays(part) for part in _under(parts, "tally")])
+    return tally, _add(Atlas.of_arrays(part) for part in _under(parts, "atlas"))
 
 
 class Fitter:
@@ -85,14 +87,14 @@ class Measurer:
         poses = {name: method(pairs) for name, method in self._methods.items()}
         poses |= {name: answer.poses for name, answer in answers.items()}
         tally = Tally.of(pairs, poses, {name: answer.confidence for name, answer in answers.items()})
-        return _named("tally", tally) | _named("gist", gist)
+        return _named("tally", tally) | _named("gist", gist) | _named("atlas", Atlas.of(pairs, poses))
 
 
 def _add(parts: Iterator[Any]) -> Any:
     return functools.reduce(operator.add, parts)
 
 
-def _named(prefix: str, sums: Tally | Moments | Gist) -> dict[str, Any]:
+def _named(prefix: str, sums: Tally | Moments | Gist | Atlas) -> dict[str, Any]:
     return {f"{prefix}/{name}": value for name, value in sums.to_arrays().items()}
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from refiner.data import aistpp, records, video
+from rayjobs.visualize import frame_of
+from refiner.data import aistpp
 from refiner.data.records import Pairs
 from refiner.evaluation import metrics, plots
 from refiner.evaluation.compare import REFINED, Evaluation
 from refiner.evaluation.skeletons import skeletons
 from refiner.evaluation.style import LABELS
 from refiner.inference.depth_refiner import Refinement
-from refiner.skeleton import to_coco
 
 SHOWN = ("mediapipe", "zero", "bias", "azimuth_bias", "smoothing", "ridge", REFINED)
 HEADINGS = ("", "mean |Δz| cm", "95 % interval", "MPJPE cm", "bone length CV")
@@ -80,12 +80,8 @@ class Report:
     def _draw_frame(self, row: int) -> None:
         sequence, camera = self.pairs.sequence[row], self.pairs.camera[row]
         name = str(aistpp.Name.parse(sequence).with_camera(camera))
-        seen = records.read_table(self.observations / f"{name}.parquet", records.OBSERVATIONS, ("frame", "image"))
-        frame = int(self.pairs.frame[row])
-        image = records.column(seen, "image")[np.flatnonzero(records.column(seen, "frame") == frame)[0]]
         skeletons(
-            video.read_frame(self.dataset / "videos" / f"{name}.mp4", frame),
-            to_coco(image),
+            *frame_of(self.dataset / "videos", self.observations, name, int(self.pairs.frame[row])),
             self.pairs.corrupted[row],
             self.answer.poses[row],
             self.folder / "frame.png",

@@ -3,6 +3,7 @@
 Every function takes data and a path, writes one PNG there and returns the path. Headless: no display is touched.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ import numpy as np
 
 from refiner.data.profile import VISIBILITY_EDGES, PairProfile
 from refiner.evaluation import metrics
+from refiner.evaluation.atlas import VISIBILITY_EDGES as BANDS
+from refiner.evaluation.atlas import Atlas
 from refiner.evaluation.compare import MEDIAPIPE, REFINED, RIDGE, Evaluation
 from refiner.evaluation.style import COLOURS, LABELS, new_figure
 from refiner.geometry import AZIMUTH_EDGES
@@ -252,6 +255,40 @@ def _bars_with_share(axes: "Axes", middles: np.ndarray, widths: np.ndarray, sums
     )
     axes.set_zorder(spread.get_zorder() + 1)
     axes.patch.set_visible(False)
+
+
+def error_atlas(atlas: Atlas, path: str | Path) -> Path:
+    """Mean |Δz| by joint (down), by the way the body faces (across) and by visibility (a panel for each), of MediaPipe above
+    and of the refiner below, in one scale of colours. Cells of fewer than 20 joints are empty."""
+    shown = [name for name in (MEDIAPIPE, REFINED) if name in atlas.methods]
+    bands = list(itertools.pairwise(BANDS))
+    means = {name: np.where(atlas.counts >= 20, atlas.means(name), np.nan) for name in shown}
+    known = [values[np.isfinite(values)] for values in means.values()]
+    top = max((float(np.quantile(values, 0.98)) for values in known if len(values)), default=1.0)
+    with new_figure(path, (4.3 * len(bands) + 1, 4.4 * len(shown)), rows=len(shown), columns=len(bands)) as (
+        figure,
+        panels,
+    ):
+        picture = None
+        for axes, (name, band) in zip(panels, ((n, b) for n in shown for b in range(len(bands))), strict=True):
+            extent = (AZIMUTH_EDGES[0], AZIMUTH_EDGES[-1], len(JOINTS) - 0.5, -0.5)
+            picture = axes.imshow(
+                means[name][..., band], aspect="auto", cmap="inferno", vmin=0, vmax=top, extent=extent
+            )
+            low, high = bands[band]
+            axes.set_yticks(
+                range(len(JOINTS)), [joint.replace("_", " ") for joint in JOINTS] if band == 0 else [], fontsize=8
+            )
+            axes.set_xticks((-180, -90, 0, 90, 180), ("away", "left", "camera", "right", "away"), fontsize=8)
+            axes.set_title(f"{LABELS[name]}, visibility {low:g}–{high:g}", fontsize=10)
+            axes.grid(False)
+            axes.tick_params(length=0)
+        figure.tight_layout(rect=(0, 0, 0.92, 1))
+        if picture is not None:
+            bar = figure.colorbar(picture, cax=figure.add_axes((0.94, 0.1, 0.014, 0.8)))
+            bar.set_label("mean |Δz|, cm")
+            bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    return Path(path)
 
 
 def reliability_diagram(reliability: Mapping[str, Sequence[float]], ece: float, path: str | Path) -> Path:

@@ -1,6 +1,7 @@
-"""One frame with its poses, on the picture and from three sides."""
+"""Frames with their poses, on the picture and from three sides."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,62 @@ VIEWS = (
     ("from the side", 2, 1, -1, "← camera", "away →"),
     ("from above", 0, 2, 1, "", "camera ↓"),
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """A frame to look at; poses (17, 3) m, whatever their origin."""
+
+    title: str
+    truth: np.ndarray
+    observed: np.ndarray
+    refined: np.ndarray
+    image: np.ndarray | None = None  # (H, W, 3) uint8 RGB, the frame itself
+    image_points: np.ndarray | None = None  # (17, 2) pixels, where MediaPipe saw the joints in it
+
+    @property
+    def poses(self) -> dict[str, np.ndarray]:
+        """By method, about the hips."""
+        poses = {"truth": self.truth, "mediapipe": self.observed, "refined": self.refined}
+        return {name: root_centred(np.asarray(pose)) for name, pose in poses.items()}
+
+
+def contact_sheet(samples: Sequence[Sample], path: str | Path) -> Path:
+    """Frames one below the other, each from the camera, from the side and from above; where there are pictures, these first.
+
+    Args:
+        samples: at least one.
+        path: of the PNG.
+    """
+    pictures = any(sample.image is not None for sample in samples)
+    columns = len(VIEWS) + pictures
+    with new_figure(path, (3.1 * columns, 3.5 * len(samples) + 0.4), rows=len(samples), columns=columns) as (
+        figure,
+        axes,
+    ):
+        for row, sample in enumerate(samples):
+            poses, cells = sample.poses, axes[row * columns : (row + 1) * columns]
+            reach = 1.1 * max(np.abs(pose).max() for pose in poses.values())
+            if pictures:
+                first, *cells = cells
+                first.axis("off")
+                if sample.image is not None and sample.image_points is not None:
+                    _draw_picture(first, sample.image, sample.image_points, poses)
+            for cell, view in zip(cells, VIEWS, strict=True):
+                _draw_view(cell, poses, reach, *view)
+            errors = [
+                f"{LABELS[name]} {np.abs(poses[name][:, 2] - poses['truth'][:, 2]).mean() * metrics.CM:.1f} cm"
+                for name in ("mediapipe", "refined")
+            ]
+            heading = axes[row * columns].text(
+                0, 1.13, f"{sample.title}   in depth: {', '.join(errors)}", transform=axes[row * columns].transAxes,
+                fontsize=9, weight="bold",
+            )  # fmt: skip
+            heading.set_in_layout(False)  # it runs over all columns
+        handles, labels = axes[-1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=len(labels))
+        figure.tight_layout(rect=(0, 0.4 / (3.5 * len(samples) + 0.4), 1, 1))
+    return Path(path)
 
 
 def skeletons(

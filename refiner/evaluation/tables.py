@@ -1,5 +1,7 @@
 """An evaluation as text: a table for the terminal, a report in Markdown."""
 
+from collections.abc import Mapping, Sequence
+
 from refiner.evaluation.compare import Evaluation
 from refiner.evaluation.style import LABELS
 from refiner.model.network import CONFIDENT_WITHIN_M
@@ -41,6 +43,13 @@ def table(found: Evaluation) -> str:
 def goals_table(found: Evaluation) -> str:
     """Goals in 80 columns."""
     return "\n".join(f"{'yes' if g.met else 'no':<4}{g.name:<23}{g.found:<14}{g.wanted}" for g in found.goals)
+
+
+def worst_clips(clips: Sequence[tuple[str, str, Mapping[str, float]]]) -> str:
+    """A section of the report: clips (sequence, camera, mean |Δz| in cm by method), the worst first."""
+    lines = ["## Worst clips", "", "Mean |Δz| in cm.", "", "| clip | MediaPipe | refined |", "|---|---:|---:|"]
+    lines += [f"| {s} {c} | {errors['mediapipe']:.2f} | {errors['refined']:.2f} |" for s, c, errors in clips]
+    return "\n".join(lines) + "\n"
 
 
 def _kind(situation: str) -> str:

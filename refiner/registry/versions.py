@@ -180,12 +180,18 @@ def _save_example(model: Path, example: dict[str, np.ndarray]) -> None:
 def record_evaluation(name: str, version: str, metrics: Mapping[str, float], folder: str | Path, under: str) -> None:
     """Attaches figures (as tags of the version and metrics of its run) and a folder of files to a registered version."""
     client = mlflow_client()
-    run_id = client.get_model_version(name, version).run_id
+    run_id = log_version_files(name, version, folder, under)
     log_metrics(run_id, metrics)
-    log_files(run_id, folder, under)
     for key, value in metrics.items():
         if key.count("/") == 1:  # the model's own; the baselines' are in the run
             client.set_model_version_tag(name, version, f"metric.{key}", f"{value:.6g}")
+
+
+def log_version_files(name: str, version: str, folder: str | Path, under: str) -> str:
+    """Puts a folder's files into the run of a registered version; the run's id."""
+    run_id = mlflow_client().get_model_version(name, version).run_id
+    log_files(run_id, folder, under)
+    return run_id
 
 
 def set_alias(name: str, alias: str, version: str) -> None:

@@ -53,7 +53,12 @@ def test_a_checkpoint_is_measured_without_ray_or_mlflow(pairs, checkpoint, tmp_p
     assert set(found.by_situation) == {"sBM", "sRM"} and set(found.by_situation["sRM"]) >= {"refined", "ridge", "zero"}
     written = json.loads((out / "evaluation.json").read_text())
     assert written["by_situation"]["sRM"]["sequences"] == 3 and "left_wrist" in written["slices"]["joint"]
-    assert {"evaluation.md", "depth_by_slice.png"} <= {p.name for p in out.iterdir()}
+    names = {"evaluation.md", "depth_by_slice.png", "reliability.png", "error_atlas.png", "worst_clips.png"}
+    assert names <= {p.name for p in out.iterdir()}
+    sequence, camera, errors = written["worst_clips"][0]
+    assert (
+        errors["refined"] >= found.refined["depth_cm"] and f"{sequence} {camera}" in (out / "evaluation.md").read_text()
+    )
 
 
 def test_a_leaking_split_is_refused_by_name(pairs, checkpoint, make_pairs):
@@ -77,7 +82,7 @@ def test_the_cluster_finds_what_one_process_finds(cluster, pairs, checkpoint, mo
 
 def _found(pairs: Path, checkpoint: Path, workers: int) -> evaluate_worker.Tally:
     methods = evaluate_worker.fit_baselines(pairs, workers)
-    return evaluate_worker.measure_all(pairs, "test", methods, {"refined": str(checkpoint)}, workers)
+    return evaluate_worker.measure_all(pairs, "test", methods, {"refined": str(checkpoint)}, workers)[0]
 
 
 @pytest.mark.cluster
@@ -104,6 +109,7 @@ def test_every_figure_is_in_mlflow(cluster, pairs, register_model):
         "test/depth_cm", "test/ece", "test/ridge/depth_cm", "test/sRM/depth_cm", "test/sRM/ridge/depth_cm",
         "test/by/joint/left_wrist/refined", "test/by/camera/c01/mediapipe", "test/by/view angle/0 to 15/refined",
     } <= set(run.data.metrics)  # fmt: skip
-    assert {"evaluation/test/evaluation.md", "evaluation/test/depth_by_slice.png"} <= {
+    names = ("evaluation.md", "depth_by_slice.png", "error_atlas.png", "reliability.png", "worst_clips.png")
+    assert {f"evaluation/test/{name}" for name in names} <= {
         f.path for f in client.list_artifacts(run.info.run_id, "evaluation/test")
     }
