@@ -17,7 +17,8 @@ from refiner.data.aistpp import Dataset, Name
 from refiner.data.pairing import read_observations
 from refiner.evaluation import metrics
 from refiner.inference import room
-from refiner.inference.room import ANKLES, Lens
+from refiner.inference.feet import ANKLES
+from refiner.inference.room import Lens
 from refiner.skeleton import hips_midpoint, to_coco
 
 UP = np.array([0.0, 1.0, 0.0])  # of AIST++'s world

@@ -49,6 +49,8 @@ class Options:
     """Over time: MediaPipe's filters, which lag behind, or none (blazepose only)."""
     looks: int = 1
     """At each person: 2 looks at the mirrored picture, too, and takes the mean (blazepose only)."""
+    people: int = 1
+    """That are followed in each video, at most (several with blazepose only)."""
     stride: int = 1
     """Observe every stride-th frame."""
     threads: int = 1
@@ -96,7 +98,9 @@ class Summary:
 
 def run(options: Options) -> Summary | Estimate:
     videos = list_videos(options.videos)
-    estimator = named(options.estimator, options.model, smoothing=options.smoothing, looks=options.looks)
+    estimator = named(
+        options.estimator, options.model, smoothing=options.smoothing, looks=options.looks, people=options.people
+    )
     with estimator.open():
         pass  # a wrong model or a missing system library ends the run here, not every video
     out = files.absolute(options.out)
@@ -178,7 +182,7 @@ def extracted(rows: list[dict[str, Any]], estimator: Estimator, options: Options
     # paths as bytes: they need not be UTF-8, but Arrow's text must
     encoded = [row | {"video": os.fsencode(row["video"])} for row in rows]
     videos = ray.data.from_arrow([pa.Table.from_pylist(task) for task in tasks(encoded, actors)])
-    of_all = ("estimator", "smoothing", "looks", "stride", "threads")
+    of_all = ("estimator", "smoothing", "looks", "people", "stride", "threads")
     arguments = {name: getattr(options, name) for name in of_all}
     return videos.map(
         Extractor,  # pyright: ignore[reportArgumentType] (Ray's annotation leaves classes out)

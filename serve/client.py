@@ -220,7 +220,7 @@ class Client(_Calls):
                 advance(rows.stop - rows.start)
         return joined(whole, answers, kept)
 
-    def info(self) -> dict[str, object]:
+    def info(self) -> dict[str, Any]:
         """Which model answers, where it comes from, on what device."""
         return self._exchange("GET", "/info").json()
 
@@ -282,7 +282,7 @@ class AsyncClient(_Calls):
             answers = await asyncio.gather(*(send(part, rows) for part, rows in cut))
         return joined(whole, answers, [rows for _, rows in cut])
 
-    async def info(self) -> dict[str, object]:
+    async def info(self) -> dict[str, Any]:
         """As `Client.info`."""
         return (await self._exchange("GET", "/info")).json()
 

@@ -29,10 +29,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from refiner import UserError
-from refiner.inference.depth_refiner import Refinement
+from refiner.inference.depth_refiner import DepthRefiner, Refinement
 from refiner.inference.validation import validate_poses
 from refiner.temporal import check_fps
-from serve.batching import Batcher
+from serve.batching import ROWS, Batcher
 from serve.bodies import SMALL_BYTES, Body, Budget, ClientLeft, Pace, declared_length, inflated, read, video_in
 from serve.codec import ARROW, JSON, ArrowCodec, Codec, InferenceCodec, JsonCodec, RefineRequest, RefineResponse
 from serve.decoding import Decoder
@@ -279,24 +279,11 @@ class RefineEndpoint(InferenceService):
         codec = ArrowCodec() if ARROW in request.headers.get("accept", "") else JsonCodec()
         start = perf_counter()
         served = self.live.current  # one version for the whole answer
-        # as `rayjobs.refine` does it: one clip, true to its time stamps, so gaps are no trouble
-        refined = await until_left(
-            self._clips,
-            lambda left: served.refiner.predict(
-                clip.poses,
-                clip.visibility,
-                image_points=clip.image_points,
-                sequence=True,
-                timestamps_us=clip.timestamp_us,
-                clip=clip.clip,
-                recognise=False,
-                stopped=left.is_set,
-            ),
-        )
+        refined = await until_left(self._clips, lambda left: refined_clip(served.refiner, clip, left.is_set))
         self.metrics.window.add(clip.poses, clip.visibility)
         refining = perf_counter() - start
         payload, headers = await self.encode(
-            _response(refined, served), codec, frame=clip.frame, timestamp_us=clip.timestamp_us
+            _response(refined, served), codec, person=clip.person, frame=clip.frame, timestamp_us=clip.timestamp_us
         )
         self.metrics.refined("/v1/refine/video", refined, {"refine": refining}, len(payload))
         return Response(payload, headers={"x-model-version": served.model["version"], **headers})
@@ -310,6 +297,32 @@ def _response(refined: Refinement, served: Served) -> RefineResponse:
         model=served.model,
         bone_lengths=refined.bone_lengths,
     )
+
+
+def refined_clip(refiner: DepthRefiner, clip: Clip, stopped: Callable[[], bool]) -> Refinement:
+    """As `rayjobs.refine` does it: each person's clips, true to their time stamps, so gaps are no trouble.
+
+    Raises:
+        Stopped: `stopped` said so.
+    """
+    parts = []
+    for number in np.unique(clip.person):
+        rows = clip.person == number
+        parts.append(
+            refiner.predict(
+                clip.poses[rows],
+                clip.visibility[rows],
+                image_points=clip.image_points[rows],
+                sequence=True,
+                timestamps_us=clip.timestamp_us[rows],
+                clip=clip.clip[rows],
+                recognise=False,
+                stopped=stopped,
+            )
+        )
+    if len(parts) == 1:
+        return parts[0]
+    return Refinement(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in ROWS})
 
 
 class VideoPoses:
@@ -329,6 +342,7 @@ class VideoPoses:
             limits,
             smoothing=args.estimator_smoothing,
             looks=args.estimator_looks,
+            people=args.estimator_people,
         )
         self._videos = ThreadPoolExecutor(1, thread_name_prefix="videos")
         self._under_way, self._proved = 0, monotonic()

@@ -13,7 +13,7 @@ from refiner import UserError
 from serve import codec, documentation, inference_protocol, metrics, problems
 from serve.guard import SUBPROTOCOL, Guard, Origins, across_origins
 from serve.live import rounded, standing_poses
-from serve.schemas import Health, Info, ModelName, RefineBody, RefineResult, Refused, VideoResult
+from serve.schemas import Health, Info, ModelName, RefineBody, RefineResult, Refused, SequenceInfo, VideoResult
 
 if TYPE_CHECKING:
     from serve.deployments import RefineEndpoint
@@ -155,8 +155,10 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
         """Which model answers, where it comes from, and what became of the others."""
         live = endpoint.live
         served = live.current
+        config = served.refiner.model.config
         return Info(
             model=ModelName(**served.model),
+            sequence=SequenceInfo(smoothing_s=config.smoothing_s, constant_bones=config.constant_bones),
             run_id=served.run_id,
             tags=dict(served.tags),
             source=problems.without_paths(live.source),

@@ -74,6 +74,8 @@ class AppArgs(BaseModel):
     """MediaPipe's filters over time, or none (blazepose only)."""
     estimator_looks: int = Field(default=1, ge=1, le=2)
     """2 looks at the mirrored picture, too (blazepose only)."""
+    estimator_people: int = Field(default=1, ge=1, le=16)
+    """That are followed in a video, at most; several with blazepose only."""
 
 
 class ModelName(BaseModel):
@@ -120,8 +122,9 @@ class RefineResult(BaseModel):
 
 
 class VideoResult(RefineResult):
-    """One row for each frame in which MediaPipe found somebody."""
+    """One row for each frame in which a person was found."""
 
+    person: list[int] = Field(description="number of the person, from 0; their rows follow each other")
     frame: list[int]
     timestamp_us: list[int]
 
@@ -141,10 +144,18 @@ class Refused(BaseModel):
     reason: str
 
 
+class SequenceInfo(BaseModel):
+    """What is done to the poses of a clip after each was refined by itself."""
+
+    smoothing_s: float = Field(description="sigma of a Gaussian over time, seconds")
+    constant_bones: bool = Field(description="each bone gets one length in a clip")
+
+
 class Info(BaseModel):
     """Who answers."""
 
     model: ModelName
+    sequence: SequenceInfo
     run_id: str | None
     tags: dict[str, str] = Field(description="of the registry's version: the git commit, the dataset's fingerprint, …")
     source: str

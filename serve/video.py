@@ -44,9 +44,10 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """What MediaPipe saw, in the frames in which it saw somebody."""
+    """What MediaPipe saw, in the frames in which it saw somebody; one person after the other."""
 
-    frame: np.ndarray  # (N,) int32, rising
+    person: np.ndarray  # (N,) int32, never falling
+    frame: np.ndarray  # (N,) int32, rising with each person
     timestamp_us: np.ndarray  # (N,) int64
     poses: np.ndarray  # (N, 17, 3) float32 m, virtual camera frame
     visibility: np.ndarray  # (N, 17) float32
@@ -65,17 +66,19 @@ class VideoObserver:
         *,
         smoothing: Smoothing = "mediapipe",
         looks: int = 1,
+        people: int = 1,
     ) -> None:
         """
         Args:
             estimator: its name.
             model: the estimator's file, or None for the usual one.
             limits: of one upload.
-            smoothing, looks: see `estimators.named`.
+            smoothing, looks, people: see `estimators.named`.
         """
         self._estimator, self._limits = estimator, limits
-        self._options = {"smoothing": smoothing, "looks": looks}
-        self._model = str(named(estimator, model or "full", smoothing=smoothing, looks=looks).model)
+        self._options = {"smoothing": smoothing, "looks": looks, "people": people}
+        chosen = named(estimator, model or "full", smoothing=smoothing, looks=looks, people=people)
+        self._model = str(chosen.model)
         self._child = Isolated(
             "serve.video:observe_bounded", stall_s=limits.timeout_s, memory_bytes=limits.memory_bytes
         )
@@ -99,8 +102,11 @@ class VideoObserver:
             out.unlink(missing_ok=True)
         seen = records.column(data, "detected").astype(bool)
         if not seen.any():
-            raise UserError(f"MediaPipe finds nobody in the {len(seen)} frames of the video")
+            raise UserError(
+                f"MediaPipe finds nobody in the {len(np.unique(records.column(data, 'frame')))} frames of the video"
+            )
         return Clip(
+            person=records.column(data, "person")[seen],
             frame=records.column(data, "frame")[seen],
             timestamp_us=records.column(data, "timestamp_us")[seen],
             poses=to_coco(records.column(data, "world")[seen]),

@@ -5,9 +5,12 @@ The endpoint hands strangers' uploads to this. FFmpeg's demuxers include playlis
 other files, or themselves; none of those is on the list.
 """
 
+import math
+import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -105,7 +108,7 @@ def opened(path: str | Path, file: BinaryIO | None = None) -> Iterator[Opened]:
 def _unreadable(name: str, error: FFmpegError) -> UserError:
     return UserError(
         f"{name} is no video that can be read ({error.strerror or error}): "
-        "it is damaged, cut off, or something else; fetch it anew"
+        "it is damaged, cut off, still being written, or something else; fetch it anew"
     )
 
 
@@ -178,3 +181,19 @@ def tagged_end_s(stream: av.VideoStream) -> float | None:
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except (KeyError, ValueError):
         return None
+
+
+# What cameras call the focal length as of 35 mm film, in the metadata of a file or of its pictures: Apple's key, and Exif's.
+_FOCAL_35MM = re.compile(r"(?:^|[.:_])focal_?length\.?(?:_?in_?)?35mm(?:_equivalent|format|film)?$", re.IGNORECASE)
+_FILM_MM = 36.0  # the longer side
+
+
+def angle_of_view(source: Opened) -> float | None:
+    """The lens's angle of view along the picture's longer side, degrees, where the file says it."""
+    for key, value in {**source.container.metadata, **source.stream.metadata}.items():
+        if _FOCAL_35MM.search(key):
+            with suppress(ValueError):
+                focal_mm = float(Fraction(value.strip()))
+                if 5 <= focal_mm <= 400:
+                    return math.degrees(2 * math.atan(_FILM_MM / 2 / focal_mm))
+    return None

@@ -139,19 +139,45 @@ def _check_agreement(image: np.ndarray, projected: np.ndarray, turn: np.ndarray,
     )
 
 
-def read_observations(path: str | Path) -> dict[str, np.ndarray]:
-    """A file of observations (path or URI) as the arrays that `pair_video` takes, in order of time.
+def read_people(path: str | Path) -> list[dict[str, np.ndarray]]:
+    """A file of observations (path or URI) as the arrays that `pair_video` takes, in order of time; of each person.
 
     Raises:
         UserError: the file is missing, damaged, or holds something else.
     """
-    names = ("frame", "timestamp_us", "detected", "world", "image", "visibility", "clip")
+    names = ("frame", "timestamp_us", "detected", "world", "image", "visibility", "clip", "person")
     data = records.read_table(path, records.OBSERVATIONS, names)
-    arrays = {name: column(data, name) for name in names} | {"clip": clips.of_observations(data)}
     size = (data.schema.metadata or {}).get(b"size")
     if size is None or not len(data):
         raise UserError(f"{path} holds no observations, or not the size of its video: extract that video again")
-    return arrays | {"size": np.array(json.loads(size))}
+    return [
+        {name: column(rows, name) for name in names}
+        | {"clip": clips.of_observations(rows), "size": np.array(json.loads(size))}
+        for rows in records.by_person(data).values()
+    ]
+
+
+def read_observations(path: str | Path) -> dict[str, np.ndarray]:
+    """As `read_people`; of the first person, who in most files is the only one."""
+    return read_people(path)[0]
+
+
+def pair_people(
+    people: Sequence[dict[str, np.ndarray]], name: aistpp.Name, truth: np.ndarray, camera: Camera
+) -> Paired:
+    """As `pair_video`, of the one among several people whom the annotation describes."""
+    best, refusal = None, None
+    for seen in people:
+        try:
+            paired = pair_video(seen, name, truth, camera)
+        except UserError as error:
+            refusal = refusal or error
+            continue
+        if best is None or len(paired.pairs or ()) > len(best.pairs or ()):
+            best = paired
+    if best is None:
+        raise refusal or UserError("there is nobody in its observations")
+    return best
 
 
 def pair_sequence(dataset: aistpp.Dataset, videos: Iterable[tuple[str, str]]) -> tuple[Paired, dict[str, str]]:
@@ -177,7 +203,7 @@ def pair_sequence(dataset: aistpp.Dataset, videos: Iterable[tuple[str, str]]) ->
             camera = dataset.cameras(name.sequence).get(name.camera)
             if camera is None:
                 raise UserError(f"its camera setting has no camera {name.camera}")
-            paired = pair_video(read_observations(path), name, truth, camera)
+            paired = pair_people(read_people(path), name, truth, camera)
         except UserError as error:
             problems[video] = str(error)
             continue

@@ -1,7 +1,8 @@
 """Observations and pairs on disk: their Arrow schemas, how they are written (atomically) and read, NPZ in and out.
 
-Observations are what MediaPipe saw, one Parquet file per video. Pairs are observations beside their ground truth, both
-COCO-17 in the virtual camera frame, metres, the hips' midpoint at the origin; Parquet, one folder per split.
+Observations are what MediaPipe saw, one Parquet file per video, a row for each person and frame. Pairs are observations
+beside their ground truth, both COCO-17 in the virtual camera frame, metres, the hips' midpoint at the origin; Parquet, one
+folder per split.
 """
 
 import hashlib
@@ -19,10 +20,10 @@ from refiner import files
 from refiner.errors import UserError
 from refiner.skeleton import NUM_JOINTS, NUM_LANDMARKS
 
-SCHEMA_VERSION = 2
-READABLE = ("1", "2")  # 1 has no clips and no marks of damage
+SCHEMA_VERSION = 3
+READABLE = ("1", "2", "3")  # 1 has no clips and no marks of damage, 2 one person in each video
 # What columns that came later hold in older files. −1: not looked for (see `clips.of_observations`).
-_LATER = {"clip": -1, "damaged": False}
+_LATER = {"clip": -1, "damaged": False, "person": 0}
 
 
 def _floats(*shape: int) -> pa.DataType:
@@ -43,6 +44,7 @@ OBSERVATIONS = pa.schema(
         ("presence", _floats(NUM_LANDMARKS)),
         ("clip", pa.int32()),  # number of the scene: nothing that looks along time looks across
         ("damaged", pa.bool_()),  # the picture was decoded from damaged data, or built on such a one
+        ("person", pa.int32()),  # from 0; a row for each person and frame, one person after the other
     ]
 )
 # Of two looks at each frame, also by how much they differ: metres, the first minus the second, in the axes of `world`.
@@ -81,6 +83,7 @@ REFINED = pa.schema(
         ("view_angle", pa.float32()),
         ("azimuth", pa.float32()),
         ("clip", pa.int32()),  # number of the scene; bones are of one length within it
+        ("person", pa.int32()),  # as in the observations
     ]
 )
 # What one row of a fixed-size list column is, for reading it back as an array.
@@ -99,7 +102,7 @@ NPZ_KEYS = ("corrupted", "ground_truth", "view_angle", "visibility")
 
 
 def table(schema: pa.Schema, columns: dict[str, Any]) -> pa.Table:
-    """Columns (arrays whose first axis is the rows; lists of strings) as a table; `clip` and `damaged` may be left out."""
+    """Columns (arrays whose first axis is the rows; lists of strings) as a table; those of `_LATER` may be left out."""
     arrays = []
     rows = len(next(iter(columns.values())))
     for field in schema:
@@ -121,6 +124,12 @@ def column(data: pa.Table, name: str) -> np.ndarray:
     size = chunked.type.list_size
     flat = chunked.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(chunked), *SHAPES.get(name, (size,)))
+
+
+def by_person(data: pa.Table) -> dict[int, pa.Table]:
+    """Rows of several people, apart by their number; each is as a table of one person is."""
+    person = column(data, "person")
+    return {int(number): data.filter(person == number) for number in np.unique(person)}
 
 
 def write_atomically(data: pa.Table, path: str | Path, metadata: dict[str, object]) -> None:
@@ -166,6 +175,18 @@ def read_table(path: str | Path, schema: pa.Schema, columns: Sequence[str] | Non
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}: was it written by another version?")
     return data
+
+
+def beside(path: str | Path, fields: Iterable[pa.Field]) -> pa.Table:
+    """Those columns of these that a Parquet file (path or URI) has beside its schema's.
+
+    Raises:
+        OSError, pa.ArrowException: it is missing or damaged.
+    """
+    filesystem, place = files.resolve(path)
+    file = pq.ParquetFile(place, filesystem=filesystem)
+    names = [field.name for field in fields if field.name in file.schema_arrow.names]
+    return file.read(columns=names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

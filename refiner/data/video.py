@@ -17,7 +17,7 @@ from av.error import InvalidDataError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from refiner.data.clock import Promise, Seen, missing, rising
-from refiner.data.containers import Opened, opened, tagged_end_s
+from refiner.data.containers import Opened, angle_of_view, opened, tagged_end_s
 from refiner.data.display import Display
 from refiner.errors import UserError
 
@@ -32,6 +32,7 @@ class VideoInfo:
     frames: int | None  # None where the container does not count them
     duration_s: float
     notes: tuple[str, ...] = ()  # what a user should know of it, a sentence each
+    fov: float | None = None  # the lens's angle of view along the longer side, degrees, where the file says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
         frames = stream.frames or (round(duration * rate) if duration and rate else None)
         fps = float(rate) if rate else (frames / duration if frames and duration else 0.0)
         duration = duration or (frames / fps if frames and fps else 0.0)
-        return VideoInfo(width, height, fps, frames, duration, source.notes)
+        return VideoInfo(width, height, fps, frames, duration, source.notes, angle_of_view(source))
 
 
 def declared(path: str | Path) -> Declared:

@@ -19,7 +19,9 @@ ESTIMATORS: dict[str, Callable[..., Estimator]] = {"mediapipe": MediaPipe, "blaz
 DEFAULT = "mediapipe"
 
 
-def named(name: str, model: str = "full", *, smoothing: Smoothing = "mediapipe", looks: int = 1) -> Estimator:
+def named(
+    name: str, model: str = "full", *, smoothing: Smoothing = "mediapipe", looks: int = 1, people: int = 1
+) -> Estimator:
     """An estimator by its name.
 
     Args:
@@ -27,6 +29,7 @@ def named(name: str, model: str = "full", *, smoothing: Smoothing = "mediapipe",
         model: the name of one of its models, or the path of a file.
         smoothing: over time: MediaPipe's filters, or none.
         looks: at each person; 2: at the picture and its mirror image.
+        people: that it follows through a video, at most.
 
     Raises:
         UserError: there is no such estimator, no such model, or the estimator has no such option.
@@ -35,4 +38,5 @@ def named(name: str, model: str = "full", *, smoothing: Smoothing = "mediapipe",
         raise UserError(f"there is no estimator '{name}': choose {' or '.join(ESTIMATORS)}")
     options = {"smoothing": smoothing} if smoothing != "mediapipe" else {}
     options |= {"looks": looks} if looks != 1 else {}
+    options |= {"people": people} if people != 1 else {}
     return ESTIMATORS[name](model, **options)

@@ -48,6 +48,29 @@ class EstimatorInfo:
         return cls(**{f.name: metadata[f.name] for f in fields(cls) if f.name in metadata})
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One of several people in one frame."""
+
+    track: int
+    """Sightings of one number are of one person. Where it is doubtful who is who, a number ends and others begin."""
+    seen: Observation
+    colours: np.ndarray | None = None
+    """(P, 3) CIELAB of parts of the body, NaN where a part is not seen; None while others are in the way."""
+
+
+class CrowdEstimator(Protocol):
+    """Watches one video with several people, in order."""
+
+    def everybody(self, frame: Frame) -> list[Sighting]:
+        """Finds the people in the next frame of the video."""
+        ...
+
+    def scene(self) -> None:
+        """Another scene begins with the next frame."""
+        ...
+
+
 class VideoEstimator(Protocol):
     """Watches one video, in order. A context manager: at its end what it holds is freed."""
 
@@ -76,5 +99,13 @@ class Estimator(Protocol):
     def open(self) -> VideoEstimator:
         """Raises:
         UserError: it cannot run here: a library is missing, or the file is not its model.
+        """
+        ...
+
+    def crowd(self) -> CrowdEstimator:
+        """For a video with as many people as `info` says.
+
+        Raises:
+            UserError: as `open`; or it cannot tell people apart.
         """
         ...

@@ -15,18 +15,23 @@ import numpy as np
 
 from refiner.data.video import Frame
 from refiner.errors import UserError
-from refiner.estimators.base import EstimatorInfo, Observation, Smoothing
+from refiner.estimators.base import CrowdEstimator, EstimatorInfo, Observation, Smoothing
 from refiner.estimators.mediapipe_assets import model_path
 from refiner.skeleton import NUM_LANDMARKS
+
+SEVERAL = "MediaPipe does not say who is who from frame to frame: for several people take --estimator blazepose"
 
 
 class MediaPipe:
     """The estimator `mediapipe`."""
 
-    def __init__(self, model: str | Path = "full", *, smoothing: Smoothing = "mediapipe", looks: int = 1) -> None:
+    def __init__(
+        self, model: str | Path = "full", *, smoothing: Smoothing = "mediapipe", looks: int = 1, people: int = 1
+    ) -> None:
         """Args:
         model: lite, full, heavy, or the path of a `.task` file.
         smoothing, looks: as MediaPipe does it: its filters are always on, and it looks once.
+        people: one; of several it does not say who is who from frame to frame.
 
         Raises:
             UserError: there is no such model, and none can be fetched; or it is to do what it cannot.
@@ -35,6 +40,8 @@ class MediaPipe:
             raise UserError(
                 "MediaPipe always filters and looks once: for --smoothing none or --looks 2 take --estimator blazepose"
             )
+        if people != 1:
+            raise UserError(SEVERAL)
         self.model = model_path(str(model))
 
     @property
@@ -49,6 +56,9 @@ class MediaPipe:
     def open(self) -> "PoseEstimator":
         return PoseEstimator(self.model)
 
+    def crowd(self) -> CrowdEstimator:
+        raise UserError(SEVERAL)
+
 
 class PoseEstimator:
     """MediaPipe's PoseLandmarker in VIDEO mode: it tracks, so one estimator sees one video, in order.
@@ -60,9 +70,10 @@ class PoseEstimator:
     Runs on one thread.
     """
 
-    def __init__(self, model: str | Path) -> None:
+    def __init__(self, model: str | Path, people: int = 1) -> None:
         """Args:
         model: the `.task` file.
+        people: that `estimate_all` finds in a frame, at most. For several MediaPipe has no filters.
 
         Raises:
             UserError: a system library is missing, or the file is no pose landmarker.
@@ -72,7 +83,9 @@ class PoseEstimator:
         from mediapipe.tasks.python import BaseOptions, vision
 
         options = vision.PoseLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=str(model)), running_mode=vision.RunningMode.VIDEO
+            base_options=BaseOptions(model_asset_path=str(model)),
+            running_mode=vision.RunningMode.VIDEO,
+            num_poses=people,
         )
         try:
             with _quiet_stderr():
@@ -84,7 +97,11 @@ class PoseEstimator:
         self._last_ms, self._first = -1, True
 
     def estimate(self, frame: Frame) -> Observation | None:
-        """Finds the person in the next frame of the video.
+        """Finds the person in the next frame of the video; arguments as of `estimate_all`."""
+        return next(iter(self.estimate_all(frame)), None)
+
+    def estimate_all(self, frame: Frame) -> list[Observation]:
+        """Finds the people in the next frame of the video, in no order that means anything.
 
         Args:
             frame: its picture must be contiguous (as `video.frames` gives it): MediaPipe reads on over padded rows.
@@ -101,15 +118,15 @@ class PoseEstimator:
         with _quiet_stderr() if self._first else contextlib.nullcontext():
             result = self._landmarker.detect_for_video(image, self._last_ms)
         self._first = False
-        if not result.pose_landmarks:
-            return None
-        world, points = result.pose_world_landmarks[0], result.pose_landmarks[0]
-        return Observation(
-            world=np.array([(p.x, p.y, p.z) for p in world], dtype=np.float32).reshape(NUM_LANDMARKS, 3),
-            image=np.array([(p.x * width, p.y * height) for p in points], dtype=np.float32),
-            visibility=np.array([p.visibility for p in points], dtype=np.float32),
-            presence=np.array([p.presence for p in points], dtype=np.float32),
-        )
+        return [
+            Observation(
+                world=np.array([(p.x, p.y, p.z) for p in world], dtype=np.float32).reshape(NUM_LANDMARKS, 3),
+                image=np.array([(p.x * width, p.y * height) for p in points], dtype=np.float32),
+                visibility=np.array([p.visibility for p in points], dtype=np.float32),
+                presence=np.array([p.presence for p in points], dtype=np.float32),
+            )
+            for world, points in zip(result.pose_world_landmarks, result.pose_landmarks, strict=True)
+        ]
 
     def close(self) -> None:
         with _quiet_stderr():

@@ -19,7 +19,7 @@ from refiner.data.aistpp import Name
 from refiner.data.cuts import CutFinder
 from refiner.errors import UserError
 from refiner.estimators import DEFAULT, named
-from refiner.estimators.base import Estimator, EstimatorInfo, Observation, Smoothing
+from refiner.estimators.base import Estimator, EstimatorInfo, Observation, Sighting, Smoothing
 from refiner.skeleton import NUM_LANDMARKS
 
 AHEAD = 4  # frames that a decoding thread may be ahead: they hold memory, and one would do if both took equally long
@@ -43,6 +43,7 @@ def observe(
     estimator: str = DEFAULT,
     smoothing: Smoothing = "mediapipe",
     looks: int = 1,
+    people: int = 1,
     stride: int = 1,
     threads: int = 1,
     on_progress: Callable[[int], None] = lambda frames: None,
@@ -54,7 +55,7 @@ def observe(
         out: the Parquet file to write, path or URI; it appears when it is whole.
         model: the estimator's file.
         estimator: its name.
-        smoothing, looks: see `estimators.named`.
+        smoothing, looks, people: see `estimators.named`.
         stride: observe every stride-th frame.
         threads: with 2 or more, decoding has one of its own.
         on_progress: called with the number of frames so far.
@@ -62,7 +63,7 @@ def observe(
     Raises:
         UserError: it is no video, truncated, or nothing in it can be decoded; nothing is written.
     """
-    chosen = named(estimator, model, smoothing=smoothing, looks=looks)
+    chosen = named(estimator, model, smoothing=smoothing, looks=looks, people=people)
     return dataclasses.asdict(_observe(Path(video), out, chosen, stride, threads, on_progress))
 
 
@@ -74,15 +75,16 @@ class _Watched:
     timestamps: list[int]
     damaged: list[bool]
     begins: list[bool]  # whether a scene does
-    observations: list[Observation | None]
+    people: list[list[Observation | None]]  # of each person, one for each frame
 
-    def gathered(self, name: str, *shape: int) -> np.ndarray:
-        """(F, …) of one field of the observations; zeros where there is nobody."""
-        values = np.zeros((len(self.observations), *shape), dtype=np.float32)
-        for row, observation in enumerate(self.observations):
-            if observation is not None:
-                values[row] = getattr(observation, name)
-        return values
+
+def gathered(observations: list[Observation | None], name: str, *shape: int) -> np.ndarray:
+    """(F, …) of one field of a person's observations; zeros where they are not seen."""
+    values = np.zeros((len(observations), *shape), dtype=np.float32)
+    for row, observation in enumerate(observations):
+        if observation is not None:
+            values[row] = getattr(observation, name)
+    return values
 
 
 def _observe(
@@ -92,28 +94,45 @@ def _observe(
     info = video.probe(source)
     notes = list(info.notes)
     watched = _watched(video.frames(source, stride, notes.append), estimator, threads, on_progress)
-    detected = np.array([o is not None for o in watched.observations])
-    world, image = watched.gathered("world", NUM_LANDMARKS, 3), watched.gathered("image", NUM_LANDMARKS, 2)
-    clip = clips.clip_numbers(np.array(watched.timestamps), detected, world, image, np.array(watched.begins))
-    sequence, camera = _sequence_and_camera(source)
-    count = len(watched.numbers)
-    columns = {
-        "video": [files.plain_name(source.stem)] * count, "sequence": [sequence] * count, "camera": [camera] * count,
-        "frame": watched.numbers, "timestamp_us": watched.timestamps, "detected": detected, "world": world, "image": image,
-        "visibility": watched.gathered("visibility", NUM_LANDMARKS),
-        "presence": watched.gathered("presence", NUM_LANDMARKS), "clip": clip, "damaged": watched.damaged,
-    }  # fmt: skip
-    metadata = {
-        "estimator": dataclasses.asdict(estimator.info), "stride": stride, "fps": info.fps,
-        "size": [info.width, info.height], "frames": count, "detected": int(detected.sum()),
-        "clips": int(clip[-1]) + 1, "damaged": int(sum(watched.damaged)), "notes": notes,
-    }  # fmt: skip
     schema = records.OBSERVATIONS
     if estimator.info.looks > 1:
         schema = schema.append(records.LOOKS_DIFFER)
-        columns["looks_differ"] = watched.gathered("looks_differ", NUM_LANDMARKS, 3)
-    records.write_atomically(records.table(schema, columns), out, metadata)
+    table = pa.concat_tables(
+        records.table(schema, _columns(source, watched, observations, person, estimator.info.looks > 1))
+        for person, observations in enumerate(watched.people)
+    )
+    detected = np.any([[o is not None for o in observations] for observations in watched.people], axis=0)
+    count = len(watched.numbers)
+    metadata = {
+        "estimator": dataclasses.asdict(estimator.info), "stride": stride, "fps": info.fps,
+        "size": [info.width, info.height], "frames": count, "detected": int(detected.sum()),
+        "clips": int(records.column(table, "clip").max()) + 1, "damaged": int(sum(watched.damaged)), "notes": notes,
+    }  # fmt: skip
+    if estimator.info.people > 1:
+        metadata["people"] = len(watched.people)
+    records.write_atomically(table, out, metadata)
     return Observed(count, int(detected.sum()), time.perf_counter() - started, tuple(notes))
+
+
+def _columns(
+    source: Path, watched: _Watched, observations: list[Observation | None], person: int, two_looks: bool
+) -> dict[str, Any]:
+    """Of one person: a row for each frame."""
+    detected = np.array([o is not None for o in observations])
+    world, image = gathered(observations, "world", NUM_LANDMARKS, 3), gathered(observations, "image", NUM_LANDMARKS, 2)
+    clip = clips.clip_numbers(np.array(watched.timestamps), detected, world, image, np.array(watched.begins))
+    sequence, camera = _sequence_and_camera(source)
+    count = len(observations)
+    columns = {
+        "video": [files.plain_name(source.stem)] * count, "sequence": [sequence] * count, "camera": [camera] * count,
+        "frame": watched.numbers, "timestamp_us": watched.timestamps, "detected": detected, "world": world, "image": image,
+        "visibility": gathered(observations, "visibility", NUM_LANDMARKS),
+        "presence": gathered(observations, "presence", NUM_LANDMARKS), "clip": clip, "damaged": watched.damaged,
+        "person": [person] * count,
+    }  # fmt: skip
+    if two_looks:
+        columns["looks_differ"] = gathered(observations, "looks_differ", NUM_LANDMARKS, 3)
+    return columns
 
 
 def _watched(
@@ -121,19 +140,53 @@ def _watched(
 ) -> _Watched:
     """Every frame through the estimator; what it tracks and smooths ends with each scene."""
     watched, cuts = _Watched([], [], [], [], []), CutFinder()
-    with contextlib.ExitStack() as stack:
-        watching = stack.enter_context(estimator.open())
+    with _Alone(estimator) if estimator.info.people == 1 else _Together(estimator) as watching:
         for frame in ahead(frames) if threads > 1 else frames:
             watched.numbers.append(frame.index)
             watched.timestamps.append(frame.timestamp_us)
             watched.damaged.append(frame.damaged)
             watched.begins.append(cuts.begins(frame) | frame.joined)
-            if watched.begins[-1]:
-                stack.close()
-                watching = stack.enter_context(estimator.open())
-            watched.observations.append(watching.estimate(frame))
+            watching.see(frame, watched.begins[-1])
             on_progress(len(watched.numbers))
+        watched.people.extend(watching.people(watched))
     return watched
+
+
+class _Alone(contextlib.ExitStack):
+    """One person."""
+
+    def __init__(self, estimator: Estimator) -> None:
+        super().__init__()
+        self._estimator, self._observations = estimator, list[Observation | None]()
+        self._watching = self.enter_context(estimator.open())
+
+    def see(self, frame: video.Frame, begins: bool) -> None:
+        if begins:
+            self.close()
+            self._watching = self.enter_context(self._estimator.open())
+        self._observations.append(self._watching.estimate(frame))
+
+    def people(self, watched: _Watched) -> list[list[Observation | None]]:
+        return [self._observations]
+
+
+class _Together(contextlib.ExitStack):
+    """Several people, who are told apart when all is seen."""
+
+    def __init__(self, estimator: Estimator) -> None:
+        super().__init__()
+        self._crowd, self._most = estimator.crowd(), estimator.info.people
+        self._sightings: list[list[Sighting]] = []
+
+    def see(self, frame: video.Frame, begins: bool) -> None:
+        if begins:
+            self._crowd.scene()
+        self._sightings.append(self._crowd.everybody(frame))
+
+    def people(self, watched: _Watched) -> list[list[Observation | None]]:
+        from refiner.estimators.people import told_apart  # with SciPy, for which one person need not wait
+
+        return told_apart(self._sightings, np.array(watched.timestamps), np.array(watched.begins), self._most)
 
 
 def ahead(frames: Iterator[video.Frame]) -> Iterator[video.Frame]:

@@ -5,14 +5,16 @@ formats.write(motion, "joey.bvh")
 """
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from refiner.errors import UserError
 from refiner.formats.motion import Motion
 
-__all__ = ["FORMATS", "Motion", "write"]
+__all__ = ["FORMATS", "ONE_PERSON", "Motion", "write", "write_people"]
 
-# Ending -> what it is for. The module of the same name under `refiner.formats` has `write(motion, path)`.
+# Ending -> what it is for. The module of the same name under `refiner.formats` has `write`, which takes one motion or a list of
+# them (see `ONE_PERSON`), and the path.
 FORMATS = {
     "json": "for programs: every frame with its pose and confidence",
     "csv": "for spreadsheets: a row per frame, a column per coordinate",
@@ -24,11 +26,15 @@ FORMATS = {
 }
 
 
-def write(motion: Motion, path: str | Path) -> Path:
+# Of these a file holds one person; of the others, all.
+ONE_PERSON = ("bvh", "trc", "c3d")
+
+
+def write(motion: Motion | Sequence[Motion], path: str | Path) -> Path:
     """Writes a motion in the format that the path's ending names, whole or not at all.
 
     Args:
-        motion: at least one frame.
+        motion: at least one frame; or the motions of several people, in a format that holds them (see `write_people`).
         path: ends with one of `FORMATS`.
 
     Returns:
@@ -41,13 +47,34 @@ def write(motion: Motion, path: str | Path) -> Path:
     ending = path.suffix[1:].lower()
     if ending not in FORMATS:
         raise UserError(f"'{path.name}' ends with no known format: choose one of {', '.join(FORMATS)}")
+    motions = [motion] if isinstance(motion, Motion) else list(motion)
+    if ending in ONE_PERSON and len(motions) != 1:
+        raise UserError(f"'{path.name}' can hold one person, not {len(motions)}: write a file for each")
     writer = importlib.import_module(f"refiner.formats.{ending}")
     part = path.with_name(f".{path.stem[:100]}.part{path.suffix}")
     try:
-        writer.write(motion, part)
+        writer.write(motions[0] if ending in ONE_PERSON else motions, part)
         part.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}): choose another folder") from None
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def write_people(motions: Sequence[Motion], folder: Path, stem: str, ending: str) -> list[Path]:
+    """Writes the people of a video: `joey.glb` with all of them, or `joey.person0.bvh` and so on, where a file holds one.
+
+    Args:
+        motions: by person. One without a number (see `Motion.person`) is written as `joey.bvh`.
+        folder, stem, ending: of the files.
+
+    Raises:
+        UserError: as `write`.
+    """
+    if ending not in ONE_PERSON:
+        return [write(motions, folder / f"{stem}.{ending}")]
+    return [
+        write(motion, folder / f"{stem}{'' if motion.person is None else f'.person{motion.person}'}.{ending}")
+        for motion in motions
+    ]

@@ -1,5 +1,7 @@
 """GLB (binary glTF 2.0): the skeleton with a simple body, for the web, game engines and Blender. Metres, y up."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -16,11 +18,11 @@ if TYPE_CHECKING:
     from pygltflib import GLTF2, Animation
 
 THICKNESS = 0.09  # of a bone's drawn body, as a share of its length
-COLOUR = [0.12, 0.47, 0.71, 1.0]
+COLOURS = ([0.12, 0.47, 0.71, 1.0], [0.85, 0.37, 0.2, 1.0], [0.3, 0.6, 0.25, 1.0], [0.55, 0.4, 0.65, 1.0])
 
 
-def write(motion: Motion, path: Path) -> None:
-    """Writes a skinned body of one prism per bone and an animation of rotations and of the root's place.
+def write(motions: Sequence[Motion], path: Path) -> None:
+    """Writes, for each person, a skinned body of one prism per bone; and one animation of rotations and of the roots' places.
 
     Raises:
         MissingPackage: pygltflib is not installed.
@@ -28,23 +30,42 @@ def write(motion: Motion, path: Path) -> None:
     require("the GLB format", "pygltflib")
     import pygltflib as gltf
 
-    even, _ = motion.even()
-    rigged = rig(even.joints, even.fps)
     document = gltf.GLTF2(asset=gltf.Asset(version="2.0", generator="pose-depth-refiner"))
     data = _Buffer(gltf, document)
-    joints = list(range(len(NAMES)))
-    document.nodes = [
+    document.materials = [
+        gltf.Material(
+            pbrMetallicRoughness=gltf.PbrMetallicRoughness(baseColorFactor=colour, metallicFactor=0.0), doubleSided=True
+        )
+        for _, colour in zip(motions, itertools.cycle(COLOURS), strict=False)
+    ]
+    roots: list[int] = []
+    animation = gltf.Animation(name=motions[0].name)
+    for motion in motions:
+        roots += _add(gltf, document, data, animation, motion)
+    document.scenes, document.scene = [gltf.Scene(nodes=roots)], 0
+    document.animations = [animation]
+    document.set_binary_blob(data.close())
+    document.save_binary(str(path))
+
+
+def _add(gltf: ModuleType, document: "GLTF2", data: "_Buffer", animation: "Animation", motion: Motion) -> list[int]:
+    """One person: nodes, skin, mesh, and their tracks in the animation. Returns the nodes above which there is none."""
+    even, _ = motion.even()
+    rigged = rig(even.joints, even.fps)
+    first, number = len(document.nodes), len(document.skins)
+    document.nodes += [
         gltf.Node(
             name=name,
             translation=(rigged.root[0] if parent < 0 else rigged.offsets[j]).tolist(),
-            children=[child for child, of in enumerate(PARENTS) if of == j],
+            children=[first + child for child, of in enumerate(PARENTS) if of == j],
         )
         for j, (name, parent) in enumerate(zip(NAMES, PARENTS, strict=True))
     ]
     at_rest = _at_rest(rigged)
     inverse = np.tile(np.eye(4, dtype=np.float32), (len(NAMES), 1, 1))
     inverse[:, 3, :3] = -at_rest  # column-major: the translation is the last row
-    document.skins = [gltf.Skin(joints=joints, skeleton=0, inverseBindMatrices=data.add(inverse, "MAT4"))]
+    joints = list(range(first, first + len(NAMES)))
+    document.skins.append(gltf.Skin(joints=joints, skeleton=first, inverseBindMatrices=data.add(inverse, "MAT4")))
     vertices, faces, owners = _body(rigged, at_rest)
     bones = np.zeros((len(vertices), 4), np.uint8)
     bones[:, 0] = owners
@@ -55,19 +76,17 @@ def write(motion: Motion, path: Path) -> None:
         JOINTS_0=data.add(bones, "VEC4"),
         WEIGHTS_0=data.add(weights, "VEC4"),
     )
-    document.materials = [
-        gltf.Material(
-            pbrMetallicRoughness=gltf.PbrMetallicRoughness(baseColorFactor=COLOUR, metallicFactor=0.0), doubleSided=True
-        )
-    ]
-    document.meshes = [
-        gltf.Mesh(primitives=[gltf.Primitive(attributes=attributes, indices=data.add(faces, "SCALAR"), material=0)])
-    ]
-    document.nodes.append(gltf.Node(name=motion.name, mesh=0, skin=0))
-    document.scenes, document.scene = [gltf.Scene(nodes=[0, len(NAMES)])], 0
-    document.animations = [_animation(gltf, data, even, rigged)]
-    document.set_binary_blob(data.close())
-    document.save_binary(str(path))
+    primitive = gltf.Primitive(attributes=attributes, indices=data.add(faces, "SCALAR"), material=number)
+    document.meshes.append(gltf.Mesh(primitives=[primitive]))
+    several = motion.person is not None
+    name = f"{motion.name} person {motion.person}" if several else motion.name
+    document.nodes.append(gltf.Node(name=name, mesh=number, skin=number))
+    roots = [first, first + len(NAMES)]
+    if several:  # tools that find bones by name look below this node
+        document.nodes.append(gltf.Node(name=f"person {motion.person}", children=roots))
+        roots = [first + len(NAMES) + 1]
+    _animate(gltf, data, animation, first, even.seconds - even.seconds[0], rigged)
+    return roots
 
 
 class _Buffer:
@@ -144,22 +163,22 @@ def _body(rigged: Rigged, at_rest: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     return np.array(vertices, np.float32), np.concatenate(faces).astype(np.uint16).ravel(), np.array(owners)
 
 
-def _animation(gltf: ModuleType, data: _Buffer, motion: Motion, rigged: Rigged) -> "Animation":
-    """Rotations of all joints and the root's place, over time."""
+def _animate(
+    gltf: ModuleType, data: _Buffer, animation: "Animation", first: int, seconds: np.ndarray, rigged: Rigged
+) -> None:
+    """Rotations of all joints and the root's place, over time (N,), of a skeleton whose nodes begin with number `first`."""
     count, joints = rigged.rotations.shape[:2]
     turns = Rotation.from_matrix(rigged.rotations.reshape(-1, 3, 3)).as_quat().reshape(count, joints, 4)
     # q and −q are one rotation; viewers interpolate between neighbours, so the sign must not jump
     signs = np.where((turns[1:] * turns[:-1]).sum(-1) < 0, -1.0, 1.0)
     turns[1:] *= np.cumprod(signs, axis=0)[..., None]
-    times = data.add((motion.seconds - motion.seconds[0]).astype(np.float32), "SCALAR", bounds=True)
-    animation = gltf.Animation(name=motion.name)
+    times = data.add(seconds.astype(np.float32), "SCALAR", bounds=True)
 
     def track(joint: int, path: str, values: np.ndarray, kind: str) -> None:
         animation.samplers.append(gltf.AnimationSampler(input=times, output=data.add(values.astype(np.float32), kind)))
-        target = gltf.AnimationChannelTarget(node=joint, path=path)
+        target = gltf.AnimationChannelTarget(node=first + joint, path=path)
         animation.channels.append(gltf.AnimationChannel(sampler=len(animation.samplers) - 1, target=target))
 
     track(0, "translation", rigged.root, "VEC3")
     for joint in range(joints):
         track(joint, "rotation", turns[:, joint], "VEC4")
-    return animation

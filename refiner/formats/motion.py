@@ -23,6 +23,10 @@ class Motion:
     timestamps_us: np.ndarray  # (N,) int, from the start of the video
     joints: np.ndarray  # (N, 17, 3) m, room frame: x to the image's right, y up, z towards the camera
     confidence: np.ndarray  # (N, 17) probability that the depth is within 5 cm of the truth
+    person: int | None = None  # number, of one among several; None where one is followed
+    span_s: tuple[float, float] | None = (
+        None  # of files at even times: several people have one in common; None is the motion's own
+    )
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -33,13 +37,14 @@ class Motion:
         return self.timestamps_us * 1e-6
 
     def even(self) -> tuple["Motion", np.ndarray]:
-        """The same at even times, as formats want it that know a frame rate only: gaps are bridged in a straight line.
+        """The same at even times, as formats want it that know a frame rate only: gaps are bridged in a straight line, and
+        before and after what is known the person stands still.
 
         Returns:
-            The motion, M frames from its first to its last moment; (M,) bool, whether the person was seen then (within
-            half a frame's distance).
+            The motion, M frames from the first to the last moment of its span; (M,) bool, whether the person was seen then
+            (within half a frame's distance).
         """
-        start, end = self.seconds[0], self.seconds[-1]
+        start, end = self.span_s or (self.seconds[0], self.seconds[-1])
         moments = start + np.arange(round((end - start) * self.fps) + 1) / self.fps
         after = np.clip(np.searchsorted(self.seconds, moments), 1, max(len(self) - 1, 1))
         before = after - 1

@@ -231,13 +231,7 @@ class DepthRefiner:
         self, found: Refinement, clips: np.ndarray, keep_bones: bool = True, bone_lengths: np.ndarray | None = None
     ) -> Refinement:
         """With bones of one length in each clip, where the model is of that kind."""
-        if not self.model.config.constant_bones or not len(clips):
-            return found
-        medians = temporal.bone_lengths(found.poses)
-        if keep_bones:
-            lengths = temporal.clip_bone_lengths(found.poses, clips) if bone_lengths is None else bone_lengths
-            found = replace(found, poses=temporal.with_bone_lengths(found.poses, lengths))
-        return replace(found, bone_lengths=medians)
+        return _levelled(found, clips, keep_bones, bone_lengths) if self.model.config.constant_bones else found
 
     def _correct(
         self,
@@ -262,6 +256,33 @@ class DepthRefiner:
         return Refinement(
             poses=refined, confidence=confidence, view_angle=geometry.view_angle(azimuth), azimuth=azimuth
         )
+
+
+def along_clips(
+    found: Refinement, seconds: np.ndarray, clips: np.ndarray, smoothing_s: float, constant_bones: bool
+) -> Refinement:
+    """Poses that were refined each by itself, as frames of clips: what `DepthRefiner.predict` does with a sequence.
+
+    Args:
+        found: N poses.
+        seconds: (N,) when, rising within a clip.
+        clips: (N,) non-decreasing numbers of the clips.
+        smoothing_s, constant_bones: of the model's config.
+    """
+    found = replace(found, poses=temporal.smooth(found.poses, seconds, clips, smoothing_s))
+    return _levelled(found, clips) if constant_bones else found
+
+
+def _levelled(
+    found: Refinement, clips: np.ndarray, keep_bones: bool = True, bone_lengths: np.ndarray | None = None
+) -> Refinement:
+    if not len(clips):
+        return found
+    medians = temporal.bone_lengths(found.poses)
+    if keep_bones:
+        lengths = temporal.clip_bone_lengths(found.poses, clips) if bone_lengths is None else bone_lengths
+        found = replace(found, poses=temporal.with_bone_lengths(found.poses, lengths))
+    return replace(found, bone_lengths=medians)
 
 
 def _image_points(values: np.ndarray, count: int) -> np.ndarray:

@@ -1,26 +1,48 @@
 """A file of observations refined: what the job `rayjobs.refine` and the command `refiner video` share."""
 
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from refiner.data import clips, records
-from refiner.inference.depth_refiner import DepthRefiner
+from refiner.inference.depth_refiner import Refinement
 
 
-def refined_observations(refiner: DepthRefiner, seen: pa.Table) -> pa.Table:
-    """Observations of one video as refined poses; frames without a person are left out.
+class Refiner(Protocol):
+    """A `DepthRefiner`, or what stands for one."""
+
+    def predict(
+        self,
+        poses: np.ndarray,
+        visibility: np.ndarray,
+        *,
+        image_points: np.ndarray,
+        sequence: bool,
+        timestamps_us: np.ndarray,
+        clip: np.ndarray,
+        recognise: bool,
+    ) -> Refinement: ...
+
+
+def refined_observations(refiner: Refiner, seen: pa.Table) -> pa.Table:
+    """Observations of one video as refined poses; frames in which a person is not seen are left out.
 
     Args:
         refiner: the model.
         seen: of `records.OBSERVATIONS`.
 
     Returns:
-        Of `records.REFINED`; every clip is refined by itself.
+        Of `records.REFINED`, one person after the other; every clip is refined by itself.
 
     Raises:
         UserError: the observations are no poses.
     """
+    parts = [_person(refiner, rows, number) for number, rows in records.by_person(seen).items()]
+    return pa.concat_tables(parts) if parts else records.REFINED.empty_table()
+
+
+def _person(refiner: Refiner, seen: pa.Table, number: int) -> pa.Table:
     detected = records.column(seen, "detected")
     clip = clips.of_observations(seen)[detected]
     seen = seen.filter(detected)
@@ -43,5 +65,6 @@ def refined_observations(refiner: DepthRefiner, seen: pa.Table) -> pa.Table:
         "view_angle": answer.view_angle,
         "azimuth": answer.azimuth,
         "clip": clip,
+        "person": np.full(len(clip), number),
     }
     return records.table(records.REFINED, columns)

@@ -6,21 +6,19 @@ all of it together. Frames of reference: *virtual camera* and *camera* as in `re
 floor at y = 0, z towards the camera, the origin on the floor below the first place of the hips.
 """
 
-import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solveh_banded
 
 from refiner import temporal
 from refiner.geometry import rotation_between, to_room, unit, virtual_camera_rotation
+from refiner.inference.feet import ANKLES, LEAST_STAND_S, anchored_path, plant, runs
 from refiner.skeleton import HIPS, INDEX, LEFT_SHOULDER, NUM_JOINTS, RIGHT_SHOULDER
 
 # Without a word about the lens: between a phone's main camera in video mode (60–68°) and a camcorder's (50–60°), along the
 # longer side.
 DEFAULT_FOV_DEG = 60.0
-ANKLES = (INDEX["left_ankle"], INDEX["right_ankle"])
-KNEES = (INDEX["left_knee"], INDEX["right_knee"])
 # Sigma of the Gaussian over time for the distance, whose noise is ten times that of the place in the picture.
 DISTANCE_SIGMA_S = 0.2
 # An ankle stands that moves slower than this across the line of sight, where the picture says it, and along it, where the
@@ -28,14 +26,10 @@ DISTANCE_SIGMA_S = 0.2
 # seen at 0.1 and 0.2 m/s, 90 % below 0.3 and 0.5; those that move, at 0.7 across.
 ACROSS_M_S, AWAY_M_S, STANDING_HEIGHT_M = 0.3, 0.7, 0.15
 ACROSS_SIGMA_S, AWAY_SIGMA_S = 0.03, 0.1
-LEAST_STAND_S = 0.1
 ANKLE_HEIGHT_M = 0.08  # of the joint above the sole
 # What is believed of a floor before it is seen: within how many degrees it is at right angles to the body, to the picture's
 # vertical; how far from it standing ankles are found, and how many of them say something of their own.
 BODY_DEG, LEVEL_DEG, ANKLE_SPREAD_M, INDEPENDENT = 5.0, 6.0, 0.10, 15
-# Spread of what is seen of the root's place along and across the line of sight, of a standing foot's step from frame to
-# frame, and of the root's acceleration.
-ALONG_M, ACROSS_M, STEP_M, ACCELERATION_M_S2 = 0.08, 0.01, 0.001, 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,122 +205,22 @@ def find_standing(
     height = joints[:, ANKLES] @ floor.normal - floor.height - ANKLE_HEIGHT_M
     standing = slow & (height < STANDING_HEIGHT_M)
     for foot in range(2):
-        for start, end in _runs(standing[:, foot], clips):
+        for start, end in runs(standing[:, foot], clips):
             if seconds[end - 1] - seconds[start] < LEAST_STAND_S:
                 standing[start:end, foot] = False
     return standing
 
 
-def _runs(mask: np.ndarray, clips: np.ndarray) -> list[tuple[int, int]]:
-    """Half-open ranges of rows in which a mask holds, within one clip each."""
-    edges = np.flatnonzero((np.diff(mask.astype(int)) != 0) | (np.diff(clips) != 0)) + 1
-    bounds = np.concatenate([[0], edges, [len(mask)]])
-    return [(int(a), int(b)) for a, b in itertools.pairwise(bounds) if b > a and mask[a]]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refined:
+    """One person before they are placed; N frames in which they are seen."""
 
-
-def anchored_path(
-    root: np.ndarray, poses: np.ndarray, standing: np.ndarray, seconds: np.ndarray, clips: np.ndarray
-) -> np.ndarray:
-    """The root's path that agrees with what is seen and in which standing feet do not move: one banded linear system.
-
-    Minimises, each divided by its spread: the distance from the seen path, along and across the line of sight; the step of
-    each standing ankle from frame to frame; the root's acceleration.
-
-    Args:
-        root: (N, 3) m, the seen path, camera frame.
-        poses: (N, 17, 3) m, the camera's axes, about the hips.
-        standing: (N, 2) bool.
-        seconds: (N,) when.
-        clips: (N,) numbers of the clips.
-    """
-    moved = root.copy()
-    for start, end in _runs(np.ones(len(root), dtype=bool), clips):
-        if end - start > 2:
-            rows = slice(start, end)
-            moved[rows] = _anchored(root[rows], poses[rows][:, ANKLES], standing[rows], seconds[rows])
-    return moved
-
-
-def _anchored(root: np.ndarray, ankles: np.ndarray, standing: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    count = len(root)
-    sight = unit(root)
-    along = np.einsum("ni,nj->nij", sight, sight)
-    seen = along / ALONG_M**2 + (np.eye(3) - along) / ACROSS_M**2  # (N, 3, 3)
-    # blocks of a symmetric matrix, three diagonals of blocks: the row itself, its next, its second next
-    blocks = np.zeros((3, count, 3, 3))
-    right = np.einsum("nij,nj->ni", seen, root)
-    blocks[0] += seen
-    eye = np.eye(3)
-    for foot in range(2):
-        both = (standing[1:, foot] & standing[:-1, foot])[:, None]
-        weight = both / STEP_M**2  # (N-1, 1)
-        blocks[0, :-1] += weight[..., None] * eye
-        blocks[0, 1:] += weight[..., None] * eye
-        blocks[1, :-1] -= weight[..., None] * eye
-        step = weight * (ankles[1:, foot] - ankles[:-1, foot])
-        right[:-1] += step
-        right[1:] -= step
-    spacing = np.median(np.diff(seconds))
-    smooth = 1 / (ACCELERATION_M_S2 * spacing**2) ** 2
-    for a, ka in enumerate((1.0, -2.0, 1.0)):
-        for b, kb in enumerate((1.0, -2.0, 1.0)):
-            if b >= a:
-                blocks[b - a, a : count - 2 + a] += smooth * ka * kb * eye
-    return solveh_banded(_banded(blocks), right.ravel(), lower=True).reshape(count, 3)
-
-
-def _banded(blocks: np.ndarray) -> np.ndarray:
-    """(3, N, 3, 3) block diagonals of a symmetric matrix -> (9, 3N) its lower diagonals, as LAPACK has them."""
-    count = blocks.shape[1]
-    lower = np.zeros((9, 3 * count))
-    for distance in range(3):
-        for i in range(3):
-            for j in range(3):
-                offset = 3 * distance + i - j
-                if offset >= 0:
-                    # row 3(n + distance) + i, column 3n + j; blocks are symmetric, so the transposed block is the same
-                    lower[offset, j::3][: count - distance] += blocks[distance, : count - distance, j, i]
-    return lower
-
-
-def plant(joints: np.ndarray, standing: np.ndarray, seconds: np.ndarray, clips: np.ndarray) -> np.ndarray:
-    """Ankles that stand stay where they are in the median; knees follow, bones keep their lengths (two-bone IK).
-
-    Args:
-        joints: (N, 17, 3) m.
-        standing: (N, 2) bool.
-        seconds: (N,) when.
-        clips: (N,) numbers of the clips.
-
-    Returns:
-        (N, 17, 3) m.
-    """
-    planted = joints.copy()
-    for foot, (hip, knee, ankle) in enumerate(zip(HIPS, KNEES, ANKLES, strict=True)):
-        pull = np.zeros((len(joints), 3))
-        for start, end in _runs(standing[:, foot], clips):
-            pull[start:end] = np.median(joints[start:end, ankle], axis=0) - joints[start:end, ankle]
-        # the foot is let go within a tenth of a second, not from one frame to the next
-        free = ~standing[:, foot]
-        eased = temporal.smooth(pull, seconds, clips, LEAST_STAND_S / 2)
-        target = joints[:, ankle] + np.where(free[:, None], eased, pull)
-        planted[:, knee], planted[:, ankle] = _reach(joints[:, hip], joints[:, knee], joints[:, ankle], target)
-    return planted
-
-
-def _reach(hip: np.ndarray, knee: np.ndarray, ankle: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Knee and ankle (N, 3) so that the ankle is at the target, or as near as the leg reaches; the knee stays in its plane."""
-    thigh, shank = np.linalg.norm(knee - hip, axis=-1), np.linalg.norm(ankle - knee, axis=-1)
-    line = target - hip
-    wanted = np.linalg.norm(line, axis=-1)
-    length = np.clip(wanted, np.abs(thigh - shank) + 1e-4, thigh + shank - 1e-4)
-    direction = unit(line)
-    bend = knee - hip
-    bend = unit(bend - (bend * direction).sum(-1, keepdims=True) * direction)
-    cosine = (thigh**2 + length**2 - shank**2) / (2 * thigh * length)
-    sine = np.sqrt(np.maximum(1 - cosine**2, 0))
-    moved = hip + thigh[:, None] * (cosine[:, None] * direction + sine[:, None] * bend)
-    return moved, hip + length[:, None] * direction
+    poses: np.ndarray  # (N, 17, 3) m, virtual camera frame, about the hips
+    image_points: np.ndarray  # (N, 17, 2) pixels of the same joints
+    weights: np.ndarray  # (N, 17) such as the visibility
+    seconds: np.ndarray  # (N,) when, rising within a clip
+    clips: np.ndarray  # (N,) non-decreasing numbers of the clips
+    height_m: float | None = None  # stature, which fixes the scale; None leaves it as MediaPipe has it
 
 
 def stand(
@@ -338,38 +232,62 @@ def stand(
     clips: np.ndarray,
     height_m: float | None = None,
 ) -> Placed:
-    """A refined person in the room.
+    """A refined person in the room; arguments as the fields of `Refined`, and the camera's lens."""
+    person = Refined(
+        poses=poses, image_points=image_points, weights=weights, seconds=seconds, clips=clips, height_m=height_m
+    )
+    return stand_together([person], lens)[0]
+
+
+def stand_together(people: Sequence[Refined], lens: Lens) -> list[Placed]:
+    """Refined people in one room: they have the floor in common, and the first one's first place is where it begins.
 
     Args:
-        poses: (N, 17, 3) m, virtual camera frame, about the hips.
-        image_points: (N, 17, 2) pixels of the same joints.
-        weights: (N, 17) such as the visibility.
+        people: at least one, each with at least one frame.
         lens: of the camera.
-        seconds: (N,) when, rising within a clip.
-        clips: (N,) non-decreasing numbers of the clips.
-        height_m: the person's stature, which fixes the scale; None leaves it as MediaPipe has it.
     """
-    if height_m is not None:
-        poses = poses * (height_m / stature(poses))
-    turned = camera_poses(poses.astype(np.float64), image_points, lens)
-    seen = root_path(turned, image_points, weights, lens)
-    path = smoothed_path(seen, turned, image_points, lens, seconds, clips)
-    slow = slow_ankles(turned + path[:, None], image_points, lens, seconds, clips)
-    floor = find_floor(turned + path[:, None], slow)
-    standing = find_standing(turned + path[:, None], slow, floor, seconds, clips)
-    path = anchored_path(path, turned, standing, seconds, clips)
-    floor = find_floor(turned + path[:, None], standing)
-    joints = plant(turned + path[:, None], standing, seconds, clips)
+    turned, paths, slow = [], [], []
+    for person in people:
+        poses, points, moments = person.poses, person.image_points, (person.seconds, person.clips)
+        if person.height_m is not None:
+            poses = poses * (person.height_m / stature(poses))
+        turned.append(camera_poses(poses.astype(np.float64), points, lens))
+        seen = root_path(turned[-1], points, person.weights, lens)
+        paths.append(smoothed_path(seen, turned[-1], points, lens, *moments))
+        slow.append(slow_ankles(turned[-1] + paths[-1][:, None], points, lens, *moments))
+    floor = find_floor(
+        np.concatenate([t + p[:, None] for t, p in zip(turned, paths, strict=True)]), np.concatenate(slow)
+    )
+    standing = []
+    for number, person in enumerate(people):
+        moments = person.seconds, person.clips
+        joints = turned[number] + paths[number][:, None]
+        standing.append(find_standing(joints, slow[number], floor, *moments))
+        paths[number] = anchored_path(paths[number], turned[number], standing[number], *moments)
+    joints = [t + p[:, None] for t, p in zip(turned, paths, strict=True)]
+    floor = find_floor(np.concatenate(joints), np.concatenate(standing))
+    turn, origin = _room(floor, paths[0][0])
+    return [
+        Placed(
+            joints=plant(placed, stands, person.seconds, person.clips) @ turn.T - origin,
+            standing=stands, floor=floor, turn=turn, origin=origin,
+        )
+        for person, placed, stands in zip(people, joints, standing, strict=True)
+    ]  # fmt: skip
+
+
+def _room(floor: Floor, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(3, 3) camera frame -> room frame, and (3,) its origin in that; by the floor and a place (3,) above the origin."""
     up = to_room(floor.normal)
     turn = rotation_between(up, np.array([0.0, 1.0, 0.0])) @ to_room(np.eye(3))
-    # z towards the camera: the line of sight to the first place, seen from above, points along -z
-    away = turn @ unit(path[0])
+    # z towards the camera: the line of sight to the place, seen from above, points along -z
+    away = turn @ unit(place)
     about = np.arctan2(away[0], -away[2])
     spin = np.array([[np.cos(about), 0, np.sin(about)], [0, 1, 0], [-np.sin(about), 0, np.cos(about)]])
     turn = spin @ turn
-    origin = turn @ path[0]
+    origin = turn @ place
     origin[1] = floor.height
-    return Placed(joints=joints @ turn.T - origin, standing=standing, floor=floor, turn=turn, origin=origin)
+    return turn, origin
 
 
 def stature(poses: np.ndarray) -> float:

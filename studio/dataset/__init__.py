@@ -6,12 +6,15 @@ A sequence's content depends on the seed and on its number alone: a larger datas
     take     one sequence
     layout   all of them, and what lies around them on disk
     straight one sequence filmed straight into MediaPipe's landmark network
+    ensemble several dancers before one camera
 """
 
+from studio.dataset.ensemble import Ensemble
 from studio.dataset.layout import MANIFEST, agreed, plan, prepare, record, write_text
 from studio.dataset.spec import Spec
 from studio.dataset.take import PATTERN, Take, is_whole, setting_files
 
 __all__ = [
-    "MANIFEST", "PATTERN", "Spec", "Take", "agreed", "is_whole", "plan", "prepare", "record", "setting_files", "write_text",
+    "MANIFEST", "PATTERN", "Ensemble", "Spec", "Take", "agreed", "is_whole", "plan", "prepare", "record", "setting_files",
+    "write_text",
 ]  # fmt: skip

@@ -23,6 +23,11 @@ SHADOW_SIZE, SHADOW_SPAN = 256, 2.8  # texels and metres of the light's view of 
 FLOOR_SIZE, FLOOR_SPAN = 160, 4.0  # texels and metres of the shadow on the floor
 
 
+def around(a: Box, b: Box) -> Box:
+    """The smallest box that holds two; one from (width, height) to (0, 0) holds nothing."""
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
 @dataclass(frozen=True)
 class Posed:
     """A dancer at one moment, and the shadow it casts: the same for all cameras."""
@@ -128,19 +133,23 @@ class Renderer:
         Returns:
             The box that was changed: x0, y0, x1, y1.
         """
+        return around(self.draw_shadow(posed, camera, image, floor_map), self.draw_body(posed, camera, tone, image))
+
+    def draw_body(self, posed: Posed, camera: Camera, tone: np.ndarray, image: np.ndarray) -> Box:
+        """The dancer alone, over what is there; arguments as of `draw`."""
         mesh = self.mesh
         height, width = image.shape[:2]
+        nothing = width, height, 0, 0
         points = np.empty_like(posed.vertices)
-        behind = project(posed.vertices, camera.rotation, camera.translation, camera.matrix, camera.distortion, points)
-        dirty = self._draw_shadow(posed, camera, image, floor_map)
-        if behind:  # a dancer around the lens cannot be drawn, nor can anybody make sense of it
-            return dirty
+        # a dancer around the lens cannot be drawn, nor can anybody make sense of it
+        if project(posed.vertices, camera.rotation, camera.translation, camera.matrix, camera.distortion, points):
+            return nothing
         low = np.floor(points[:, :2].min(0) / SAMPLES).astype(int)
         high = np.ceil(points[:, :2].max(0) / SAMPLES).astype(int) + 1
         x0, y0 = max(low[0], 0), max(low[1], 0)
         x1, y1 = min(high[0], width), min(high[1], height)
         if x0 >= x1 or y0 >= y1:
-            return dirty
+            return nothing
         depth, number = self.rasterise(points, (x0, y0, x1, y1))
         scale = camera.matrix[0, 0] / float(np.median(points[:, 2]))  # pixels per metre on the dancer
 
@@ -151,7 +160,7 @@ class Renderer:
         lighting = Lighting(posed.shadow, posed.to_light, self._lights, camera.position)
         resolve(image, x0, y0, depth, number, surface, lighting, 0.5 / scale, tone)
 
-        return min(dirty[0], x0), min(dirty[1], y0), max(dirty[2], x1), max(dirty[3], y1)
+        return x0, y0, x1, y1
 
     def rasterise(self, points: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
         """Depth (metres, 1e9 where nothing is) and triangle numbers, `SAMPLES` times as fine as the box's pixels."""
@@ -176,7 +185,8 @@ class Renderer:
         least = depth.reshape(height, SAMPLES, width, SAMPLES).min(axis=(1, 3))
         return np.where(least < 1e8, least, np.inf)
 
-    def _draw_shadow(self, posed: Posed, camera: Camera, image: np.ndarray, floor_map: np.ndarray) -> Box:
+    def draw_shadow(self, posed: Posed, camera: Camera, image: np.ndarray, floor_map: np.ndarray) -> Box:
+        """The shadow on the floor alone; arguments as of `draw`."""
         height, width = image.shape[:2]
         rows, columns = np.nonzero(posed.floor_shadow > 0.01)
         if len(rows) == 0:

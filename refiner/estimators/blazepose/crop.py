@@ -44,6 +44,11 @@ class Region:
         """Points (…, 2) of the crop, 0 … 1, as pixels of the picture."""
         return self.turned(points - 0.5) * self.side + (self.x, self.y)
 
+    def to_crop(self, points: np.ndarray) -> np.ndarray:
+        """Points (…, 2) of the picture, pixels, as points of the crop, 0 … 1: `to_picture` backwards."""
+        back = Region(0.0, 0.0, 1.0, -self.angle)
+        return back.turned((points - (self.x, self.y)) / self.side) + 0.5
+
     @classmethod
     def around(cls, centre: np.ndarray, top: np.ndarray, margin: float = 1.25) -> "Region":
         """MediaPipe's AlignmentPointsRectsCalculator and RectTransformationCalculator.

@@ -24,34 +24,41 @@ def _anchors() -> np.ndarray:
 
 
 class Detector:
-    """Turns the detector network's answer into the region of the most certain person."""
+    """Turns the detector network's answer into the regions of the people in it."""
 
     def __init__(self) -> None:
         self._anchors = _anchors()
 
-    def region(self, boxes: np.ndarray, scores: np.ndarray, whole: Region) -> Region | None:
-        """
+    def regions(self, boxes: np.ndarray, scores: np.ndarray, whole: Region, most: int = 1) -> list[Region]:
+        """The most certain people, the most certain first.
+
         Args:
             boxes: (2254, 12) x, y, width, height and four key points, in pixels from each anchor.
             scores: (2254, 1) logits.
             whole: the region that was looked at.
+            most: so many at most.
         """
         certainty = 1 / (1 + np.exp(-np.clip(scores[:, 0].astype(np.float64), -100, 100)))
         likely = (certainty >= _MIN_SCORE) & (boxes[:, 2] >= 0) & (boxes[:, 3] >= 0)
-        if not likely.any():
-            return None
         boxes, certainty, anchors = boxes[likely] / SIZE, certainty[likely], self._anchors[likely]
         centres, sizes = boxes[:, :2] + anchors, boxes[:, 2:4]
-        best = int(certainty.argmax())
-        low = np.maximum(centres - sizes / 2, centres[best] - sizes[best] / 2)
-        high = np.minimum(centres + sizes / 2, centres[best] + sizes[best] / 2)
-        shared = np.prod(np.maximum(high - low, 0), axis=-1)
-        areas = np.prod(sizes, axis=-1)
-        overlap = shared / np.maximum(areas + areas[best] - shared, np.finfo(np.float32).tiny)
-        # weighted non-maximum suppression: what overlaps with the best one votes
-        same = overlap > _SAME_PERSON
-        same[best] = True
-        points = boxes[same, 4:].reshape(-1, 4, 2) + anchors[same][:, None]
-        middle, top = np.average(points[:, :2], axis=0, weights=certainty[same])
-        found = Region.around(whole.to_picture(middle), whole.to_picture(top))
-        return found if found.usable else None
+        points = boxes[:, 4:].reshape(-1, 4, 2) + anchors[:, None]
+        left, people = np.ones(len(boxes), dtype=bool), []
+        while left.any() and len(people) < most:
+            # weighted non-maximum suppression: what overlaps with the best one votes
+            best = int(np.where(left, certainty, -1).argmax())
+            same = left & (_overlap(centres, sizes, best) > _SAME_PERSON)
+            same[best] = True
+            middle, top = np.average(points[same, :2], axis=0, weights=certainty[same])
+            people.append(Region.around(whole.to_picture(middle), whole.to_picture(top)))
+            left &= ~same
+        return [person for person in people if person.usable]
+
+
+def _overlap(centres: np.ndarray, sizes: np.ndarray, one: int) -> np.ndarray:
+    """(N,) how much boxes overlap with one of them: intersection over union."""
+    low = np.maximum(centres - sizes / 2, centres[one] - sizes[one] / 2)
+    high = np.minimum(centres + sizes / 2, centres[one] + sizes[one] / 2)
+    shared = np.prod(np.maximum(high - low, 0), axis=-1)
+    areas = np.prod(sizes, axis=-1)
+    return shared / np.maximum(areas + areas[one] - shared, np.finfo(np.float32).tiny)

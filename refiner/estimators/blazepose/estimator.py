@@ -13,8 +13,9 @@ import numpy as np
 from refiner.data.video import Frame
 from refiner.errors import UserError
 from refiner.estimators.base import EstimatorInfo, Observation, Smoothing
+from refiner.estimators.blazepose.crowd import Crowd
 from refiner.estimators.blazepose.engine import Engine, LiteRT, MakeEngine
-from refiner.estimators.blazepose.landmarks import Answer
+from refiner.estimators.blazepose.landmarks import answered
 from refiner.estimators.blazepose.tracking import Tracker
 from refiner.estimators.mediapipe_assets import DETECTOR, LANDMARKS, model_path
 
@@ -31,12 +32,14 @@ class BlazePose:
         *,
         smoothing: Smoothing = "mediapipe",
         looks: int = 1,
+        people: int = 1,
         engine: MakeEngine = LiteRT,
     ) -> None:
         """Args:
         model: lite, full, heavy, or the path of a `.task` file: the very file that MediaPipe takes.
         smoothing: MediaPipe's filters, or none: the landmarks as the network gives them.
         looks: 2: at the crop and at its mirror image, and the mean of both.
+        people: that are followed in a video, at most; several by `crowd`.
         engine: what runs the networks.
 
         Raises:
@@ -46,8 +49,10 @@ class BlazePose:
             raise UserError(f"--smoothing is '{smoothing}': choose mediapipe or none")
         if looks not in (1, 2):
             raise UserError(f"--looks is {looks}: choose 1, or 2 for the picture and its mirror image")
+        if people < 1:
+            raise UserError(f"--people is {people}: give 1 or more")
         self.model = model_path(str(model))
-        self._smoothing, self._looks, self._engine = smoothing, looks, engine
+        self._smoothing, self._looks, self._people, self._engine = smoothing, looks, people, engine
 
     @property
     def info(self) -> EstimatorInfo:
@@ -56,7 +61,9 @@ class BlazePose:
     @cached_property
     def _info(self) -> EstimatorInfo:
         sha256 = hashlib.sha256(self.model.read_bytes()).hexdigest()
-        return EstimatorInfo("blazepose", VERSION, sha256, looks=self._looks, smoothing=self._smoothing)
+        return EstimatorInfo(
+            "blazepose", VERSION, sha256, people=self._people, looks=self._looks, smoothing=self._smoothing
+        )
 
     def open(self) -> "Watching":
         """For one video.
@@ -65,6 +72,11 @@ class BlazePose:
             UserError: LiteRT is missing, or the file holds no pose networks.
         """
         return Watching(self)
+
+    def crowd(self) -> Crowd:
+        """For one video with several people."""
+        detect, look = self.networks
+        return Crowd(self._people, detect, look, lambda: self.tracker(detect))
 
     def watch(self, videos: Sequence[Iterable[Frame]]) -> Iterator[tuple[int, Frame, Observation | None]]:
         """Many videos at once, a frame of each in turn; every turn is one call of the landmark network.
@@ -117,11 +129,3 @@ class Watching:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         pass  # the networks go with this object
-
-
-def answered(look: Engine, pictures: np.ndarray) -> list[Answer]:
-    """What the landmark network says of each picture, (N, 256, 256, 3)."""
-    if not len(pictures):
-        return []
-    points, presence, _, heatmap, world = look(pictures)  # the third is the segmentation
-    return [Answer(points[i], float(presence[i, 0]), heatmap[i], world[i]) for i in range(len(pictures))]

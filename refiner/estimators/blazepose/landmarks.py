@@ -10,6 +10,7 @@ import numpy as np
 
 from refiner.estimators.base import Observation
 from refiner.estimators.blazepose.crop import Region
+from refiner.estimators.blazepose.engine import Engine
 from refiner.skeleton import LANDMARK_MIRROR, NUM_LANDMARKS
 
 SIZE = 256  # of the network's input, pixels
@@ -30,6 +31,14 @@ class Answer:
     presence: float  # of a person, 0 … 1
     heatmap: np.ndarray  # (64, 64, 39) logits
     world: np.ndarray  # (117,) metres, in the axes of the crop
+
+
+def answered(look: Engine, pictures: np.ndarray) -> list[Answer]:
+    """What the landmark network says of each picture, (N, 256, 256, 3)."""
+    if not len(pictures):
+        return []
+    points, presence, _, heatmap, world = look(pictures)  # the third is the segmentation
+    return [Answer(points[i], float(presence[i, 0]), heatmap[i], world[i]) for i in range(len(pictures))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ import numpy as np
 
 from refiner.data.video import Frame
 from refiner.estimators.base import Observation
-from refiner.estimators.blazepose import detector, landmarks
+from refiner.estimators.blazepose import landmarks
 from refiner.estimators.blazepose.crop import Region, crop
+from refiner.estimators.blazepose.detector import SIZE, Detector
 from refiner.estimators.blazepose.engine import Engine
 from refiner.estimators.blazepose.filters import Filters
 from refiner.estimators.blazepose.landmarks import Answer, Look
@@ -99,11 +100,25 @@ class Tracker:
         filtered: through MediaPipe's filters.
         """
         self._detect, self._looks, self._filtered = detect, looks, filtered
-        self._detector = detector.Detector()
+        self._detector = Detector()
         self._region: Region | None = None  # where the person is in the frame that is looked at
         self._filtering = Filtering()
         self._size: tuple[int, int] | None = None  # width, height of the frame before
         self._last_ms = -1
+
+    @property
+    def region(self) -> Region | None:
+        """Where the person is looked for next; None: wherever somebody is."""
+        return self._region
+
+    def follow(self, region: Region, size: tuple[int, int]) -> None:
+        """Follows who is there, from the next frame on.
+
+        Args:
+            region: where.
+            size: of the pictures in which that is, width and height.
+        """
+        self._region, self._size = region, size
 
     def pictures(self, frame: Frame) -> np.ndarray:
         """What the landmark network is to look at for the next frame of the video.
@@ -118,7 +133,8 @@ class Tracker:
         if view.size != self._size:  # pixels of before mean other places now
             self._size, self._region, self._filtering = view.size, None, Filtering()
         if self._region is None:
-            self._region = self._found(view)
+            whole = Region.whole(view.size)
+            self._region = next(iter(people_in(view.whole(), self._detect, self._detector, within=whole)), None)
         # MediaPipe counts milliseconds, strictly rising
         self._last_ms = max(round(timestamp_us / 1000), self._last_ms + 1)
         if self._region is None:
@@ -148,9 +164,12 @@ class Tracker:
             return self._filtering(sight)
         return None if sight is None else sight.observed()
 
-    def _found(self, view: View) -> Region | None:
-        picture = view.whole()
-        whole = Region.whole(view.size)
-        seen = crop(picture, whole, detector.SIZE, black_outside=True).astype(np.float32)
-        boxes, scores = self._detect(seen[None] * np.float32(2 / 255) - 1)
-        return self._detector.region(boxes[0], scores[0], whole)
+
+def people_in(
+    picture: Picture, detect: Engine, detector: Detector, most: int = 1, within: Region | None = None
+) -> list[Region]:
+    """Where people are in a whole picture, or in an upright square of it, the most certain first."""
+    within = within or Region.whole(picture.size)
+    seen = crop(picture, within, SIZE, black_outside=True).astype(np.float32)
+    boxes, scores = detect(seen[None] * np.float32(2 / 255) - 1)
+    return detector.regions(boxes[0], scores[0], within, most)

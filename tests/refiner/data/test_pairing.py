@@ -237,3 +237,19 @@ def test_real_aistpp_splits_disjointly(aistpp):
 
     sequences = list(Dataset(aistpp).mapping)
     check_disjoint(sequences, pairing.disjoint_splits(sequences))
+
+
+def test_of_several_people_the_one_whom_the_annotation_describes_is_paired():
+    """Somebody else stands at the edge, in more frames than the dancer is seen."""
+    name = aistpp.Name.parse("gBR_sBM_c01_d04_mBR0_ch03")
+    dancer = observed(1)
+    other = {key: value.copy() for key, value in dancer.items()}
+    other["image"] += 700
+    dancer["detected"][:20] = False
+    alone = pairing.pair_video(dancer, name, motion(FRAMES), camera(1))
+    for people in ([other, dancer], [dancer, other]):
+        paired = pairing.pair_people(people, name, motion(FRAMES), camera(1))
+        assert len(paired.pairs) == FRAMES - 20
+        assert np.array_equal(paired.pairs.corrupted, alone.pairs.corrupted)
+    with pytest.raises(UserError, match="another person in view"):
+        pairing.pair_people([other], name, motion(FRAMES), camera(1))

@@ -95,3 +95,23 @@ def test_an_npz_of_another_shape_is_refused(tmp_path, pairs):
     np.savez(path, **{k: getattr(pairs, k) for k in records.NPZ_KEYS} | {"visibility": np.zeros((3, 33))})
     with pytest.raises(UserError, match="'visibility' is"):
         records.import_npz(path)
+
+
+def test_files_from_before_there_were_several_people_hold_person_0(tmp_path):
+    columns = {"video": ["a"], "sequence": ["a"], "camera": [""], "frame": [0], "timestamp_us": [0], "detected": [True],
+               "world": np.zeros((1, 33, 3)), "image": np.zeros((1, 33, 2)), "visibility": np.ones((1, 33)),
+               "presence": np.ones((1, 33))}  # fmt: skip
+    new = records.table(records.OBSERVATIONS, columns)
+    for number, old in enumerate((new.drop_columns(["person"]), new.drop_columns(["person", "clip", "damaged"]))):
+        pq.write_table(old, tmp_path / f"{number}.parquet")
+        read = records.read_table(tmp_path / f"{number}.parquet", records.OBSERVATIONS)
+        assert read.column_names == records.OBSERVATIONS.names and list(records.by_person(read)) == [0]
+
+
+def test_people_come_apart_by_their_number():
+    rows = {name: [""] * 4 for name in ("video", "sequence", "camera")} | {
+        "frame": [0, 1, 0, 1], "timestamp_us": [0, 9, 0, 9], "pose": np.zeros((4, 17, 3)), "confidence": np.ones((4, 17)),
+        "view_angle": np.zeros(4), "azimuth": np.zeros(4), "person": [0, 0, 2, 2],
+    }  # fmt: skip
+    apart = records.by_person(records.table(records.REFINED, rows))
+    assert list(apart) == [0, 2] and records.column(apart[2], "frame").tolist() == [0, 1]

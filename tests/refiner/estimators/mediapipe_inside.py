@@ -107,7 +107,7 @@ def _detecting(centre: np.ndarray, top: np.ndarray, width: int, height: int) -> 
     scores[0], boxes[0, 2:4] = 9, 50
     padded = (np.stack([centre, top]) + np.array([side - width, side - height]) / 2) / side
     boxes[0, 4:8] = ((padded - anchor) * detector.SIZE).reshape(-1)
-    region = detector.Detector().region(boxes, scores, Region.whole((width, height)))
+    region = detector.Detector().regions(boxes, scores, Region.whole((width, height)))[0]
     return _constant(_parts()[0], {0: boxes, 1: scores}), region
 
 

@@ -1,4 +1,4 @@
-"""Run by Blender: opens a BVH or GLB file and prints where its armature's joints are at some moments, as JSON.
+"""Run by Blender: opens a BVH or GLB file and prints where its armatures' joints are at some moments, as JSON.
 
 blender --background --python blender_joints.py -- FILE SECONDS …
 """
@@ -22,10 +22,12 @@ if path.endswith(".bvh"):
 else:
     bpy.ops.import_scene.gltf(filepath=path)
 scene = bpy.context.scene
-(armature,) = (o for o in bpy.data.objects if o.type == "ARMATURE")
+armatures = sorted((o for o in bpy.data.objects if o.type == "ARMATURE"), key=lambda o: o.name)
 joints = {}
 for moment in moments:
     frame = float(moment) * scene.render.fps + (1 if path.endswith(".bvh") else 0)  # its first frame is number 1
     scene.frame_set(int(frame), subframe=frame - int(frame))
-    joints[moment] = {bone.name: list(armature.matrix_world @ bone.head) for bone in armature.pose.bones}
+    joints[moment] = [
+        {bone.name: list(armature.matrix_world @ bone.head) for bone in armature.pose.bones} for armature in armatures
+    ]
 print("JOINTS " + json.dumps(joints))

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,12 +141,8 @@ def test_bvh_says_the_rig_and_its_angles_never_jump(poses, tmp_path):
     assert np.abs(np.diff(numbers[:, 3:], axis=0)).max() < 120
 
 
-@pytest.mark.skipif(shutil.which("blender") is None, reason="Blender is not installed (apt-get install blender)")
-@pytest.mark.parametrize("ending", ["bvh", "glb"])
-def test_blender_sees_the_same_joints(ending, tmp_path):
-    poses = MOTIONS["a cartwheel"]
-    path = formats.write(motion(poses), tmp_path / f"joey.{ending}")
-    moments = [0, 20, 45]
+def by_blender(path: Path, moments: list[int]) -> list[list[dict[str, list[float]]]]:
+    """Of each moment (numbers of frames), of each armature, its joints' places, z up."""
     script = Path(__file__).with_name("blender_joints.py")
     done = subprocess.run(
         ["blender", "--background", "--factory-startup", "--python-exit-code", "1", "--python", script, "--", path]
@@ -156,10 +153,36 @@ def test_blender_sees_the_same_joints(ending, tmp_path):
         pytest.skip("Blender's Python lacks NumPy (apt-get install python3-numpy)")
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("JOINTS "))
+    return list(json.loads(line.removeprefix("JOINTS ")).values())
+
+
+needs_blender = pytest.mark.skipif(
+    shutil.which("blender") is None, reason="Blender is not installed (apt-get install blender)"
+)
+
+
+@needs_blender
+@pytest.mark.parametrize("ending", ["bvh", "glb"])
+def test_blender_sees_the_same_joints(ending, tmp_path):
+    poses = MOTIONS["a cartwheel"]
+    moments = [0, 20, 45]
     expected = rig(poses, FPS).joints()
-    for n, seen in zip(moments, json.loads(line.removeprefix("JOINTS ")).values(), strict=True):
-        for name, (x, y, z) in seen.items():  # z is up there
+    seen = by_blender(formats.write(motion(poses), tmp_path / f"joey.{ending}"), moments)
+    for n, (armature,) in zip(moments, seen, strict=True):
+        for name, (x, y, z) in armature.items():
             np.testing.assert_allclose((x, z, -y), expected[n, NAMES.index(name)], atol=1e-3)
+
+
+@needs_blender
+def test_blender_sees_both_people_of_a_glb(tmp_path):
+    people = two()
+    expected = [rig(person.even()[0].joints, FPS).joints() for person in people]
+    moments = [5, 50]
+    for n, armatures in zip(moments, by_blender(formats.write(people, tmp_path / "joey.glb"), moments), strict=True):
+        assert len(armatures) == 2
+        for joints, armature in zip(expected, armatures, strict=True):
+            for name, (x, y, z) in armature.items():
+                np.testing.assert_allclose((x, z, -y), joints[n, NAMES.index(name)], atol=1e-3)
 
 
 def test_a_glb_is_sound_and_animates_every_joint(tmp_path):
@@ -244,6 +267,60 @@ def test_tables_hold_every_number_and_its_unit(tmp_path):
     with np.load(formats.write(moved, tmp_path / "joey.npz")) as arrays:
         np.testing.assert_allclose(arrays["poses"], moved.joints, atol=1e-6)
         assert list(arrays["joint_names"]) == list(JOINTS)
+
+
+def two() -> list[Motion]:
+    """Joey turns on the spot; somebody else appears half-way through and rolls."""
+    first, second = motion(MOTIONS["a turn on the spot"]), motion(MOTIONS["a roll"], np.arange(60) >= 30)
+    span = float(first.seconds[0]), float(first.seconds[-1])
+    return [replace(first, person=0, span_s=span), replace(second, person=1, span_s=span)]
+
+
+@pytest.mark.parametrize("ending", formats.ONE_PERSON)
+def test_of_several_people_each_has_a_file_and_all_begin_together(ending, tmp_path):
+    if ending == "c3d":
+        pytest.importorskip("ezc3d")
+    files = formats.write_people(two(), tmp_path, "joey", ending)
+    assert [file.name for file in files] == [f"joey.person0.{ending}", f"joey.person1.{ending}"]
+    with pytest.raises(UserError, match="one person, not 2"):
+        formats.write(two(), tmp_path / f"joey.{ending}")
+    if ending == "bvh":
+        joints = [read_bvh(file)[1] for file in files]
+        assert len(joints[0]) == len(joints[1]) == 60
+        assert np.abs(np.diff(joints[1][:30], axis=0)).max() < 1e-6 < np.abs(np.diff(joints[1][31:], axis=0)).max()
+    if ending == "trc":
+        rows = [line.split("\t") for line in files[1].read_text().splitlines()[6:]]
+        assert len(rows) == 60 and not any(rows[29][2:]) and all(rows[30][2:])
+
+
+def test_tables_of_several_people_have_their_numbers(tmp_path):
+    people = two()
+    with formats.write(people, tmp_path / "joey.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["person"] for row in rows] == ["0"] * 60 + ["1"] * 30 and rows[60]["frame"] == "30"
+    content = json.loads(formats.write(people, tmp_path / "joey.json").read_text())
+    assert [frame["person"] for frame in content["frames"]] == [0] * 60 + [1] * 30
+    with np.load(formats.write(people, tmp_path / "joey.npz")) as arrays:
+        assert arrays["person"].tolist() == [0] * 60 + [1] * 30 and len(arrays["poses"]) == 90
+    alone = json.loads(formats.write(motion(POSE[None]), tmp_path / "one.json").read_text())
+    assert "person" not in alone["frames"][0]
+
+
+def test_a_glb_of_several_people_has_a_skeleton_for_each(tmp_path):
+    gltf = pytest.importorskip("pygltflib")
+    document = gltf.GLTF2().load(str(formats.write(two(), tmp_path / "joey.glb")))
+    assert len(document.skins) == len(document.meshes) == len(document.materials) == 2
+    (animation,) = document.animations
+    targets = [channel.target.node for channel in animation.channels]
+    for skin in document.skins:
+        assert [document.nodes[j].name for j in skin.joints] == list(NAMES)
+        assert sum(target in skin.joints for target in targets) == len(NAMES) + 1
+    assert [document.nodes[n].name for n in document.scenes[0].nodes] == ["person 0", "person 1"]
+    reached, todo = set(), list(document.scenes[0].nodes)
+    while todo:
+        reached.add(node := todo.pop())
+        todo += document.nodes[node].children or []
+    assert reached == set(range(len(document.nodes)))
 
 
 @pytest.mark.parametrize("ending", formats.FORMATS)

@@ -5,8 +5,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from refiner import geometry
-from refiner.inference import room
-from refiner.inference.room import ANKLES, KNEES, Lens
+from refiner.inference import feet, room
+from refiner.inference.feet import ANKLES, KNEES
+from refiner.inference.room import Lens
 from refiner.skeleton import HIPS, INDEX, hips_midpoint
 
 FPS = 30.0
@@ -47,7 +48,7 @@ def walker(steps: int = 8, frames_a_step: int = 18) -> tuple[np.ndarray, np.ndar
         )
         hip = joints[:, INDEX[f"{side}_hip"]]
         knee = hip + np.array([0, -0.4, 0.25])
-        knee, ankle = room._reach(hip, hip + geometry.unit(knee - hip) * 0.44, hip + np.array([0, -0.83, 0]), ankle)
+        knee, ankle = feet._reach(hip, hip + geometry.unit(knee - hip) * 0.44, hip + np.array([0, -0.83, 0]), ankle)
         joints[:, INDEX[f"{side}_knee"]], joints[:, INDEX[f"{side}_ankle"]] = knee, ankle
     return joints, standing
 
@@ -154,14 +155,14 @@ def test_nothing_of_one_clip_reaches_into_the_next():
     seconds, _ = clock(len(poses))
     clips = (np.arange(len(poses)) >= 70).astype(int)
     turned, root = room.camera_poses(poses, points, LENS), hips_midpoint(camera)[:, 0]
-    together = room.anchored_path(root, turned, standing, seconds, clips)
+    together = feet.anchored_path(root, turned, standing, seconds, clips)
     parts = [
-        room.anchored_path(root[rows], turned[rows], standing[rows], seconds[rows], clips[rows])
+        feet.anchored_path(root[rows], turned[rows], standing[rows], seconds[rows], clips[rows])
         for rows in (slice(None, 70), slice(70, None))
     ]
     np.testing.assert_allclose(together, np.concatenate(parts), atol=1e-9)
-    planted = room.plant(camera, standing, seconds, clips)
-    alone = room.plant(camera[:70], standing[:70], seconds[:70], clips[:70])
+    planted = feet.plant(camera, standing, seconds, clips)
+    alone = feet.plant(camera[:70], standing[:70], seconds[:70], clips[:70])
     np.testing.assert_allclose(planted[:70], alone, atol=1e-9)
 
 
@@ -169,3 +170,27 @@ def test_one_frame_has_a_place_too():
     joints, _ = walker()
     _, poses, points = filmed(joints[:1])
     assert np.isfinite(room.stand(poses, points, np.ones((1, 17)), LENS, *clock(1)).joints).all()
+
+
+def test_two_people_stand_on_one_floor_as_far_apart_as_they_are():
+    joints, _ = walker()
+    camera, people, hips = [], [], []
+    for beside, late in ((0.0, 0), (-0.9, 40)):
+        there = joints[late:] + np.array([beside, 0, -0.5])
+        seen, poses, points = filmed(there, pitch_deg=4)
+        camera.append(seen)
+        hips.append(hips_midpoint(there)[:, 0])
+        seconds, clips = np.arange(late, len(joints)) / FPS, np.zeros(len(there), dtype=int)
+        people.append(
+            room.Refined(
+                poses=poses, image_points=points, weights=np.ones(points.shape[:2]), seconds=seconds, clips=clips
+            )
+        )
+    first, second = room.stand_together(people, LENS)
+    alone = room.stand_together(people[:1], LENS)[0]
+    assert first.floor is second.floor and np.array_equal(first.turn, second.turn)
+    assert np.linalg.norm(alone.joints - first.joints, axis=-1).max() < 0.1
+    apart = hips_midpoint(second.joints)[-1, 0] - hips_midpoint(first.joints)[-1, 0]
+    np.testing.assert_allclose(apart[[0, 2]], (hips[1][-1] - hips[0][-1])[[0, 2]], atol=0.15)
+    for placed in (first, second):
+        assert np.abs(placed.joints[:, ANKLES, 1].min() - room.ANKLE_HEIGHT_M) < 0.05
