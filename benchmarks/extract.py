@@ -87,15 +87,15 @@ def looped(source: str, folder: Path, frames: int) -> str:
     return str(path)
 
 
-def plain_loop(path: str, model: str) -> int:
-    """What everybody writes: OpenCV, one thread, stock MediaPipe."""
+def plain_loop(path: str, model: str, threads: int = 1) -> int:
+    """What everybody writes: OpenCV, which decodes on so many threads (0: on as many as it likes), and stock MediaPipe."""
     import cv2
     import mediapipe
     from mediapipe.tasks.python import BaseOptions, vision
 
     base = BaseOptions(model_asset_path=model)
     options = vision.PoseLandmarkerOptions(base_options=base, running_mode=vision.RunningMode.VIDEO)
-    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
     rate, count = capture.get(cv2.CAP_PROP_FPS), 0
     with vision.PoseLandmarker.create_from_options(options) as landmarker:
         while True:

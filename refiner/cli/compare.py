@@ -16,7 +16,10 @@ from refiner.skeleton import JOINTS, NUM_JOINTS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How far two results are apart, by frame: Parquet files of `refiner video`, or NPZ files with `poses` and `frames`."""
+    """How far two results are apart, by person and frame.
+
+    They are Parquet files of `refiner video`, or NPZ files with `poses` and `frames`.
+    """
 
     a: Annotated[Path, tyro.conf.Positional]
     """A result."""
@@ -28,11 +31,12 @@ class Options:
 
 def run(options: Options) -> int:
     """Prints the mean distances; returns the exit status."""
-    (frames_a, a), (frames_b, b) = read(options.a), read(options.b)
-    common, rows_a, rows_b = np.intersect1d(frames_a, frames_b, return_indices=True)
-    if not len(common):
+    (moments_a, a), (moments_b, b) = read(options.a), read(options.b)
+    rows_a, rows_b = ({moment: row for row, moment in enumerate(m)} for m in (moments_a, moments_b))
+    common = sorted(rows_a.keys() & rows_b.keys())
+    if not common:
         raise UserError(f"{options.a} and {options.b} have no frame in common")
-    a, b = a[rows_a], b[rows_b]
+    a, b = a[[rows_a[moment] for moment in common]], b[[rows_b[moment] for moment in common]]
     depth = metrics.depth_error(a, b) * metrics.CM
     figures = {
         "frames": len(common),
@@ -44,7 +48,9 @@ def run(options: Options) -> int:
     if options.json:
         print(json.dumps(figures))
         return 0
-    print(f"{len(common):,} frames in common; about the hips")
+    people = len({person for person, _ in common})
+    several = f" of {people} people" if people > 1 else ""
+    print(f"{len(common):,} frames{several} in common; about the hips")
     for name, key in (("mean |Δz|", "depth_cm"), ("MPJPE", "mpjpe_cm"), ("PA-MPJPE", "pa_mpjpe_cm")):
         print(f"{name:<16}{figures[key]:6.2f} cm")
     for joint, value in figures["depth_cm_by_joint"].items():
@@ -52,8 +58,8 @@ def run(options: Options) -> int:
     return 0
 
 
-def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) frame numbers and (N, 17, 3) poses in metres of a result.
+def read(path: Path) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """N numbers of person and frame, and (N, 17, 3) poses in metres, of a result.
 
     Raises:
         UserError: it is missing, or something else.
@@ -62,11 +68,12 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 frames, poses = arrays["frames"], arrays["poses"]
+                person = arrays["person"] if "person" in arrays else np.zeros(len(frames), int)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path} is not an NPZ file with 'frames' and 'poses' ({error})") from None
     else:
-        table = records.read_table(path, records.REFINED, ["frame", "pose"])
-        frames, poses = records.column(table, "frame"), records.column(table, "pose")
+        table = records.read_table(path, records.REFINED, ["frame", "pose", "person"])
+        frames, poses, person = (records.column(table, name) for name in ("frame", "pose", "person"))
     if poses.shape != (len(frames), NUM_JOINTS, 3):
         raise UserError(f"{path} holds poses of the shape {poses.shape}: expected (frames, 17, 3) metres")
-    return frames, poses
+    return list(zip(person.tolist(), frames.tolist(), strict=True)), poses

@@ -29,35 +29,39 @@ class OverlayWriter:
         overlay.write(frame, {"mediapipe": (points, pose), "refined": (points, pose)})
     """
 
-    def __init__(self, path: str | Path, size: tuple[int, int], fps: float) -> None:
+    def __init__(self, path: str | Path, size: tuple[int, int], fps: float, people: int = 1) -> None:
         """Args:
         path: of the MP4 file.
         size: of the video's pictures, width and height in pixels, upright.
         fps: of the video.
+        people: that there are; each has a place of their own in the panel, one below the other.
         """
+        self._people = people
         scale = min(1.0, LONGEST / max(size))
         self._width, self._height = (max(2, round(side * scale) // 2 * 2) for side in size)
         self._scale = np.array([self._width / size[0], self._height / size[1]])
         self._panel = round(self._height * PANEL_SHARE) // 2 * 2
         self._writer = VideoWriter(path, (self._width + self._panel, self._height), fps or 30)
 
-    def write(self, frame: Frame, skeletons: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    def write(self, frame: Frame, *people: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         """Appends a frame.
 
         Args:
             frame: of the video.
-            skeletons: by method, `mediapipe` and `refined`: where its joints are in the picture, (17, 2) pixels, and its pose,
-                (17, 3) m, virtual camera frame, about the hips. Empty where nobody is seen.
+            people: of each person the skeletons by method, `mediapipe` and `refined`: where its joints are in the picture,
+                (17, 2) pixels, and its pose, (17, 3) m, virtual camera frame, about the hips. Empty where they are not seen.
         """
         picture = cv2.resize(frame.rgb, (self._width, self._height), interpolation=cv2.INTER_AREA)
         panel = np.full((self._height, self._panel, 3), BACKGROUND, dtype=np.uint8)
         thick = max(1, round(self._height / 260))
-        unit = min(self._panel, self._height) / 2 / REACH_M
-        for method, (points, pose) in skeletons.items():
-            self._draw(picture, points * self._scale, method, thick)
-            side = np.array([self._panel, self._height]) / 2 + unit * pose[:, (2, 1)]  # away to the right, down
-            self._draw(panel, side, method, thick)
-        self._label(panel, list(skeletons), thick)
+        row = self._height / self._people
+        unit = min(self._panel, row) / 2 / REACH_M
+        for number, skeletons in enumerate(people):
+            for method, (points, pose) in skeletons.items():
+                self._draw(picture, points * self._scale, method, thick)
+                middle = np.array([self._panel / 2, (number + 0.5) * row])
+                self._draw(panel, middle + unit * pose[:, (2, 1)], method, thick)  # away to the right, down
+        self._label(panel, dict.fromkeys(method for skeletons in people for method in skeletons), thick)
         self._writer.write(np.concatenate([picture, panel], axis=1))
 
     def _draw(self, canvas: np.ndarray, points: np.ndarray, method: str, thick: int) -> None:

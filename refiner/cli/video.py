@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -14,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from refiner import formats
+from refiner.cli.remote import RemoteRefiner
 from refiner.cli.work import Report
 from refiner.data import records, video
 from refiner.data.containers import SUFFIXES
@@ -24,6 +30,8 @@ from refiner.estimators.isolation import ChildError, Isolated
 
 Format = Literal["json", "csv", "npz", "bvh", "glb", "trc", "c3d"]
 STALL_S = 300.0
+MOST_PEOPLE = 16
+TOKEN = "POSE_API_TOKEN"
 SOME_FAILED = 1
 
 
@@ -47,8 +55,15 @@ class Options:
     """Off: MediaPipe's poses as they are, in the room and in files."""
     model: str = ""
     """A checkpoint's folder, or models:/NAME@ALIAS; the model in the box by default."""
-    estimator: Literal["mediapipe", "blazepose"] = DEFAULT
-    """What finds the landmarks; blazepose: MediaPipe's networks without its graph (extra [blazepose])."""
+    endpoint: str = ""
+    """URL of a server that refines, in place of a model here."""
+    token: str = ""
+    """For the endpoint, where it wants one; POSE_API_TOKEN in the environment by default."""
+    people: int = 1
+    """People who are followed, at most; each with a number that survives crossings and absences (blazepose)."""
+    estimator: Literal["mediapipe", "blazepose"] | None = None
+    """What finds the landmarks. blazepose: MediaPipe's networks without its graph (extra [blazepose]).
+    By default mediapipe for one person, blazepose for several."""
     smoothing: Smoothing = "mediapipe"
     """Of the landmarks over time: MediaPipe's filters, or none."""
     looks: int = 1
@@ -56,9 +71,9 @@ class Options:
     pose_model: str = "full"
     """The estimator's model: lite, full, heavy, or a .task file."""
     fov: float | None = None
-    """The lens's angle of view along the picture's longer side, degrees; 60 is assumed."""
-    height: float | None = None
-    """The person's stature in metres, which fixes the scale."""
+    """The lens's angle of view along the picture's longer side, degrees. By default what the file says, or else 60."""
+    height: tuple[float, ...] = ()
+    """The person's stature in metres, which fixes the scale; of several people each's, in the order of their numbers."""
     resume: bool = False
     """Leave alone what is written already with these options."""
     force: bool = False
@@ -71,8 +86,15 @@ class Options:
             raise UserError("name a video, a folder of them, or a pattern in quotes")
         if self.fov is not None and not 5 <= self.fov <= 170:
             raise UserError(f"--fov {self.fov:g} is no lens's angle of view: give 5 to 170 degrees")
-        if self.height is not None and not 0.5 <= self.height <= 2.6:
-            raise UserError(f"--height {self.height:g} is no person's stature in metres: give 0.5 to 2.6")
+        for height in self.height:
+            if not 0.5 <= height <= 2.6:
+                raise UserError(f"--height {height:g} is no person's stature in metres: give 0.5 to 2.6")
+        if not 1 <= self.people <= MOST_PEOPLE:
+            raise UserError(f"--people is {self.people}: give 1 to {MOST_PEOPLE}")
+        if len(self.height) > self.people:
+            raise UserError(f"--height names {len(self.height)} people, --people {self.people}: give one for each")
+        if self.endpoint and self.model:
+            raise UserError("--endpoint has a server refine by its own model, --model names one here: choose one")
         if self.resume and self.force:
             raise UserError("--resume leaves alone what is there, --force writes over it: choose one")
 
@@ -90,6 +112,8 @@ class Outcome:
 def run(options: Options) -> int:
     """Refines all videos; what fails costs itself. Returns the exit status."""
     videos = find(options.videos)
+    if options.endpoint and options.learned_depth_refinement:
+        RemoteRefiner(options.endpoint, token_of(options))  # whether it answers, before anything is looked at
     console = Console(stderr=True)
     outcomes = []
     with Progress(
@@ -130,10 +154,11 @@ def find(named: tuple[str, ...]) -> list[Path]:
 def _refine(path: Path, options: Options, child: Isolated, progress: Progress, title: str) -> Outcome:
     folder = Path(options.out) if options.out else path.parent
     settings = _settings(options)
-    targets = [folder / f"{path.stem}.refined.parquet", *(folder / f"{path.stem}.{ending}" for ending in options.to)]
-    targets += [folder / f"{path.stem}.overlay.mp4"] if options.overlay else []
+    result = folder / f"{path.stem}.refined.parquet"
+    made_before = _made_before(result, settings)
+    targets = made_before or expected(result, settings)
     there = [target for target in targets if target.exists()]
-    if options.resume and len(there) == len(targets) and _made_with(targets[0], settings):
+    if options.resume and made_before and len(there) == len(targets):
         return Outcome(video=str(path), skipped=True)
     if there and not (options.force or options.resume):
         return Outcome(
@@ -149,9 +174,17 @@ def _refine(path: Path, options: Options, child: Isolated, progress: Progress, t
             speed = f"{task.speed:.0f} frames/s" if task.speed else ""
             progress.update(bar, completed=frames, rate=speed)
 
-        answer: dict[str, Any] = child(
-            advance, video=str(path.absolute()), out=str(folder.absolute()), options=settings
-        )
+        # whatever ends this early, an interrupt or a crash, takes what is unfinished along
+        with tempfile.TemporaryDirectory(prefix=".refining-", dir=folder) as scratch:
+            with _unchanged(path):
+                answer: dict[str, Any] = child(
+                    advance, video=str(path.absolute()), out=scratch, options=settings, token=token_of(options)
+                )
+            # the result last: where it is, everything is
+            made = [folder / Path(file).name for file in answer["files"]]
+            for file in reversed(made):
+                (Path(scratch) / file.name).replace(file)
+        answer["files"] = [str(file) for file in made]
         return Outcome(video=str(path), report=Report(**answer))
     except UserError as error:
         return Outcome(video=str(path), error=str(error))
@@ -164,29 +197,76 @@ def _refine(path: Path, options: Options, child: Isolated, progress: Progress, t
             progress.remove_task(shown)
 
 
+@contextmanager
+def _unchanged(path: Path) -> Iterator[None]:
+    """
+    Raises:
+        UserError: the file was written to meanwhile, whatever else that led to.
+    """
+
+    def state() -> tuple[int, int]:
+        now = path.stat()
+        return now.st_size, now.st_mtime_ns
+
+    before = state()
+    growing = UserError(f"{path} is still being written: refine it when it is whole")
+    try:
+        yield
+    except (UserError, ChildError) as error:
+        raise (growing if state() != before else error) from None
+    if state() != before:
+        raise growing
+
+
+def token_of(options: Options) -> str:
+    return options.token or os.environ.get(TOKEN, "")
+
+
 def _settings(options: Options) -> dict[str, Any]:
     """What the outcome depends on: as it is handed to the child and kept in the file for --resume."""
     names = (
-        "to", "overlay", "learned_depth_refinement", "model", "estimator", "smoothing", "looks", "pose_model", "fov", "height",
+        "to", "overlay", "learned_depth_refinement", "model", "endpoint", "people", "smoothing", "looks", "pose_model",
+        "fov", "height",
     )  # fmt: skip
-    return {name: list(value) if isinstance(value := getattr(options, name), tuple) else value for name in names}
+    settings = {name: list(value) if isinstance(value := getattr(options, name), tuple) else value for name in names}
+    return settings | {"estimator": options.estimator or (DEFAULT if options.people == 1 else "blazepose")}
 
 
-def _made_with(path: Path, settings: dict[str, Any]) -> bool:
+def expected(result: Path, settings: dict[str, Any]) -> list[Path]:
+    """The files that a video becomes; of several people those of the first stand for all."""
+    stem, folder = result.name.removesuffix(".refined.parquet"), result.parent
+    person = ".person0" if settings["people"] > 1 else ""
+    names = [f"{stem}{person if ending in formats.ONE_PERSON else ''}.{ending}" for ending in settings["to"]]
+    names += [f"{stem}.overlay.mp4"] if settings["overlay"] else []
+    return [result, *(folder / name for name in names)]
+
+
+def _made_before(result: Path, settings: dict[str, Any]) -> list[Path]:
+    """The files that these settings make of a video, where its result was made with them; else none."""
     try:
-        kept = json.loads(records.read_metadata(path).get("options", "{}"))
+        metadata = records.read_metadata(result)
+        kept, people = json.loads(metadata.get("options", "{}")), json.loads(metadata.get("people", "1"))
     except (OSError, ValueError, pa.ArrowException):
-        return False
+        return []
     written = ("to", "overlay")  # whose files are looked at themselves
-    return {k: v for k, v in kept.items() if k not in written} == {
-        k: v for k, v in settings.items() if k not in written
-    }
+    if {k: v for k, v in kept.items() if k not in written} != {k: v for k, v in settings.items() if k not in written}:
+        return []
+    files = expected(result, settings)
+    if settings["people"] == 1:
+        return files
+    return [
+        file.with_name(file.name.replace(".person0.", f".person{number}."))
+        for file in files
+        for number in (people if ".person0." in file.name else [0])
+    ]
 
 
 def show(outcomes: list[Outcome], console: Console) -> None:
     """The table at the end; then where confidence is low, and what failed."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("video", "frames", "with person", "bone-length CV", "jitter m/s²", "confidence"):
+    headings = ["video", "frames", "with person", "bone-length CV", "jitter m/s²", "confidence"]
+    several = any(outcome.report is not None and outcome.report.people > 1 for outcome in outcomes)
+    for heading in [*headings, *(["people"] if several else [])]:
         table.add_column(heading, justify="left" if heading == "video" else "right", overflow="fold")
     for outcome in outcomes:
         name = Path(outcome.video).name
@@ -199,6 +279,7 @@ def show(outcomes: list[Outcome], console: Console) -> None:
             f"{report.bone_cv[0]:.1%} → {report.bone_cv[1]:.1%}",
             f"{report.jitter_m_s2[0]:.1f} → {report.jitter_m_s2[1]:.1f}",
             "–" if report.confidence != report.confidence else f"{report.confidence:.0%}",
+            *([str(report.people)] if several else []),
         )  # fmt: skip
     console.print(table)
     for outcome in outcomes:

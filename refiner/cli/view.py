@@ -1,20 +1,22 @@
-"""refiner view: a result in Rerun, on one time line: both skeletons in 3D, their joints' depth, the confidence."""
+"""refiner view: a result in Rerun, on one time line: the picture, both skeletons on it and in 3D, depth, confidence."""
 
 import glob
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
 import tyro
 
+from refiner.cli.overlay import rgb_of
+from refiner.cli.work import OBSERVED, POINTS, ROOM
 from refiner.data import records, video
 from refiner.data.containers import SUFFIXES
 from refiner.data.video import Frame
-from refiner.evaluation.style import COLOURS
 from refiner.extras import require
-from refiner.skeleton import DRAWN, JOINTS
+from refiner.skeleton import DRAWN, JOINTS, NUM_JOINTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,32 +31,77 @@ class Options:
     """Write a recording (.rrd) in place of opening the viewer."""
 
 
+APART_M = 1.5  # of several people, whose poses all hang at the hips
+
+
 def run(options: Options) -> int:
     """Logs the recording; returns the exit status."""
     require("the viewer", "rerun")
     import rerun
 
-    table = records.read_table(options.file, records.REFINED)
+    table = read(options.file)
     rerun.init(f"refiner {options.file.name}", spawn=options.save is None)
     if options.save is not None:
         rerun.save(options.save)
-    rerun.log("room", rerun.ViewCoordinates.RIGHT_HAND_Y_DOWN, static=True)
-    colour = tuple(int(COLOURS["refined"][i : i + 2], 16) for i in (1, 3, 5))
-    names = ("frame", "timestamp_us", "pose", "confidence")
-    rows = zip(*(records.column(table, name) for name in names), strict=True)
-    pictures = _pictures(options)
-    for frame, time_us, pose, confidence in rows:
-        rerun.set_time("video", duration=time_us * 1e-6)
-        picture = next((p for p in pictures if p.index >= frame), None)
-        if picture is not None and picture.index == frame:
+    rerun.log("room", rerun.ViewCoordinates.RIGHT_HAND_Y_UP, static=True)
+    rerun.log("pose", rerun.ViewCoordinates.RIGHT_HAND_Y_DOWN, static=True)
+    pictures, shown = _pictures(options), -1
+    people = len(np.unique(records.column(table, "person")))
+    for row in rows(table):
+        rerun.set_time("video", duration=row["timestamp_us"] * 1e-6)
+        picture = next((p for p in pictures if p.index >= row["frame"]), None) if shown != row["frame"] else None
+        shown = row["frame"]
+        if picture is not None and picture.index == shown:
             rerun.log("picture", rerun.Image(picture.rgb).compress(jpeg_quality=80))
-        rerun.log("room/refined/bones", rerun.LineStrips3D([pose[[a, b]] for a, b in DRAWN], colors=[colour]))
-        shades = np.stack([255 * (1 - confidence), 255 * confidence, np.full(len(pose), 60)], -1).astype(np.uint8)
-        rerun.log("room/refined/joints", rerun.Points3D(pose, colors=shades, radii=0.015))
-        for joint, place, sure in zip(JOINTS, pose, confidence, strict=True):
-            rerun.log(f"depth/{joint}", rerun.Scalars(float(place[2])))
-            rerun.log(f"confidence/{joint}", rerun.Scalars(float(sure)))
+        log_person(row, f"person{row['person']}/" if people > 1 else "")
     return 0
+
+
+def read(path: Path) -> pa.Table:
+    """A result, by frame, with those of `work.ROOM`, `OBSERVED` and `POINTS` that it has.
+
+    Raises:
+        UserError: it is missing, damaged, or something else.
+    """
+    table = records.read_table(path, records.REFINED)
+    beside = records.beside(path, (ROOM, OBSERVED, POINTS))
+    for name in beside.column_names:
+        table = table.append_column(name, beside.column(name))
+    return table.sort_by([("frame", "ascending"), ("person", "ascending")])
+
+
+def rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Row by row, joints as arrays (17, …)."""
+    columns = {name: records.column(table, name) for name in table.column_names}
+    for name in ("room", "observed", "points"):
+        if name in columns:
+            columns[name] = columns[name].reshape(len(table), NUM_JOINTS, -1)
+    for row in range(len(table)):
+        yield {name: values[row] for name, values in columns.items()}
+
+
+def log_person(row: dict[str, Any], prefix: str) -> None:
+    """Logs one person of one frame at the present time."""
+    import rerun
+
+    pose, confidence = row["pose"], row["confidence"]
+    shades = np.stack([255 * (1 - confidence), 255 * confidence, np.full(len(pose), 60)], -1)
+    shades = np.nan_to_num(shades, nan=128).astype(np.uint8)
+    beside = np.array([APART_M * row["person"], 0, 0])
+
+    def bones(path: str, joints: np.ndarray, method: str) -> None:
+        strips = rerun.LineStrips2D if joints.shape[1] == 2 else rerun.LineStrips3D
+        rerun.log(path, strips([joints[[a, b]] for a, b in DRAWN], colors=[rgb_of(method)]))
+
+    bones(f"pose/{prefix}refined/bones", pose + beside, "refined")
+    rerun.log(f"pose/{prefix}refined/joints", rerun.Points3D(pose + beside, colors=shades, radii=0.015))
+    if "observed" in row:
+        bones(f"pose/{prefix}mediapipe", row["observed"] + beside, "mediapipe")
+        bones(f"picture/{prefix}mediapipe", row["points"], "mediapipe")
+        bones(f"room/{prefix}refined", row["room"], "refined")
+    for joint, place, sure in zip(JOINTS, pose, confidence, strict=True):
+        rerun.log(f"depth/{prefix}{joint}", rerun.Scalars(float(place[2])))
+        rerun.log(f"confidence/{prefix}{joint}", rerun.Scalars(float(sure)))
 
 
 def _pictures(options: Options) -> Iterator[Frame]:

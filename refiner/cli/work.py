@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from refiner import formats, geometry
 from refiner.cli.overlay import OverlayWriter
+from refiner.cli.remote import RemoteRefiner
+from refiner.command import cores
 from refiner.data import clips, records, video
 from refiner.errors import UserError
 from refiner.estimators.observe import observe
@@ -22,19 +24,22 @@ from refiner.formats import Motion
 from refiner.inference import room
 from refiner.inference.depth_refiner import DepthRefiner
 from refiner.inference.observations import refined_observations
-from refiner.inference.room import Lens, Placed
+from refiner.inference.room import Lens, Placed, Refined
 from refiner.skeleton import NUM_JOINTS, root_centred, to_coco
 
 # A stretch in which the mean confidence of a pose stays below this is worth a look.
 LOW_CONFIDENCE, LEAST_LOW_S = 0.5, 0.5
-ROOM = pa.field(
-    "room", pa.list_(pa.float32(), NUM_JOINTS * 3)
-)  # m, room frame: y up, the floor at 0, z towards the camera
+# What `refiner video` adds to `records.REFINED`: where the joints are in the room (m: y up, the floor at 0, z towards the
+# camera), the estimator's own pose (m, as `pose`), and where it saw the joints in the picture (pixels).
+ROOM, OBSERVED, POINTS = (
+    pa.field(name, pa.list_(pa.float32(), NUM_JOINTS * numbers))
+    for name, numbers in (("room", 3), ("observed", 3), ("points", 2))
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What became of one video; figures before and after are MediaPipe's and the refined ones."""
+    """What became of one video; figures before and after are MediaPipe's and the refined ones, over all people."""
 
     video: str
     files: list[str]
@@ -46,32 +51,45 @@ class Report:
     confidence: float  # mean
     low_confidence_s: list[tuple[float, float]]  # from, to
     notes: list[str]
+    people: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
-    """The frames of a video in which somebody was seen; N of them."""
+class Person:
+    """One person, in the N frames in which they were seen."""
 
-    observed: pa.Table  # of `records.OBSERVATIONS`, these frames only
+    number: int
     frames: np.ndarray  # (N,)
     seconds: np.ndarray  # (N,)
     clips: np.ndarray  # (N,) numbers of the scenes
     poses: np.ndarray  # (N, 17, 3) m, as the estimator gives them, about the hips
     points: np.ndarray  # (N, 17, 2) pixels
     visibility: np.ndarray  # (N, 17)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """Who was seen in a video."""
+
+    observed: pa.Table  # of `records.OBSERVATIONS`, those rows only in which somebody was
+    people: list[Person]  # of whom each was seen in one frame at least
     total: int  # frames of the video
     fps: float
     size: tuple[int, int]
+    fov: float | None  # degrees along the longer side, where the file says it
     notes: list[str]  # what a user should know of the video
 
 
-def work(*, video: str, out: str, options: dict[str, Any], on_progress: Callable[[int], None]) -> dict[str, Any]:
+def work(
+    *, video: str, out: str, options: dict[str, Any], token: str = "", on_progress: Callable[[int], None]
+) -> dict[str, Any]:
     """Observes, refines and writes one video.
 
     Args:
         video: the file.
         out: folder to write into.
         options: of `refiner.cli.video.Options`, as a dict.
+        token: for the endpoint that refines, if one does.
         on_progress: called with the number of frames so far.
 
     Returns:
@@ -82,19 +100,28 @@ def work(*, video: str, out: str, options: dict[str, Any], on_progress: Callable
     """
     source, folder = Path(video), Path(out)
     seen = see(source, options, on_progress)
-    if not len(seen.frames):
+    if not seen.people:
         raise UserError(f"{source} shows nobody whom the estimator finds in any of its {seen.total} frames")
-    table, model = refined(seen, options)
-    poses, confidence = records.column(table, "pose"), records.column(table, "confidence")
-    lens = Lens.of_fov(seen.size, options["fov"] or room.DEFAULT_FOV_DEG)
-    placed = room.stand(poses, seen.points, seen.visibility, lens, seen.seconds, seen.clips, options["height"])
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [write_table(folder / f"{source.stem}.refined.parquet", table, placed, seen, model, options)]
-    motion = Motion(
-        name=source.stem, fps=seen.fps, frames=seen.frames, timestamps_us=np.round(seen.seconds * 1e6).astype(np.int64),
-        joints=placed.joints, confidence=confidence,
+    table, model = refined(seen, options, token)
+    lens = Lens.of_fov(seen.size, fov_of(seen, options))
+    person = records.column(table, "person")
+    poses, confidence = (
+        [records.column(table, name)[person == one.number] for one in seen.people] for name in ("pose", "confidence")
+    )
+    placed = room.stand_together(
+        [
+            Refined(
+                poses=pose, image_points=one.points, weights=one.visibility, seconds=one.seconds, clips=one.clips,
+                height_m=dict(enumerate(options["height"])).get(one.number),
+            )
+            for one, pose in zip(seen.people, poses, strict=True)
+        ],
+        lens,
     )  # fmt: skip
-    files += [formats.write(motion, folder / f"{source.stem}.{ending}") for ending in options["to"]]
+    files = [write_table(folder / f"{source.stem}.refined.parquet", table, placed, seen, model, options)]
+    motions = motions_of(source.stem, seen, placed, confidence, options["people"] > 1)
+    for ending in options["to"]:
+        files += formats.write_people(motions, folder, source.stem, ending)
     if options["overlay"]:
         files.append(draw(folder / f"{source.stem}.overlay.mp4", source, seen, poses, placed, lens))
     return dataclasses.asdict(report(source, files, seen, poses, confidence))
@@ -104,31 +131,47 @@ def see(source: Path, options: dict[str, Any], on_progress: Callable[[int], None
     """Every frame of a video through the estimator."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "observations.parquet")
-        how = {key: options[key] for key in ("estimator", "smoothing", "looks")}
+        how = {key: options[key] for key in ("estimator", "smoothing", "looks", "people")}
+        how["threads"] = min(2, cores())  # one video at a time: a second core decodes
         observe(video=str(source), out=str(path), model=options["pose_model"], on_progress=on_progress, **how)
         table, metadata = records.read_table(path, records.OBSERVATIONS), records.read_metadata(path)
-    detected = records.column(table, "detected")
-    observed = table.append_column("scene", pa.array(clips.of_observations(table))).filter(detected)
-    world, image, visibility = (records.column(observed, name) for name in ("world", "image", "visibility"))
+    people, observed = [], []
+    for number, rows in records.by_person(table).items():
+        seen = rows.append_column("scene", pa.array(clips.of_observations(rows)))
+        seen = seen.filter(records.column(rows, "detected"))
+        observed.append(seen)
+        if len(seen):
+            people.append(_person(number, seen))
+    info, notes = video.probe(source), json.loads(metadata.get("notes", "[]"))
+    if options["fov"] is None and info.fov is not None:
+        notes.append(f"the lens sees {info.fov:.0f}° along the longer side, as the file says (--fov says otherwise)")
     return Seen(
-        observed=observed, frames=records.column(observed, "frame"),
-        seconds=records.column(observed, "timestamp_us") * 1e-6, clips=records.column(observed, "scene"),
-        poses=root_centred(to_coco(world)), points=to_coco(image), visibility=to_coco(visibility[..., None])[..., 0],
-        total=len(table), fps=json.loads(metadata["fps"]), size=tuple(json.loads(metadata["size"])),
-        notes=json.loads(metadata.get("notes", "[]")),
+        observed=pa.concat_tables(observed), people=people, total=json.loads(metadata["frames"]),
+        fps=json.loads(metadata["fps"]), size=tuple(json.loads(metadata["size"])), fov=info.fov, notes=notes,
     )  # fmt: skip
 
 
-def refined(seen: Seen, options: dict[str, Any]) -> tuple[pa.Table, dict[str, str]]:
+def _person(number: int, seen: pa.Table) -> Person:
+    world, image, visibility = (records.column(seen, name) for name in ("world", "image", "visibility"))
+    return Person(
+        number=number, frames=records.column(seen, "frame"), seconds=records.column(seen, "timestamp_us") * 1e-6,
+        clips=records.column(seen, "scene"), poses=root_centred(to_coco(world)), points=to_coco(image),
+        visibility=to_coco(visibility[..., None])[..., 0],
+    )  # fmt: skip
+
+
+def refined(seen: Seen, options: dict[str, Any], token: str) -> tuple[pa.Table, dict[str, str]]:
     """The refined poses and the model's name and version; with --no-learned-depth-refinement the estimator's own poses."""
     if options["learned_depth_refinement"]:
-        refiner = _refiner(options["model"])
+        refiner = RemoteRefiner(options["endpoint"], token) if options["endpoint"] else _refiner(options["model"])
         return refined_observations(refiner, seen.observed), {"name": refiner.name, "version": refiner.version}
-    azimuth = geometry.azimuth(seen.poses)
-    columns = {name: seen.observed.column(name) for name in ("video", "sequence", "camera", "frame", "timestamp_us")}
+    poses = np.concatenate([person.poses for person in seen.people])
+    azimuth = geometry.azimuth(poses)
+    names = ("video", "sequence", "camera", "frame", "timestamp_us", "person")
+    columns = {name: seen.observed.column(name) for name in names}
     columns |= {
-        "pose": seen.poses, "confidence": np.full(seen.poses.shape[:2], np.nan), "azimuth": azimuth,
-        "view_angle": geometry.view_angle(azimuth), "clip": seen.clips,
+        "pose": poses, "confidence": np.full(poses.shape[:2], np.nan), "azimuth": azimuth,
+        "view_angle": geometry.view_angle(azimuth), "clip": seen.observed.column("scene"),
     }  # fmt: skip
     return records.table(records.REFINED, columns), {"name": "none", "version": "0"}
 
@@ -138,63 +181,105 @@ def _refiner(source: str) -> DepthRefiner:
     return DepthRefiner(source or None)
 
 
+def fov_of(seen: Seen, options: dict[str, Any]) -> float:
+    """The lens's angle of view in degrees: as given, as the file says it, or as assumed."""
+    return options["fov"] or seen.fov or room.DEFAULT_FOV_DEG
+
+
 def write_table(
-    path: Path, table: pa.Table, placed: Placed, seen: Seen, model: dict[str, str], options: dict[str, Any]
+    path: Path, table: pa.Table, placed: list[Placed], seen: Seen, model: dict[str, str], options: dict[str, Any]
 ) -> Path:
-    """The refined poses as `rayjobs.refine` writes them, and where they are in the room."""
-    flat = pa.array(placed.joints.astype(np.float32).ravel())
-    table = table.append_column(ROOM, pa.FixedSizeListArray.from_arrays(flat, NUM_JOINTS * 3))
+    """The refined poses as `rayjobs.refine` writes them, beside them `ROOM`, `OBSERVED` and `POINTS`."""
+    beside = {
+        ROOM: [one.joints for one in placed],
+        OBSERVED: [person.poses for person in seen.people],
+        POINTS: [person.points for person in seen.people],
+    }
+    for field, arrays in beside.items():
+        flat = pa.array(np.concatenate(arrays).astype(np.float32).ravel())
+        table = table.append_column(field, pa.FixedSizeListArray.from_arrays(flat, field.type.list_size))
+    floor = placed[0].floor
     metadata = {
         "model": model, "fps": seen.fps, "size": list(seen.size), "frames": seen.total, "notes": seen.notes,
-        "options": {key: options[key] for key in sorted(options)},
-        "floor": {"normal": placed.floor.normal.tolist(), "height": placed.floor.height},
+        "options": {key: options[key] for key in sorted(options)}, "fov": fov_of(seen, options),
+        "people": [person.number for person in seen.people],
+        "floor": {"normal": floor.normal.tolist(), "height": floor.height},
     }  # fmt: skip
     records.write_atomically(table, path, metadata)
     return path
 
 
-def draw(path: Path, source: Path, seen: Seen, poses: np.ndarray, placed: Placed, lens: Lens) -> Path:
+def motions_of(
+    name: str, seen: Seen, placed: list[Placed], confidence: list[np.ndarray], several: bool
+) -> list[Motion]:
+    """What is written into files for other tools; `several`: the people have numbers, and one time line."""
+    span = min(one.seconds[0] for one in seen.people), max(one.seconds[-1] for one in seen.people)
+    return [
+        Motion(
+            name=name, fps=seen.fps, frames=one.frames, timestamps_us=np.round(one.seconds * 1e6).astype(np.int64),
+            joints=place.joints, confidence=sure,
+            person=one.number if several else None, span_s=span if several else None,
+        )
+        for one, place, sure in zip(seen.people, placed, confidence, strict=True)
+    ]  # fmt: skip
+
+
+def draw(path: Path, source: Path, seen: Seen, poses: list[np.ndarray], placed: list[Placed], lens: Lens) -> Path:
     """The overlay: a second pass over the video."""
-    rows = {int(frame): row for row, frame in enumerate(seen.frames)}
-    camera = (placed.joints + placed.origin) @ placed.turn  # back from the room
-    projected = camera[..., :2] / np.maximum(camera[..., 2:], 0.1) * lens.focal + np.asarray(lens.centre)
-    with OverlayWriter(path, seen.size, seen.fps) as overlay:
+    rows = [{int(frame): row for row, frame in enumerate(person.frames)} for person in seen.people]
+    projected = []
+    for one in placed:
+        camera = (one.joints + one.origin) @ one.turn  # back from the room
+        projected.append(camera[..., :2] / np.maximum(camera[..., 2:], 0.1) * lens.focal + np.asarray(lens.centre))
+    with OverlayWriter(path, seen.size, seen.fps, len(seen.people)) as overlay:
         for frame in video.frames(source):
-            row = rows.get(frame.index)
-            skeletons = {}
-            if row is not None:
-                skeletons = {
-                    "mediapipe": (seen.points[row], seen.poses[row]),
-                    "refined": (projected[row], poses[row]),
-                }
-            overlay.write(frame, skeletons)
+            skeletons = []
+            for person, row_of, pose, points in zip(seen.people, rows, poses, projected, strict=True):
+                row = row_of.get(frame.index)
+                skeletons.append(
+                    {}
+                    if row is None
+                    else {"mediapipe": (person.points[row], person.poses[row]), "refined": (points[row], pose[row])}
+                )
+            overlay.write(frame, *skeletons)
     return path
 
 
-def report(source: Path, files: list[Path], seen: Seen, poses: np.ndarray, confidence: np.ndarray) -> Report:
+def report(
+    source: Path, files: list[Path], seen: Seen, poses: list[np.ndarray], confidence: list[np.ndarray]
+) -> Report:
     """Figures before and after."""
+    number = [np.full(len(person.frames), place) for place, person in enumerate(seen.people)]
+    scenes = np.stack([np.concatenate(number), np.concatenate([person.clips for person in seen.people])])
+    _, clip = np.unique(scenes, axis=1, return_inverse=True)
+    seconds = np.concatenate([person.seconds for person in seen.people])
 
     def variation(poses: np.ndarray) -> float:
         values, frames = metrics.bone_variation(poses, clip)
         return float(np.average(values, weights=frames))
 
     def jitter(poses: np.ndarray) -> float:
-        accelerations, _ = metrics.acceleration_error(poses, np.zeros_like(poses), seen.seconds, clip)
+        accelerations, _ = metrics.acceleration_error(poses, np.zeros_like(poses), seconds, clip)
         return float(accelerations.mean()) if len(accelerations) else 0.0
 
-    _, clip = np.unique(seen.clips, return_inverse=True)
-    sure = confidence.mean(-1)
+    before, after = np.concatenate([person.poses for person in seen.people]), np.concatenate(poses)
+    low = [
+        span
+        for person, sure in zip(seen.people, confidence, strict=True)
+        for span in stretches(sure.mean(-1) < LOW_CONFIDENCE, person.seconds)
+    ]
     return Report(
         video=str(source),
         files=[str(file) for file in files],
         frames=seen.total,
-        with_person=len(seen.frames),
+        with_person=len(np.unique(np.concatenate([person.frames for person in seen.people]))),
         fps=seen.fps,
-        bone_cv=(variation(seen.poses), variation(poses)),
-        jitter_m_s2=(jitter(seen.poses), jitter(poses)),
-        confidence=float(sure.mean()),
-        low_confidence_s=stretches(sure < LOW_CONFIDENCE, seen.seconds),
+        bone_cv=(variation(before), variation(after)),
+        jitter_m_s2=(jitter(before), jitter(after)),
+        confidence=float(np.concatenate(confidence).mean()),
+        low_confidence_s=sorted(low),
         notes=seen.notes,
+        people=len(seen.people),
     )
 
 
