@@ -100,7 +100,7 @@ def test_the_small_whole_picture_shows_the_detector_the_same_person(take, posed)
         for picture in (big, small):
             seen = crop(picture, Region.whole(picture.size), detector.SIZE, black_outside=True).astype(np.float32)
             boxes, scores = detect(seen[None] * np.float32(2 / 255) - 1)
-            regions.append(detector.Detector().region(boxes[0], scores[0], Region.whole(picture.size)))
+            regions += detector.Detector().regions(boxes[0], scores[0], Region.whole(picture.size))
         one, other = regions
         assert one is not None and other is not None
         assert max(abs(one.x - other.x), abs(one.y - other.y), abs(one.side - other.side)) < 0.08 * one.side
