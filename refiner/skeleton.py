@@ -86,6 +86,14 @@ NUM_LANDMARKS = 33
 # MediaPipe's landmark of each COCO joint (its "inner" and "outer" eye corners, mouth, hands and feet have none).
 FROM_MEDIAPIPE = np.array([0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28])
 
+# The joint with which each of MediaPipe's landmarks moves when joints are moved: eye corners with their eye, the mouth with the
+# nose, fingers with their wrist, heels and toes with their ankle; a landmark that is a joint with itself.
+_CARRIERS = (
+    "nose", *("left_eye",) * 3, *("right_eye",) * 3, "left_ear", "right_ear", "nose", "nose",
+    *(f"{side}_{joint}" for joint in ("shoulder", "elbow", *("wrist",) * 4, "hip", "knee", *("ankle",) * 3)
+      for side in ("left", "right")),
+)  # fmt: skip
+CARRIED_BY = np.array([INDEX[name] for name in _CARRIERS])  # (33,) COCO joints
 
 # LANDMARK_MIRROR[i] is MediaPipe's landmark that landmark i becomes in a mirror: the eyes in threes, the rest in pairs.
 LANDMARK_MIRROR = np.array([0, 4, 5, 6, 1, 2, 3, *(i + 1 if i % 2 else i - 1 for i in range(7, NUM_LANDMARKS))])

@@ -25,6 +25,7 @@ ELSEWHERE = {
     ". .venv/bin/activate": "make test runs in it",
     "python -m cluster.local --keep": "tests/cluster/test_local.py",
     "refiner video joey.mp4 --to bvh glb --overlay": "tests/refiner/cli/test_video.py",
+    "refiner export --to task": "tests/refiner/export/test_export.py",
 }
 
 

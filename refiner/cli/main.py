@@ -6,7 +6,7 @@ from typing import Any
 
 import tyro
 
-from refiner.cli import compare, info, video, view
+from refiner.cli import compare, export, info, page, video, view
 from refiner.command import EXIT_USER_ERROR
 from refiner.errors import UserError
 
@@ -15,6 +15,8 @@ INTERRUPTED = 130
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "video": (video.Options, video.run),
     "view": (view.Options, view.run),
+    "export": (export.Options, export.run),
+    "page": (page.Options, page.run),
     "info": (info.Options, info.run),
     "compare": (compare.Options, compare.run),
 }

@@ -61,7 +61,8 @@ class MediaPipe:
 
 
 class PoseEstimator:
-    """MediaPipe's PoseLandmarker in VIDEO mode: it tracks, so one estimator sees one video, in order.
+    """MediaPipe's PoseLandmarker in VIDEO mode: it tracks, so one estimator sees one video, in order. Or in IMAGE mode, in
+    which every picture stands for itself.
 
         with PoseEstimator(model_path()) as estimator:
             for frame in video.frames("clip.mp4"):
@@ -70,10 +71,11 @@ class PoseEstimator:
     Runs on one thread.
     """
 
-    def __init__(self, model: str | Path, people: int = 1) -> None:
+    def __init__(self, model: str | Path, people: int = 1, *, stills: bool = False) -> None:
         """Args:
         model: the `.task` file.
         people: that `estimate_all` finds in a frame, at most. For several MediaPipe has no filters.
+        stills: IMAGE mode.
 
         Raises:
             UserError: a system library is missing, or the file is no pose landmarker.
@@ -84,9 +86,10 @@ class PoseEstimator:
 
         options = vision.PoseLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(model)),
-            running_mode=vision.RunningMode.VIDEO,
+            running_mode=vision.RunningMode.IMAGE if stills else vision.RunningMode.VIDEO,
             num_poses=people,
         )
+        self._stills = stills
         try:
             with _quiet_stderr():
                 self._landmarker = vision.PoseLandmarker.create_from_options(options)
@@ -116,7 +119,8 @@ class PoseEstimator:
         image = mediapipe.Image(mediapipe.ImageFormat.SRGB, frame.rgb)
         # the first picture logs a warning, too (about a rectangle that is square here); the others say nothing
         with _quiet_stderr() if self._first else contextlib.nullcontext():
-            result = self._landmarker.detect_for_video(image, self._last_ms)
+            look = self._landmarker
+            result = look.detect(image) if self._stills else look.detect_for_video(image, self._last_ms)
         self._first = False
         return [
             Observation(

@@ -55,6 +55,7 @@ _PARTS = {
         (0.0, 255.0),
     ),
 }
+_METADATA = b"TFLITE_METADATA"
 _MASK_SHAPE = [1, 256, 256, 1]  # of the landmark model's segmentation output
 
 
@@ -106,7 +107,7 @@ def _official(model: str) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as bundle:
         parts = {name: bundle.read(name) for name in bundle.namelist()}
     parts[LANDMARKS] = without_segmentation(parts[LANDMARKS])
-    return _bundle(parts)
+    return bundled(parts)
 
 
 def assembled(*, segmentation: bool = False) -> bytes:
@@ -123,10 +124,10 @@ def assembled(*, segmentation: bool = False) -> bytes:
         content[name] = _with_normalisation(content[name], mean, std)
     if not segmentation:
         content[LANDMARKS] = without_segmentation(content[LANDMARKS])
-    return _bundle(content)
+    return bundled(content)
 
 
-def _bundle(parts: dict[str, bytes]) -> bytes:
+def bundled(parts: dict[str, bytes]) -> bytes:
     """Zips models uncompressed and aligned, as MediaPipe maps them into memory. The same parts give the same bytes."""
     from mediapipe.tasks.python.metadata.metadata_writers.model_asset_bundle_utils import AlignZipFile
 
@@ -137,7 +138,7 @@ def _bundle(parts: dict[str, bytes]) -> bytes:
     return content.getvalue()
 
 
-def _edited(model: bytes, edit: Callable[[Any], None]) -> bytes:
+def edited(model: bytes, edit: Callable[[Any], None]) -> bytes:
     """A TFLite flatbuffer taken apart, edited and put together again."""
     import flatbuffers
     from mediapipe.tasks.metadata import schema_py_generated as schema
@@ -151,9 +152,7 @@ def _edited(model: bytes, edit: Callable[[Any], None]) -> bytes:
 
 def _with_normalisation(model: bytes, mean: float, std: float) -> bytes:
     """Adds the TFLite metadata from which MediaPipe reads how to normalise the input: (value − mean) / std."""
-    import flatbuffers
     from mediapipe.tasks.metadata import metadata_schema_py_generated as metadata
-    from mediapipe.tasks.metadata import schema_py_generated as schema
 
     def edit(content: Any) -> None:  # the generated classes say None of everything
         options = metadata.NormalizationOptionsT()
@@ -172,17 +171,35 @@ def _with_normalisation(model: bytes, mean: float, std: float) -> bytes:
         subgraph.outputTensorMetadata = tensors[len(graph.inputs) :]
         root = metadata.ModelMetadataT()
         root.subgraphMetadata = [subgraph]
-        builder = flatbuffers.Builder(1024)
-        builder.Finish(root.Pack(builder), b"M001")
-        entry: Any = schema.MetadataT()
-        buffer: Any = schema.BufferT()
-        entry.name, entry.buffer = "TFLITE_METADATA", len(content.buffers)
-        buffer.data = np.frombuffer(bytes(builder.Output()), dtype=np.uint8)
-        content.buffers.append(buffer)
-        content.metadata = [m for m in content.metadata or [] if m.name != b"TFLITE_METADATA"] + [entry]
-        content.metadataBuffer = None  # an index of older TFLite, which `metadata` replaces
+        describe(content, root)
 
-    return _edited(model, edit)
+    return edited(model, edit)
+
+
+def description(content: Any) -> Any:
+    """The TFLite metadata (`ModelMetadataT`) inside a model as `edited` hands it out; an empty one where it has none."""
+    from mediapipe.tasks.metadata import metadata_schema_py_generated as metadata
+
+    for entry in content.metadata or []:
+        if entry.name == _METADATA:
+            return metadata.ModelMetadataT.InitFromPackedBuf(bytes(content.buffers[entry.buffer].data))
+    return metadata.ModelMetadataT()
+
+
+def describe(content: Any, described: Any) -> None:
+    """Puts TFLite metadata into a model, in place of what is there."""
+    import flatbuffers
+    from mediapipe.tasks.metadata import schema_py_generated as schema
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(described.Pack(builder), b"M001")
+    entry: Any = schema.MetadataT()
+    buffer: Any = schema.BufferT()
+    entry.name, entry.buffer = _METADATA, len(content.buffers)
+    buffer.data = np.frombuffer(bytes(builder.Output()), dtype=np.uint8)
+    content.buffers.append(buffer)
+    content.metadata = [m for m in content.metadata or [] if m.name != _METADATA] + [entry]
+    content.metadataBuffer = None  # an index of older TFLite, which `metadata` replaces
 
 
 def without_segmentation(model: bytes) -> bytes:
@@ -208,4 +225,4 @@ def without_segmentation(model: bytes) -> bytes:
             content.buffers.append(zeros)
         graph.operators = kept[::-1]
 
-    return _edited(model, edit)
+    return edited(model, edit)

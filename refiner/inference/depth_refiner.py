@@ -19,7 +19,7 @@ from refiner.data.clips import of_poses
 from refiner.data.records import Pairs
 from refiner.errors import UserError
 from refiner.inference.validation import FARTHEST_M, as_numbers, from_landmarks, shape_of, validate_poses
-from refiner.model.checkpoint import load_checkpoint
+from refiner.model.checkpoint import load_checkpoint, read_card
 from refiner.model.config import RefinerConfig
 from refiner.model.inputs import Inputs
 from refiner.model.network import PoseAwareDepthRefiner
@@ -108,7 +108,8 @@ class TorchNetwork:
 class DepthRefiner:
     """A trained refiner, ready to use. Safe to share between threads.
 
-    `network` is what computes: PyTorch, unless `refiner.inference.onnx` puts something quicker in its place.
+    `card` has the facts that came with the checkpoint. `network` is what computes: PyTorch, unless `refiner.inference.onnx`
+    puts something quicker in its place.
     """
 
     def __init__(self, source: str | Path | None = None, *, device: str | torch.device | None = None) -> None:
@@ -131,12 +132,14 @@ class DepthRefiner:
             self.name, self.version = folder.resolve().name, "0"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._use(load_checkpoint(folder).to(self.device))
+        self.card = read_card(folder)
 
     @classmethod
     def of(cls, model: PoseAwareDepthRefiner, name: str = "unsaved", version: str = "0") -> "DepthRefiner":
         """Wraps a network that is in memory already, on the device where it is."""
         self = cls.__new__(cls)
         self.name, self.version = name, version
+        self.card = {}
         self.device = next(model.parameters()).device
         self._use(model.eval())
         return self

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -88,29 +89,40 @@ class _Forward(nn.Module):
         return outputs.poses, self.model.confidence(outputs.log_scale)
 
 
+def write(module: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
+    """Writes a module as an ONNX file.
+
+    Args:
+        module: in evaluation mode.
+        path: of the file.
+        inputs: name -> an example, the batch first and larger than 1, which the exporter would take for a constant.
+        outputs: their names.
+    """
+    batch = torch.export.Dim("batch", min=1, max=1 << 20)
+    torch.onnx.export(
+        module,
+        tuple(inputs.values()),
+        path,
+        dynamo=True,
+        dynamic_shapes=({0: batch},) * len(inputs),
+        input_names=list(inputs),
+        output_names=list(outputs),
+        external_data=False,
+        verbose=False,
+    )
+
+
 def _write(checkpoint: Path, path: Path) -> None:
     os.nice(10)  # a replica goes on serving beside this
     torch.set_num_threads(1)
-    model = load_checkpoint(checkpoint)
-    count = 3  # any count above 1, which the exporter would take for a constant
+    count = 3
     example = Inputs(
         poses=torch.randn(count, 17, 3),
         visibility=torch.rand(count, 17),
         azimuth=torch.rand(count),
         image_points=torch.randn(count, 17, 2),
     )
-    batch = torch.export.Dim("batch", min=1, max=1 << 20)
-    torch.onnx.export(
-        _Forward(model),
-        tuple(example),
-        path,
-        dynamo=True,
-        dynamic_shapes=({0: batch},) * 4,
-        input_names=list(Inputs._fields),
-        output_names=["refined", "confidence"],
-        external_data=False,
-        verbose=False,
-    )
+    write(_Forward(load_checkpoint(checkpoint)), path, example._asdict(), ("refined", "confidence"))
 
 
 if __name__ == "__main__":

@@ -169,6 +169,10 @@ class PoseAwareDepthRefiner(nn.Module):
             parts.append(inputs.image_points)
         return torch.cat(parts, dim=-1)
 
+    def facing(self, seen: Inputs) -> Tensor:
+        """(B, 2·frequencies) what the encoder is told of which way the body faces."""
+        return harmonics(seen.azimuth, self.config.frequencies)
+
     @torch.no_grad()
     def standardise(self, batches: Iterable[Inputs]) -> None:
         """Learns every input's mean and spread, over these batches and their mirror images.
@@ -195,7 +199,7 @@ class PoseAwareDepthRefiner(nn.Module):
         config = self.config
         seen, turn = self.seen(inputs)
         features = ((self.features(seen) - self.offset) / self.spread).clamp(-FARTHEST_OUT, FARTHEST_OUT)
-        correction, log_scale = self.encoder(features, harmonics(seen.azimuth, config.frequencies))
+        correction, log_scale = self.encoder(features, self.facing(seen))
         # what follows is in metres and small differences count: fp32, whatever autocast does above
         correction = correction.float() * self.axes  # (B, 17, 3)
         if turn is not None:

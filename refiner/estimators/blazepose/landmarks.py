@@ -19,8 +19,8 @@ _POINTS = 39  # that the network gives; 33 are the body's, the next two say wher
 _AUXILIARY = slice(NUM_LANDMARKS, NUM_LANDMARKS + 2)
 _USED = NUM_LANDMARKS + 2
 _HEATMAP = 64
-_REACH = 3  # cells of the heatmap that count, to each side of a point
-_MIN_CONFIDENCE = 0.5  # of the heatmap's maximum: below, a point stays where it is
+REACH = 3  # cells of the heatmap that count, to each side of a point
+MIN_CONFIDENCE = 0.5  # of the heatmap's maximum: below, a point stays where it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def refined(points: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     MediaPipe's RefineLandmarksFromHeatmapCalculator, which lets points below the heatmap pass where those beside it do not.
     """
     cells = np.trunc(points * _HEATMAP).astype(int)
-    around = np.arange(-_REACH, _REACH + 1)
+    around = np.arange(-REACH, REACH + 1)
     columns, rows = cells[:, 0, None] + around, cells[:, 1, None] + around  # (35, 7)
     inside_x, inside_y = (columns >= 0) & (columns < _HEATMAP), (rows >= 0) & (rows < _HEATMAP)
     logits = heatmap[
@@ -80,7 +80,7 @@ def refined(points: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     weights = inside_y[:, :, None] * inside_x[:, None, :] / (1 + np.exp(-logits))  # (35, 7, 7)
     by_column, by_row = weights.sum(1), weights.sum(2)
     total = by_row.sum(1)
-    sure = (weights.max((1, 2)) >= _MIN_CONFIDENCE) & (total > 0)
+    sure = (weights.max((1, 2)) >= MIN_CONFIDENCE) & (total > 0)
     sure &= (cells[:, 0] >= 0) & (cells[:, 0] < _HEATMAP) & (cells[:, 1] >= 0)
     moved = points.copy()
     moved[sure, 0] = (by_column * columns).sum(1)[sure] / total[sure] / _HEATMAP

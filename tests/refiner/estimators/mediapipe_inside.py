@@ -118,7 +118,7 @@ def _parts() -> tuple[bytes, bytes]:
 
 def _bundle(detecting: bytes | None = None, landmarks: bytes | None = None) -> bytes:
     usual = _parts()
-    return assets._bundle({assets.DETECTOR: detecting or usual[0], assets.LANDMARKS: landmarks or usual[1]})
+    return assets.bundled({assets.DETECTOR: detecting or usual[0], assets.LANDMARKS: landmarks or usual[1]})
 
 
 def _hold(content: Any, tensor: int, value: np.ndarray) -> None:
@@ -141,7 +141,7 @@ def _constant(model: bytes, values: dict[int, Any]) -> bytes:
             value = value.reshape(shape) if value.size > 1 else np.full(shape, value)
             _hold(content, tensor, np.ascontiguousarray(value, dtype=np.float32))
 
-    return assets._edited(model, edit)
+    return assets.edited(model, edit)
 
 
 def _copying(model: bytes, pixels: Sequence[int]) -> bytes:
@@ -182,7 +182,7 @@ def _copying(model: bytes, pixels: Sequence[int]) -> bytes:
             operator(kinds.RESHAPE, [picked, shapes[1]], graph.outputs[4]),
         ]
 
-    copying = assets._edited(model, edit)
+    copying = assets.edited(model, edit)
 
     def rest(content: Any) -> None:
         graph = content.subgraphs[0]
@@ -190,4 +190,4 @@ def _copying(model: bytes, pixels: Sequence[int]) -> bytes:
             output = graph.outputs[number]
             _hold(content, output, np.full(graph.tensors[output].shape, value, dtype=np.float32))
 
-    return assets._edited(copying, rest)
+    return assets.edited(copying, rest)
