@@ -59,6 +59,7 @@ class LandmarkRefiner(nn.Module):
         self.model.load_state_dict(model.state_dict())
         self.register_buffer("joints", torch.eye(NUM_LANDMARKS)[torch.from_numpy(FROM_MEDIAPIPE)])
         self.register_buffer("carriers", torch.eye(NUM_JOINTS)[torch.from_numpy(CARRIED_BY)])
+        self.eval()
 
     def forward(self, world: Tensor, visibility: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """

@@ -5,6 +5,7 @@ named in the error: networks are few, and what they need is added when they need
 """
 
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,8 +36,9 @@ def append(graph: Graph, module: nn.Module, inputs: Sequence[Value]) -> list[Val
         NotImplementedError: it does something that has no form in TFLite here.
     """
     example = tuple(torch.rand(value.shape) for value in inputs)
-    program = torch.export.export(module, example, strict=False).run_decompositions({})
-    traced = program.module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's exporter warns of what its own next version changes
+        traced = torch.export.export(module, example, strict=False).run_decompositions({}).module()
     traced.graph.eliminate_dead_code()
     answer = _Lowering(traced, graph).run(*inputs)
     return list(answer) if isinstance(answer, tuple | list) else [answer]

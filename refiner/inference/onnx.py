@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -99,17 +100,19 @@ def write(module: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: 
         outputs: their names.
     """
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
-    torch.onnx.export(
-        module,
-        tuple(inputs.values()),
-        path,
-        dynamo=True,
-        dynamic_shapes=({0: batch},) * len(inputs),
-        input_names=list(inputs),
-        output_names=list(outputs),
-        external_data=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of what its own next version changes
+        torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            path,
+            dynamo=True,
+            dynamic_shapes=({0: batch},) * len(inputs),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            external_data=False,
+            verbose=False,
+        )
 
 
 def _write(checkpoint: Path, path: Path) -> None:
