@@ -25,7 +25,7 @@ from refiner.model.network import CONFIDENT_WITHIN_M
 from refiner.model.presets import PRESETS, PresetName
 from refiner.training.trainer import TrainingConfig
 
-BOX, SMOOTHING = "model in the box", "smoothing"
+BOX, SMOOTHING, LEARNT = "model in the box", "smoothing", "learnt from {}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +85,7 @@ def trained(options: Options, train: dict[Seen, Pairs], val: dict[Seen, Pairs]) 
             data, check = joined(train, name, options.stride), joined(val, name, 3)
             model, facts = trials.fit(config, training, data, check, start=start)
             log(f"{name}, seed {seed}: {len(data):,} pairs, {facts}")
-            models.setdefault(name, []).append(model)
+            models.setdefault(LEARNT.format(name), []).append(model)
     return models
 
 
@@ -99,9 +99,9 @@ def run(options: Options) -> dict[str, Any]:
     if options.out:
         from refiner.model.checkpoint import save_checkpoint
 
-        for name, each in models.items():
-            if name != BOX:
-                save_checkpoint(each[0].model, f"{options.out}/{name}", {"set": name, "pairs": options.pairs})
+        for name in options.sets:
+            model = models[LEARNT.format(name)][0].model
+            save_checkpoint(model, f"{options.out}/{name}", {"seen": ways(name), "pairs": options.pairs})
     result: dict[str, Any] = {}
     for way in all_ways:
         pairs = (
@@ -116,7 +116,7 @@ def run(options: Options) -> dict[str, Any]:
             low, high = row["interval_cm"]
             minus = "" if name == BOX else "  − box {:+.2f} ({:+.2f} … {:+.2f})".format(*row["minus"][BOX])
             print(
-                f"  {name:<28}{row['depth_cm']:6.2f} ({low:.2f} – {high:.2f})  MPJPE {row['mpjpe_cm']:6.2f}"
+                f"  {name:<46}{row['depth_cm']:6.2f} ({low:.2f} – {high:.2f})  MPJPE {row['mpjpe_cm']:6.2f}"
                 f"{ece(models[name][0], pairs) if name in models else '':>12}{minus}"
             )
     return result

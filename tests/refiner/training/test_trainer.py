@@ -55,6 +55,21 @@ def test_a_seeded_run_repeats_exactly(data):
     assert first == second
 
 
+def test_training_starts_from_given_weights_and_goes_on_from_there(data):
+    learnt = new_trainer(data)
+    for _ in learnt.epochs():
+        pass
+    start = learnt.best_model()
+    train, val = data
+    another = dataclasses.replace(SHORT, epochs=1, learning_rate=1e-5, seed=9)
+    trainer = Trainer(initialise(SMALL, another, train, start), another, train, val)
+    inputs, _ = val.batch(torch.arange(8))
+    assert torch.equal(trainer.model.eval()(inputs).poses, start(inputs).poses)
+    assert trainer.run_epoch()["val/depth_cm"] == pytest.approx(learnt.best_error, rel=0.01)
+    with pytest.raises(UserError, match="another network"):
+        initialise(dataclasses.replace(SMALL, width=32), another, train, start)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_the_same_and_its_scale_is_kept(data, tmp_path, precision):
     training = dataclasses.replace(SHORT, precision=precision)
