@@ -89,9 +89,14 @@ def straight(options: Options, root: Path) -> dict[Seen, Pairs]:
     return {way: read_pair_files(files, way) for way in WAYS}
 
 
+def in_order(pairs: Pairs) -> Pairs:
+    """By sequence, camera and frame."""
+    return pairs.take(np.lexsort((pairs.frame, pairs.camera.astype(str), pairs.sequence.astype(str))))
+
+
 def compared(video: Pairs, filmed: Pairs) -> list[dict[str, Any]]:
     """Rows of: slice, mean |Δz| in cm of both on the same frames, their difference and its 95 % interval."""
-    both = same_rows({"video": video, "filmed": filmed})
+    both = same_rows({"video": in_order(video), "filmed": in_order(filmed)})
     video, filmed = both["video"], both["filmed"]
     one, other = (metrics.depth_error(p.corrupted, p.ground_truth) * CM for p in (video, filmed))  # (N, 17)
     all_joints = np.ones_like(one, dtype=bool)
@@ -123,21 +128,22 @@ def compared(video: Pairs, filmed: Pairs) -> list[dict[str, Any]]:
 
 
 class Timed:
-    """An engine and how long it has worked."""
+    """An engine and how long it has worked, seconds of a core."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self.seconds, self.pictures = engine, 0.0, 0
 
     def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
-        started = time.perf_counter()
+        started = time.process_time()
         answers = self._engine(pictures)
-        self.seconds += time.perf_counter() - started
+        self.seconds += time.process_time() - started
         self.pictures += len(pictures)
         return answers
 
 
 def clocked(options: Options) -> dict[str, float]:
-    """Milliseconds a frame of one take: to prepare body, room and first pictures (a clip), to draw, and for the network."""
+    """Milliseconds of a core, a frame of one take: to prepare body, room and first pictures (a clip), to draw, and for the
+    network. Of a core, for what else the machine does is no part of it."""
     spec = replace(options.spec(), seconds=options.clock_frames / options.fps, sequences=1)
     best: dict[str, float] = {}
     for _ in range(3):
@@ -146,16 +152,16 @@ def clocked(options: Options) -> dict[str, float]:
         detect, look = model.networks
         timed = Timed(look)
         model.__dict__["networks"] = detect, timed  # where cached_property keeps them
-        started = time.perf_counter()
+        started = time.process_time()
         take.dancer.mesh  # noqa: B018 (builds it)
         take.motion.at(np.zeros(1))
-        body = time.perf_counter() - started
-        frames, clock, first = 0, time.perf_counter(), 0.0
+        body = time.process_time() - started
+        frames, clock, first = 0, time.process_time(), 0.0
         for _ in sights(take, take.filming, model):
             if not frames:
-                first, timed.seconds, clock = time.perf_counter() - clock, 0.0, time.perf_counter()
+                first, timed.seconds, clock = time.process_time() - clock, 0.0, time.process_time()
             frames += 1
-        rest = (time.perf_counter() - clock) / (frames - 1) / len(take.filming)
+        rest = (time.process_time() - clock) / (frames - 1) / len(take.filming)
         network = timed.seconds / (frames - 1) / len(take.filming)
         found = {
             "body and motion, ms a sequence": 1000 * body,

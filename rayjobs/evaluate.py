@@ -19,6 +19,7 @@ from rayjobs.visualize import worst_of
 from refiner import DepthRefiner, files, registry
 from refiner.command import launch, log, to_json
 from refiner.data import checks
+from refiner.data.records import Seen
 from refiner.evaluation import compare, plots, tables
 from refiner.evaluation.atlas import Atlas
 from refiner.evaluation.compare import MEDIAPIPE, REFINED, Evaluation
@@ -36,6 +37,8 @@ class Options:
     """Folder of the pairs that 'rayjobs.pair' wrote."""
     split: Literal["train", "val", "test"] = "test"
     """What is measured on."""
+    seen: Seen = "mediapipe"
+    """How the frames of the pairs were seen: as in `rayjobs.train`, one of its ways."""
     model: str = f"models:/{NAME}@{CANDIDATE}"
     """The candidate: models:/NAME@ALIAS, models:/NAME/VERSION, or a checkpoint's folder, which is never promoted."""
     promote: bool = True
@@ -82,10 +85,10 @@ def run(options: Options) -> Summary:
     models = {REFINED: candidate}
     if options.promote and registered and registry.get_alias(registered.name, CHAMPION) is not None:
         models[CHAMPION_METHOD] = DepthRefiner(str(ModelSource(registered.name, alias=CHAMPION)))
-    baselines = fit_baselines(options.pairs, options.workers)
+    baselines = fit_baselines(options.pairs, options.workers, options.seen)
     # versions, not aliases, which may move meanwhile
     sources = {name: str(registered.at(m.version)) if registered else options.model for name, m in models.items()}
-    tally, atlas = measure_all(options.pairs, options.split, baselines, sources, options.workers)
+    tally, atlas = measure_all(options.pairs, options.split, baselines, sources, options.workers, options.seen)
     found = compare.summarise(tally)
     log(tables.table(found) + "\n\n" + tables.goals_table(found))
     promoted, verdict, shown = False, "nothing was to be promoted", candidate

@@ -18,6 +18,7 @@ from rayjobs.session import ray_session
 from refiner import DepthRefiner, UserError
 from refiner.data import records
 from refiner.data.checks import Gist
+from refiner.data.records import Seen
 from refiner.evaluation.atlas import Atlas
 from refiner.evaluation.baselines import Method, Moments
 from refiner.evaluation.tally import Tally
@@ -29,23 +30,29 @@ PART_PAIRS = 32_768
 FEW_PAIRS = 100_000
 
 
-def fit_baselines(root: str | Path, workers: int = 0) -> dict[str, Method]:
+def fit_baselines(root: str | Path, workers: int = 0, seen: Seen = "mediapipe") -> dict[str, Method]:
     """All baselines, fitted on the training pairs.
 
     Args:
         root: folder of the pairs.
+        seen: how their frames were.
         workers: as in `rayjobs.evaluate.Options`.
 
     Raises:
         UserError: pairs that cannot be right.
     """
-    parts = _reduced(root, "train", Fitter, (), workers)
+    parts = _reduced(root, "train", Fitter, (), workers, seen)
     _add(Gist(**part) for part in _under(parts, "gist")).check("train")
     return _add(Moments.of_arrays(part) for part in _under(parts, "moments")).fit()
 
 
 def measure_all(
-    root: str | Path, split: str, methods: Mapping[str, Method], models: Mapping[str, str], workers: int = 0
+    root: str | Path,
+    split: str,
+    methods: Mapping[str, Method],
+    models: Mapping[str, str],
+    workers: int = 0,
+    seen: Seen = "mediapipe",
 ) -> tuple[Tally, Atlas]:
     """All methods and models on the pairs of a split, in sums: by sequence, and by where errors are.
 
@@ -54,12 +61,12 @@ def measure_all(
         split: of them.
         methods: the baselines.
         models: name -> what `DepthRefiner` is given.
-        workers: as in `rayjobs.evaluate.Options`.
+        workers, seen: as in `rayjobs.evaluate.Options`.
 
     Raises:
         UserError: pairs that cannot be right.
     """
-    parts = _reduced(root, split, Measurer, (methods, models, split), workers)
+    parts = _reduced(root, split, Measurer, (methods, models, split), workers, seen)
     _add(Gist(**part) for part in _under(parts, "gist")).check(split)
     tally = Tally.concatenate([Tally.of_arrays(part) for part in _under(parts, "tally")])
     return tally, _add(Atlas.of_arrays(part) for part in _under(parts, "atlas"))
@@ -69,7 +76,7 @@ class Fitter:
     """INPUT row: files, of training pairs. OUTPUT: what the baselines are fitted to, and what the pairs are like."""
 
     def __call__(self, row: Row) -> Values:
-        pairs = records.read_pair_files(row["files"])
+        pairs = records.read_pair_files(row["files"], row["seen"])
         return _named("moments", Moments.of(pairs)) | _named("gist", Gist.of(pairs, "train"))
 
 
@@ -81,7 +88,7 @@ class Measurer:
         self._models = {name: DepthRefiner(source) for name, source in models.items()}
 
     def __call__(self, row: Row) -> Values:
-        pairs = records.read_pair_files(row["files"])
+        pairs = records.read_pair_files(row["files"], row["seen"])
         gist = Gist.of(pairs, self._split)
         answers = {name: model.predict_pairs(pairs) for name, model in self._models.items()}
         poses = {name: method(pairs) for name, method in self._methods.items()}
@@ -104,17 +111,17 @@ def _under(parts: Sequence[Values], prefix: str) -> Iterator[dict[str, Any]]:
 
 
 def _reduced(
-    root: str | Path, split: str, make: Callable[..., Work], arguments: Sequence[Any], workers: int
+    root: str | Path, split: str, make: Callable[..., Work], arguments: Sequence[Any], workers: int, seen: Seen
 ) -> list[Values]:
     """What `make(*arguments)` says of every part of a split, in the parts' order."""
     rows = {str(Path(path).absolute()): pq.read_metadata(path).num_rows for path in records.pair_files(root, split)}
-    parts: list[Row] = [{"files": []}]
+    parts: list[Row] = [{"files": [], "seen": seen}]
     held = 0
     for path, number in rows.items():
         if not number:
             continue
         if held >= PART_PAIRS:
-            parts.append({"files": []})
+            parts.append({"files": [], "seen": seen})
             held = 0
         parts[-1]["files"].append(path)
         held += number
