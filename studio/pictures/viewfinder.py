@@ -27,6 +27,7 @@ from studio.pictures.stage import exposed
 
 BLOCK = 16  # pixels: a window moves by whole macroblocks, so that what stands still stays in its block
 _SPARE = 1.15  # a window is that much larger than the first square in it, so that it seldom moves
+_TILE = 64  # pixels: the empty room is drawn in such squares
 _RIM = 4  # pixels around a square that have a share in it: bilinear interpolation, of colours at half the resolution
 
 
@@ -60,28 +61,32 @@ class Recording:
 
 
 class Backdrop:
-    """The empty room as a camera sees it: as much of it as was asked for so far."""
+    """The empty room as a camera sees it: as much of it as was asked for so far, in tiles."""
 
     def __init__(self, room: Room, camera: Camera) -> None:
         self._room, self._camera = room, camera
-        self._box: Box = (0, 0, 0, 0)
-        self._picture = self._floor = np.empty(0)
+        width, height = camera.size
+        self._picture = np.empty((height, width, 3), np.uint8)
+        self._floor = np.empty((height, width, 2), np.float32)
+        self._done = np.zeros((-(-height // _TILE), -(-width // _TILE)), bool)
 
     def within(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
         """A copy of the picture and the floor map (see `Room.picture`) of a box."""
-        x0, y0, x1, y1 = self._box
-        if not (x0 <= box[0] and y0 <= box[1] and box[2] <= x1 and box[3] <= y1):
-            if x0 < x1:  # beyond what is there: the person walks, and may walk on
-                box_wide = (box[2] - box[0]) // 4
-                grown = min(x0, box[0] - box_wide), min(y0, box[1]), max(x1, box[2] + box_wide), max(y1, box[3])
-            else:
-                grown = box
-            width, height = self._camera.size
-            self._box = max(grown[0], 0), max(grown[1], 0), min(grown[2], width), min(grown[3], height)
-            self._picture, self._floor = self._room.picture(self._camera, self._box)
-            x0, y0, _, _ = self._box
-        part = slice(box[1] - y0, box[3] - y0), slice(box[0] - x0, box[2] - x0)
-        return self._picture[part].copy(), self._floor[part]
+        x0, y0, x1, y1 = box
+        left, top = x0 // _TILE, y0 // _TILE
+        tiles = self._done[top : -(-y1 // _TILE), left : -(-x1 // _TILE)]
+        rows, columns = np.nonzero(~tiles)
+        if len(rows):
+            # who walks leaves an edge of the box undrawn: a rectangle
+            missing = (
+                (left + int(columns.min())) * _TILE, (top + int(rows.min())) * _TILE,
+                min((left + int(columns.max()) + 1) * _TILE, self._camera.size[0]),
+                min((top + int(rows.max()) + 1) * _TILE, self._camera.size[1]),
+            )  # fmt: skip
+            part = slice(missing[1], missing[3]), slice(missing[0], missing[2])
+            self._picture[part], self._floor[part] = self._room.picture(self._camera, missing)
+            tiles[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+        return self._picture[y0:y1, x0:x1].copy(), self._floor[y0:y1, x0:x1]
 
 
 class Viewfinder:
