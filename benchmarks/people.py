@@ -36,6 +36,7 @@ from studio.dataset.ensemble import Act
 FOUND = 0.25
 # The same from frame to frame, for `num_poses`: a larger step is another person.
 STEP = 0.4
+LASTING = 10  # frames
 HIDDEN, INSIDE = 0.5, 12  # share of joints behind others, joints in the picture
 
 
@@ -59,7 +60,8 @@ class Score:
 
     frames: int = 0  # of dancers who could be seen
     missed: int = 0
-    switches: int = 0  # a dancer is somebody else than before
+    switches: int = 0  # a dancer is somebody else than the frame before
+    lasting: int = 0  # and stays so
     minutes: float = 0.0  # of video
     seconds: float = 0.0  # of work
     pictures: int = 0
@@ -71,6 +73,7 @@ class Score:
     def figures(self) -> dict[str, float]:
         return {
             "switches_per_minute": round(self.switches / self.minutes, 2),
+            "lasting_switches_per_minute": round(self.lasting / self.minutes, 2),
             "missed": round(self.missed / self.frames, 4),
             "frames_per_s": round(self.pictures / self.seconds, 1),
         }
@@ -79,17 +82,19 @@ class Score:
 People = list[list[Observation | None]]
 
 
-def score(truth: np.ndarray, countable: np.ndarray, people: Sequence[Sequence[np.ndarray | None]]) -> tuple[int, int]:
+def score(
+    truth: np.ndarray, countable: np.ndarray, people: Sequence[Sequence[np.ndarray | None]]
+) -> tuple[int, int, int]:
     """Args:
         truth: (N, F, 17, 2) pixels.
         countable: (N, F) whether the dancer can be seen.
         people: of each person that was followed, joints (17, 2) in each frame, or None.
 
     Returns:
-        Frames of dancers that were missed; and how often a dancer was given another number than the time before.
+        Frames of dancers that were missed; how often a dancer was given another number than the time before; and how often
+        one that then was theirs for `LASTING` frames. Where two are seen as one it may be either's for a moment.
     """
-    missed = switches = 0
-    last: dict[int, int] = {}
+    missed, numbers = 0, dict[int, list[int]]()
     for frame in range(truth.shape[1]):
         seen = [(number, joints[frame]) for number, joints in enumerate(people)]
         seen = [(number, joints) for number, joints in seen if joints is not None]
@@ -102,9 +107,12 @@ def score(truth: np.ndarray, countable: np.ndarray, people: Sequence[Sequence[np
             if number is None:
                 missed += 1
                 continue
-            switches += last.get(int(dancer), number) != number
-            last[int(dancer)] = number
-    return missed, switches
+            numbers.setdefault(int(dancer), []).append(number)
+    switches = sum(a != b for given in numbers.values() for a, b in itertools.pairwise(given))
+    steady = [
+        [number for number, run in itertools.groupby(given) if len(list(run)) >= LASTING] for given in numbers.values()
+    ]
+    return missed, switches, sum(a != b for given in steady for a, b in itertools.pairwise(given))
 
 
 class NumPoses:
@@ -181,14 +189,15 @@ def main(options: Options) -> None:
                 followed = follow(path, people)
                 seconds = time.perf_counter() - started
                 joints = [[None if one is None else to_coco(one.image) for one in person] for person in followed]
-                missed, switches = score(truth, countable, joints)
-                row = Score(int(countable.sum()), missed, switches, options.seconds / 60, seconds, truth.shape[1])
+                counts = score(truth, countable, joints)
+                row = Score(int(countable.sum()), *counts, options.seconds / 60, seconds, truth.shape[1])
                 log(f"{path.stem}, {way}: {row.figures}")
                 totals[people, act, way] = totals.get((people, act, way), Score()) + row
-    print(f"{'people':7}{'act':10}{'way':24}{'switches/min':>13}{'missed':>9}{'frames/s':>10}")
+    print(f"{'people':7}{'act':10}{'way':24}{'switches/min':>13}{'lasting':>9}{'missed':>9}{'frames/s':>10}")
     for (people, act, way), row in totals.items():
         f = row.figures
-        print(f"{people:<7}{act:10}{way:24}{f['switches_per_minute']:13.2f}{f['missed']:9.1%}{f['frames_per_s']:10.1f}")
+        switches = f"{f['switches_per_minute']:13.2f}{f['lasting_switches_per_minute']:9.2f}"
+        print(f"{people:<7}{act:10}{way:24}{switches}{f['missed']:9.1%}{f['frames_per_s']:10.1f}")
     print(json.dumps({f"{people} {act} {way}": row.figures for (people, act, way), row in totals.items()}))
 
 

@@ -30,6 +30,8 @@ SURE = 0.5  # visibility from which a joint's part is sampled
 COLOUR_STEP, WAY, WAY_FADES_S, NEW = 30.0, 0.25, 1.0, 0.6
 # Shorter tracks are nobody: a detector's mistake, or a limb of somebody else.
 LEAST_S = 0.1
+# Longer ones say who they are. They are given out first, the others fill the gaps.
+LONG_S = 0.5
 
 
 def colours(picture: np.ndarray, points: np.ndarray, visibility: np.ndarray) -> np.ndarray:
@@ -99,12 +101,18 @@ class _Person:
         if np.isin(track.rows, np.concatenate([own.rows for own in self.tracks])).any():
             return np.inf
         before = [own for own in self.tracks if own.rows[-1] < track.rows[0]]
-        way = 0.0
-        if before and scenes[before[-1].rows[-1]] == scenes[track.rows[0]]:
-            last = before[-1]
-            distance = float(np.linalg.norm(track.first - last.last)) / min(last.size, track.size)
-            way = WAY * min(distance, 2.0) * float(np.exp((last.ends_s - track.begins_s) / WAY_FADES_S))
-        return difference(self.colours, track.colours) / COLOUR_STEP + way
+        after = [own for own in self.tracks if own.rows[0] > track.rows[-1]]
+        ways = [way(max(before, key=lambda own: own.ends_s), track, scenes)] if before else []
+        ways += [way(track, min(after, key=lambda own: own.begins_s), scenes)] if after else []
+        return difference(self.colours, track.colours) / COLOUR_STEP + WAY * max(ways, default=0.0)
+
+
+def way(one: _Track, other: _Track, scenes: np.ndarray) -> float:
+    """From the end of a track to the beginning of another, in body sizes; the less the longer that took, 0 across scenes."""
+    if scenes[one.rows[-1]] != scenes[other.rows[0]]:
+        return 0.0
+    distance = float(np.linalg.norm(other.first - one.last)) / min(one.size, other.size)
+    return min(distance, 2.0) * float(np.exp((one.ends_s - other.begins_s) / WAY_FADES_S))
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -138,9 +146,12 @@ def told_apart(
     long = [track for track in tracks if track.ends_s - track.begins_s >= min(LEAST_S, length / 2)]
     people: list[_Person] = []
     # those that begin together are given out together, so that two who separate get one person each
-    order = sorted(long or tracks, key=lambda track: (track.rows[0], track.first[0]))
+    order = sorted(
+        long or tracks, key=lambda track: (track.ends_s - track.begins_s < LONG_S, track.rows[0], track.first[0])
+    )
     for _, together in itertools.groupby(order, key=lambda track: track.rows[0]):
         _give(list(together), people, scenes, most)
+    people.sort(key=lambda person: min((track.rows[0], track.first[0]) for track in person.tracks))
     seen: list[list[Observation | None]] = [[None] * len(frames) for _ in range(max(len(people), 1))]
     for person, observations in zip(people, seen, strict=False):
         for track in person.tracks:

@@ -140,8 +140,8 @@ def test_rendered_dancers_keep_their_numbers(act, tmp_path):
         joints, detected = to_coco(records.column(rows, "image")), records.column(rows, "detected")
         assert records.column(rows, "frame").tolist() == list(range(60))
         followed.append([j if d else None for j, d in zip(joints, detected, strict=True)])
-    missed, switches = score(truth, countable, followed)
-    assert switches == 0 and missed < 0.1 * countable.sum()
+    missed, _, lasting = score(truth, countable, followed)
+    assert lasting == 0 and missed < 0.1 * countable.sum()
 
 
 @pytest.mark.parametrize("estimator", ["mediapipe", "blazepose"])
