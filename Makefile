@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGES := refiner studio rayjobs serve cluster
 export MPLBACKEND := Agg
 
-.PHONY: help setup demo doctor test test-fast lint types hooks release clean
+.PHONY: help setup demo doctor test test-fast lint types docs hooks release clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: setup  ## formatting, common mistakes, dependencies
 types: setup  ## Pyright over the five packages, "standard"
 	$(BIN)/basedpyright
 
+docs: setup  ## the documents as a site, in site/; the reference is made from the code
+	$(BIN)/mkdocs build --quiet
+
 hooks: setup  ## git checks and formats what is committed
 	$(BIN)/pre-commit install
 
@@ -51,4 +54,4 @@ release: setup  ## dist/ with sdist and wheel, built and checked
 	DIST=dist $(BIN)/python -m pytest tests/test_wheel.py
 
 clean:  ## without .venv and what was built
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info

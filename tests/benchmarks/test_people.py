@@ -6,7 +6,7 @@ from benchmarks.people import LASTING, score
 
 F = 60
 SHAPE = np.stack([np.linspace(0, 60, 17), np.linspace(0, 200, 17)], axis=-1)
-TRUTH = np.stack([np.stack([SHAPE + (x, 0)] * F) for x in (100.0, 500.0)])  # (2, F, 17, 2)
+TRUTH = np.stack([np.stack([SHAPE + np.array([x, 0])] * F) for x in (100.0, 500.0)])  # (2, F, 17, 2)
 ALL = np.ones((2, F), dtype=bool)
 
 
