@@ -8,7 +8,7 @@ const { compare, file, overlay, progress, space, status, video, webcam } = eleme
 
 const landmarkers = {}; // by name; made when they are wanted
 const latest = {}; // by name: what each said of the newest frame
-let runtime = null, lastTime = -1, stamp = 0, yaw = Math.PI / 2, address = null;
+let runtime = null, shown = 0, lastTime = -1, stamp = 0, yaw = Math.PI / 2, address = null;
 
 const say = (sentence) => { status.textContent = sentence; };
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
@@ -58,41 +58,43 @@ function draw() {
   }
 }
 
-async function loop() {
+/** Looks at frame after frame, until something else is shown: `mine` is the number of what it looks at. */
+async function loop(mine) {
   try {
     if (!document.hidden && video.readyState >= 2 && video.currentTime !== lastTime) {
+      const names = compare.checked ? ["refined", "mediapipe"] : ["refined"];
+      const ready = await Promise.all(names.map(landmarker));
+      if (mine !== shown) return;
       lastTime = video.currentTime;
       stamp = Math.max(stamp + 1, Math.round(performance.now())); // MediaPipe wants rising milliseconds, also when a video starts again
       if (!compare.checked) delete latest.mediapipe;
-      for (const name of compare.checked ? ["refined", "mediapipe"] : ["refined"]) {
-        latest[name] = (await landmarker(name)).detectForVideo(video, stamp);
-      }
+      names.forEach((name, number) => { latest[name] = ready[number].detectForVideo(video, stamp); });
       say(latest.refined.worldLandmarks.length ? "Running on this machine's CPU." : "Nobody is seen in this frame.");
-      document.body.dataset.frames = Number(document.body.dataset.frames ?? 0) + 1;
       draw();
     }
   } catch (error) {
+    if (mine !== shown) return;
     video.pause();
     say(`MediaPipe does not run in this browser (${error.message ?? error}): it needs WebAssembly; try a current Chrome, Firefox or Safari.`);
     return;
   }
-  running = requestAnimationFrame(loop);
+  if (mine === shown) requestAnimationFrame(() => loop(mine));
 }
-let running = 0;
 
 async function play() {
-  cancelAnimationFrame(running);
+  const mine = ++shown;
   lastTime = -1;
   try {
     await video.play();
   } catch (error) {
-    if (error.name !== "AbortError") say("This browser cannot decode that video: convert it to MP4 (H.264), or use 'refiner video'.");
+    if (mine === shown) say("This browser cannot decode that video: convert it to MP4 (H.264), or use 'refiner video'.");
     return;
   }
-  running = requestAnimationFrame(loop);
+  if (mine === shown) requestAnimationFrame(() => loop(mine));
 }
 
 function stopWebcam() {
+  shown += 1;
   video.srcObject?.getTracks().forEach((track) => track.stop());
   video.srcObject = null;
   webcam.setAttribute("aria-pressed", "false");

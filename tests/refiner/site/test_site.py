@@ -1,12 +1,17 @@
 """`refiner page`: a folder that needs no server; what it holds runs in Chromium and answers as Python does."""
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import cv2
 import pytest
 
 from benchmarks import browser
@@ -15,8 +20,10 @@ from refiner.data import video
 from refiner.estimators.mediapipe_assets import model_path
 from refiner.npm import TASKS_VISION, NpmPackage, read_package
 from refiner.site import build
+from tests.waiting import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.slow
+CHECKOUT = Path(__file__).resolve().parents[3]
 PARITY_MM = 1.0
 needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine")
 needs_chromium = pytest.mark.skipif(browser.chromium() is None, reason="no Chromium on this machine")
@@ -39,14 +46,19 @@ def page(*arguments: object) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def frames(tmp_path_factory) -> list[video.Frame]:
-    """Some pictures of a rendered dancer."""
+def clip(tmp_path_factory) -> Path:
+    """A rendered dancer for a second."""
     from studio.dataset import Spec, plan
 
     root = tmp_path_factory.mktemp("clip")
     (take, *_) = plan(Spec(sequences=1, seconds=1, fps=6, seed=4, size=(640, 360)))
     take.film(root, ["c01"])
-    return list(video.frames(take.video(root, "c01")))
+    return take.video(root, "c01")
+
+
+@pytest.fixture(scope="module")
+def frames(clip) -> list[video.Frame]:
+    return list(video.frames(clip))
 
 
 def test_all_that_the_page_names_lies_beside_it_and_nothing_elsewhere(site):
@@ -105,3 +117,87 @@ def test_chromium_answers_as_python_does(site, frames):
         "stock, browser – Python", "refined, browser – Python", "in the browser, refined – DepthRefiner",
     ):  # fmt: skip
         assert found[name]["mean_mm"] <= PARITY_MM, name
+
+
+@pytest.fixture(scope="module")
+def running(frames, tmp_path_factory) -> Iterator[Any]:
+    """A Chromium whose camera shows the dancer."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if browser.chromium() is None:
+        pytest.skip("no Chromium on this machine")
+    camera = tmp_path_factory.mktemp("camera") / "person.mjpeg"
+    pictures = (cv2.imencode(".jpg", cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR))[1].tobytes() for frame in frames)
+    camera.write_bytes(b"".join(pictures))
+    arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with playwright.sync_playwright() as library:
+        chromium = library.chromium.launch(
+            executable_path=browser.chromium(), args=[*arguments, f"--use-file-for-fake-video-capture={camera}"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@contextlib.contextmanager
+def opened(running: Any, site: Path, name: str = "index.html", **options: Any) -> Iterator[Any]:
+    """The page; whatever it asks for must be of its own origin, and nothing may break."""
+    asked: list[str] = []
+    broken: list[str] = []
+    with browser.served(site, [], threading.Event()) as address:
+        context = running.new_context(**options)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_S * 1000)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.goto(f"{address}/{name}")
+        try:
+            yield page
+        finally:
+            context.close()
+        assert asked and [url for url in asked if not url.startswith((address, "blob:", "data:"))] == [] == broken
+
+
+def drawn(page: Any, canvas: str) -> int:
+    """How many pixels of a canvas have something on them."""
+    return page.evaluate(
+        "id => { const c = document.getElementById(id);"
+        " return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, i) => i % 4 === 3 && v).length; }",
+        canvas,
+    )
+
+
+def test_a_video_is_refined_in_the_browser_turned_and_compared(running, site, clip, tmp_path):
+    with opened(running, site) as page:
+        page.set_input_files("#file", clip)
+        page.locator("#status", has_text="Running on this machine").wait_for()
+        page.evaluate("document.getElementById('video').pause()")
+        assert drawn(page, "overlay") > 300
+        side = drawn(page, "space")
+        page.locator("#space").press("ArrowLeft")
+        assert side > 300 and drawn(page, "space") != side
+        page.check("#compare")
+        page.evaluate("document.getElementById('video').play()")
+        loaded = "performance.getEntriesByName(String(new URL('mediapipe.task', location))).length"
+        wait_for(lambda: page.evaluate(loaded))  # only now
+        broken = tmp_path / "broken.mp4"
+        broken.write_bytes(b"no video at all" * 100)
+        page.set_input_files("#file", broken)
+        page.locator("#status", has_text="cannot decode that video").wait_for()
+
+
+def test_the_webcam_is_refined_and_switched_off_again(running, site):
+    with opened(running, site, viewport={"width": 390, "height": 844}) as page:
+        page.click("#webcam")
+        page.locator("#status", has_text="Running on this machine").wait_for()
+        assert drawn(page, "overlay") > 300
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390  # a phone shows all of it
+        page.click("#webcam")
+        page.locator("#webcam[aria-pressed=false]").wait_for()
+        assert page.evaluate("document.getElementById('video').srcObject") is None
+
+
+def test_the_snippet_to_copy_works_in_that_folder(running, site, clip):
+    shutil.copy(CHECKOUT / "examples/web/index.html", site / "snippet.html")
+    with opened(running, site, "snippet.html") as page:
+        page.wait_for_function("document.getElementById('file').onchange !== null")
+        page.set_input_files("#file", clip)
+        page.locator("#wrists", has_text=re.compile(r"left -?\d\.\d\d m, right -?\d\.\d\d m")).wait_for()
