@@ -5,12 +5,14 @@ BIN := .venv/bin
 PACKAGES := refiner studio rayjobs serve cluster
 export MPLBACKEND := Agg
 
-.PHONY: help setup demo doctor test test-fast lint types docs hooks release clean
+PAGE := serve/page
+
+.PHONY: help setup page demo doctor test test-fast lint types docs hooks release clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/.done  ## .venv with everything that development needs; PYTHON=python3.12 names another interpreter
+setup: .venv/.done page  ## .venv with everything that development needs; PYTHON=python3.12 names another interpreter
 
 .venv/.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -18,6 +20,13 @@ setup: .venv/.done  ## .venv with everything that development needs; PYTHON=pyth
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
+
+page: $(PAGE)/vendor/.done  ## what the endpoint's page takes from npm, pinned and checked (serve/page/package-lock.json)
+
+$(PAGE)/vendor/.done: $(PAGE)/package-lock.json $(PAGE)/vendor.mjs
+	@if command -v npm >/dev/null; then cd $(PAGE) && npm ci --silent && npm run --silent vendor && touch vendor/.done || \
+		echo "npm could not fetch its packages: the endpoint works, but its page at / does not (make page tries again)"; \
+	else echo "npm is not installed: the endpoint works, but its page at / does not (apt-get install npm, then make page)"; fi
 
 demo: setup  ## studio, extract, pair, train, evaluate, serve, one request over HTTP; KEEP=1 leaves everything up at the end
 	$(BIN)/python -m cluster.local $(if $(KEEP),--keep) -- python -m rayjobs.demo $(if $(KEEP),--keep)
@@ -48,7 +57,7 @@ docs: setup  ## the documents as a site, in site/; the reference is made from th
 hooks: setup  ## git checks and formats what is committed
 	$(BIN)/pre-commit install
 
-release: setup  ## dist/ with sdist and wheel, built and checked
+release: setup page  ## dist/ with sdist and wheel, built and checked
 	rm -rf dist
 	$(BIN)/python -m build
 	DIST=dist $(BIN)/python -m pytest tests/test_wheel.py

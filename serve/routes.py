@@ -13,6 +13,7 @@ from refiner import UserError
 from serve import codec, documentation, inference_protocol, metrics, problems
 from serve.guard import SUBPROTOCOL, Guard, Origins, across_origins
 from serve.live import rounded, standing_poses
+from serve.pages import add_page
 from serve.schemas import Health, Info, ModelName, RefineBody, RefineResult, Refused, SequenceInfo, VideoResult
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
 
     api.add_api_websocket_route("/v1/stream", endpoint.streams.serve)
 
+    add_page(api, endpoint.body_of)
     inference_protocol.add_routes(
         api,
         about=endpoint.about,

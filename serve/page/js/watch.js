@@ -1,0 +1,104 @@
+// From moving pictures to landmarks: a video file frame by frame, or the webcam live. All of it in this browser.
+
+import { makeClip } from "./clip.js";
+import { cameraProblem, Problem } from "./problems.js";
+
+const FPS = 30;
+export const MOST_FRAMES = 1800; // of a video: a minute at 30 a second
+
+/** Shows a video file; raises Problem where the browser cannot decode it. */
+export async function openVideo(element, url, name) {
+  element.srcObject = null;
+  element.src = url;
+  element.load();
+  await new Promise((resolve, reject) => {
+    element.onloadeddata = resolve;
+    element.onerror = () => reject(new Problem(`This browser cannot play ${name}: let the server look at it, which knows more kinds of video.`));
+  });
+  if (!element.videoWidth) throw new Problem(`${name} has no picture that this browser can show: let the server look at it.`);
+}
+
+/** Looks at every frame of a video. `progress(share)` is told how far it is; `signal` ends it early, with what there is. */
+export async function watchVideo(element, landmarker, name, progress, signal) {
+  const size = [element.videoWidth, element.videoHeight];
+  const length = Math.min(element.duration || 0, MOST_FRAMES / FPS);
+  const count = Math.max(1, Math.floor(length * FPS));
+  const clip = makeClip({ name, seconds: [], poses: [], visibility: [], imagePoints: [], size, video: element.src });
+  element.pause();
+  for (let i = 0; i < count && !signal.aborted; i += 1) {
+    await seeked(element, (i + 0.5) / FPS);
+    const seen = landmarker.look(element, ...size, (i * 1000) / FPS);
+    clip.seconds.push(i / FPS);
+    clip.poses.push(seen?.pose ?? null);
+    clip.visibility.push(seen?.visibility ?? null);
+    clip.imagePoints.push(seen?.imagePoints ?? null);
+    progress((i + 1) / count);
+  }
+  if (element.duration > length + 1) clip.cut = `Only the first ${Math.round(length)} s were looked at: take 'refiner video' for longer ones.`;
+  return clip;
+}
+
+function seeked(element, time) {
+  return new Promise((resolve) => {
+    element.addEventListener("seeked", () => resolve(), { once: true });
+    element.currentTime = time;
+    setTimeout(resolve, 3000); // a picture that never comes costs itself
+  });
+}
+
+/** The webcam's picture on a video element; returns what stops it. */
+export async function openCamera(element) {
+  if (!navigator.mediaDevices?.getUserMedia) throw cameraProblem({ name: "SecurityError" });
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } }, audio: false });
+  } catch (error) {
+    throw cameraProblem(error);
+  }
+  element.removeAttribute("src");
+  element.srcObject = stream;
+  await element.play();
+  return {
+    size: [element.videoWidth, element.videoHeight],
+    onEnd: (tell) => stream.getVideoTracks()[0].addEventListener("ended", tell),
+    stop: () => { stream.getTracks().forEach((track) => track.stop()); element.srcObject = null; },
+  };
+}
+
+/** Calls `look(milliseconds)` for each new picture of a video, while the tab is seen; returns what ends it. (A callback for each
+ *  video frame would do the same, but ends with the first one where nothing composes the page.) */
+export function eachPicture(element, look) {
+  let ended = false;
+  let last = -1;
+  const turn = (now) => {
+    if (ended) return;
+    if (!document.hidden && element.readyState > 1 && element.currentTime !== last) {
+      last = element.currentTime;
+      look(now);
+    }
+    requestAnimationFrame(turn);
+  };
+  requestAnimationFrame(turn);
+  return () => { ended = true; };
+}
+
+/** The last seconds of a live stream as a clip that grows at its end and is forgotten at its beginning. */
+export class Recording {
+  constructor(size, seconds = 20) {
+    this.clip = makeClip({ name: "webcam", seconds: [], poses: [], visibility: [], imagePoints: [], refined: [], confidence: [], size });
+    this.length = seconds;
+  }
+
+  add(seconds, seen, answer) {
+    const { clip } = this;
+    clip.seconds.push(seconds);
+    clip.poses.push(seen.pose);
+    clip.visibility.push(seen.visibility);
+    clip.imagePoints.push(seen.imagePoints);
+    clip.refined.push(answer.refined);
+    clip.confidence.push(answer.confidence);
+    while (clip.seconds.at(-1) - clip.seconds[0] > this.length) {
+      for (const list of [clip.seconds, clip.poses, clip.visibility, clip.imagePoints, clip.refined, clip.confidence]) list.shift();
+    }
+  }
+}

@@ -1,0 +1,389 @@
+"""The page at `/` as people meet it: its files over HTTP, its logic in Node, and all of it in a real Chromium.
+
+What needs Node, Chromium or npm's packages (`make page`) is left out where they are missing.
+"""
+
+import asyncio
+import contextlib
+import io
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from cluster.running import CHECKOUT
+from refiner import skeleton
+from refiner.data import video
+from refiner.formats import FORMATS
+from serve import pages
+from serve.intake import MESSAGE_BYTES
+from serve.live import standing_poses
+from tests.serve.conftest import before_the_queue
+from tests.waiting import PATIENCE_S, wait_for
+
+PAGE = CHECKOUT / "serve/page"
+CLIP = PAGE / "clip/clip.mp4"
+NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium") or shutil.which("google-chrome")
+BUDGET_BYTES = 1_000_000  # of all that comes before MediaPipe
+PATIENCE_MS = PATIENCE_S * 1000
+
+
+@pytest.fixture(scope="module")
+def address(make_replica) -> Iterator[str]:
+    """Of the replica's application behind a real server."""
+    replica = make_replica()
+    config = uvicorn.Config(before_the_queue(replica), log_level="critical", ws_max_size=MESSAGE_BYTES)
+    server = uvicorn.Server(config)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
+        thread.start()
+        try:
+            wait_for(lambda: server.started)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+# --- over HTTP --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def http(address) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
+        yield client
+
+
+def test_the_page_may_speak_to_its_own_origin_only(http):
+    for path in ("/", "/page/style.css", "/page/js/main.js"):
+        answer = http.get(path)
+        assert answer.status_code == 200, path
+        policy = answer.headers["content-security-policy"]
+        assert "connect-src 'self'" in policy and "default-src 'none'" in policy
+        assert "http" not in policy and "unsafe-inline" not in policy and "'unsafe-eval'" not in policy
+
+
+def test_nothing_else_of_the_package_is_handed_out(http):
+    for path in ("/page/../pages.py", "/page/%2e%2e/pages.py", "/page/js/../../app.py", "/page/..%2fapp.py"):
+        assert http.get(path).status_code == 404
+
+
+def test_where_npm_was_not_the_page_says_how_to_get_it(http, monkeypatch, tmp_path):
+    monkeypatch.setattr(pages, "VENDOR", tmp_path / "missing")
+    answer = http.get("/")
+    assert answer.status_code == 200 and "make page" in answer.text and "docs" in answer.text
+
+
+def test_a_motion_is_exported_in_every_format_that_is_offered(http):
+    offered = http.get("/v1/formats").json()
+    assert offered.keys() <= FORMATS.keys() and {"bvh", "json", "csv", "npz", "trc"} <= offered.keys()
+    clip = standing_poses(20)
+    points = (clip[..., :2] * 200 + 300).tolist()
+    for more in ({}, {"image_points": points, "size": [640, 480], "visibility": np.ones((20, 17)).tolist()}):
+        body = {"refined": clip.tolist(), "fps": 25, "name": "me", **more}
+        for name in offered:
+            answer = http.post("/v1/export", params={"to": name}, json=body)
+            assert answer.status_code == 200, answer.text
+            content = answer.content
+            if name == "bvh":
+                assert content.startswith(b"HIERARCHY") and b"Frames: 20" in content
+            elif name == "glb":
+                assert content[:4] == b"glTF"
+            elif name == "json":
+                pose = np.array(json.loads(content)["frames"][0]["pose"])
+                assert 0 <= pose[:, 1].min() < 0.2 and pose[:, 1].max() > 1.2  # stands on the floor, y up
+            elif name == "npz":
+                assert "poses.npy" in zipfile.ZipFile(io.BytesIO(content)).namelist()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"refined": []}, "refined"), ({"refined": [[[0, 0]]]}, "shape"), ({"refined": None}, "refined"),
+        ({"confidence": [[1]]}, "confidence"), ({"timestamp_us": [1, 1]}, "timestamp_us"), ({"what": 1}, "what"),
+        ({"image_points": [[[0, 0]] * 5] * 2, "size": [640, 480]}, "image_points"), ({"fps": 0}, "fps"),
+        ({"to": "fbx"}, "fbx"), ({"refined": [[[1e9] * 3] * 17] * 2}, "metres"),
+    ],
+)  # fmt: skip
+def test_an_export_that_makes_no_sense_is_one_sentence(http, change, says):
+    body = {"refined": standing_poses(2).tolist(), **change}
+    answer = http.post("/v1/export", params={"to": body.pop("to", "json")}, json=body)
+    assert answer.status_code == 422 and answer.headers["content-type"] == "application/problem+json"
+    assert says in answer.json()["detail"] and "\n" not in answer.json()["detail"]
+
+
+def test_the_clip_is_small_and_whole():
+    content = json.loads((PAGE / "clip/clip.json").read_text())
+    count = sum(1 for _ in video.frames(CLIP))
+    assert {len(content[key]) for key in ("poses", "visibility", "image_points", "truth")} == {count}
+    assert sum(path.stat().st_size for path in (PAGE / "clip").iterdir()) < 300_000
+
+
+# --- in Node ----------------------------------------------------------------------------------------------------------
+
+
+needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
+
+
+@needs_node
+def test_the_pages_logic_in_node():
+    command = [NODE, "--test", "tests/serve/page/logic.test.mjs"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "# tests 0" not in done.stdout
+
+
+@needs_node
+def test_the_pages_skeleton_is_the_librarys():
+    code = "import('./serve/page/js/skeleton.js').then((s) => console.log(JSON.stringify({...s})))"
+    done = subprocess.run([NODE, "-e", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    assert tuple(told["JOINTS"]) == skeleton.JOINTS and told["LANDMARKS"] == skeleton.NUM_LANDMARKS
+    for name in ("FROM_MEDIAPIPE", "BONES", "DRAWN"):
+        assert told[name] == getattr(skeleton, name).tolist()
+
+
+# --- in Chromium ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def webcam(tmp_path_factory) -> Path:
+    """What Chromium's fake camera shows: the example, as one JPEG after the other."""
+    path = tmp_path_factory.mktemp("webcam") / "person.mjpeg"
+    with path.open("wb") as file:
+        for frame in video.frames(CLIP):
+            Image.fromarray(frame.rgb).save(file, "JPEG", quality=90)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(webcam) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    if not pages.VENDOR.is_dir():
+        pytest.skip("the page's libraries are not here (make page)")
+    camera = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={webcam}"]
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
+        yield chromium
+        chromium.close()
+
+
+@contextlib.contextmanager
+def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
+    """The page in a context of its own. Whatever it asks for must be of its own origin, and nothing may break."""
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    asked: list[str] = []
+    broken: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("websocket", lambda stream: asked.append(stream.url))
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.goto(address)
+    page.locator("#bone-cv td:last-child", has_text="%").wait_for()
+    try:
+        yield page
+    finally:
+        context.close()
+    origin = urlsplit(address).netloc
+    elsewhere = {url for url in asked if not url.startswith(("blob:", "data:")) and urlsplit(url).netloc != origin}
+    assert len(asked) > 10 and not elsewhere and not broken
+
+
+def figure(page: Any, row: str, column: int) -> float:
+    return float(page.locator(f"#{row} td").nth(column).inner_text().rstrip(" %"))
+
+
+@pytest.mark.slow
+def test_the_example_plays_at_once_scrubs_and_turns(browser, address):
+    with opened(browser, address) as page:
+        assert figure(page, "bone-cv", 1) < 0.5 * figure(page, "bone-cv", 0)
+        assert figure(page, "jitter", 1) < 0.5 * figure(page, "jitter", 0)
+        assert figure(page, "depth-error", 1) < figure(page, "depth-error", 0)
+        assert "version" in page.locator("#model").inner_text()
+        page.locator("#play[aria-label=Pause]").wait_for()  # it plays
+        page.click("#play")
+        page.locator("#scrub").fill("1.5")
+        assert page.locator("#time").inner_text() == "1.50 s"
+        page.locator("#scrub").press("ArrowRight")
+        page.locator("#time", has_text="1.53 s").wait_for()
+        turn = page.locator("#space").get_attribute("data-turn")
+        page.locator("#space").press("ArrowLeft")
+        page.locator(f"#space:not([data-turn='{turn}'])").wait_for()
+        box = page.locator("#space").bounding_box()
+        turn = page.locator("#space").get_attribute("data-turn")
+        page.mouse.move(box["x"] + 100, box["y"] + 100)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 200, box["y"] + 120)
+        page.mouse.up()
+        page.locator(f"#space:not([data-turn='{turn}'])").wait_for()
+        drawn = page.locator("#chart .line.refined").get_attribute("d")
+        page.select_option("#joint", label="right ankle")
+        assert page.locator("#chart .line.refined").get_attribute("d") != drawn
+        assert "right ankle" in page.locator("#chart").get_attribute("aria-label")
+
+
+@pytest.mark.slow
+def test_files_are_opened_downloaded_and_refused_in_a_sentence(browser, address, tmp_path):
+    poses = standing_poses(30)
+    (tmp_path / "mine.json").write_text(json.dumps({"poses": poses.tolist(), "fps": 10}))
+    (tmp_path / "bad.json").write_text(json.dumps({"poses": [[[1, 2]]]}))
+    (tmp_path / "pixels.json").write_text(json.dumps({"poses": (poses * 300).tolist()}))
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all" * 100)
+    with opened(browser, address) as page:
+        page.set_input_files("#file", tmp_path / "mine.json")
+        page.locator("#frames", has_text="mine.json: 30 of 30 frames").wait_for()
+        assert page.locator("#depth-error").is_hidden()
+        for name in page.locator("#downloads button").all_inner_texts():
+            with page.expect_download() as waiting:
+                page.get_by_role("button", name=f"Download as {name.upper()}").click()
+            saved = tmp_path / f"saved.{name.lower()}"
+            waiting.value.save_as(saved)
+            assert waiting.value.suggested_filename == f"mine.{name.lower()}" and saved.stat().st_size > 1000
+        page.set_input_files("#file", tmp_path / "saved.json")  # a result
+        page.locator("#frames", has_text="saved.json: 30 of 30 frames").wait_for()
+        for name, says in (
+            ("bad.json", "17 or 33"),
+            ("pixels.json", "metres"),
+            ("broken.mp4", "cannot play broken.mp4"),
+        ):
+            page.set_input_files("#file", tmp_path / name)
+            page.locator("#problem", has_text=says).wait_for()
+            assert page.locator("#by-server").is_visible() == name.endswith("mp4")
+        page.click("#example")
+        page.locator("#frames", has_text="Example").wait_for()
+        assert page.locator("#problem").is_hidden()
+
+
+@pytest.mark.slow
+def test_the_webcam_is_seen_in_the_browser_and_refined_live(browser, address):
+    with opened(browser, address, permissions=["camera"]) as page:
+        page.click("#webcam")
+        page.locator("#latency", has_text="MediaPipe on the CPU").wait_for()  # this Chromium has no real graphics
+        page.locator("#frames", has_text="webcam: ").wait_for()
+        wait_for(lambda: page.wait_for_timeout(200) or int(page.locator("#frames").inner_text().split()[1]) > 20)
+        assert figure(page, "bone-cv", 1) < figure(page, "bone-cv", 0)
+        page.click("#webcam")
+        page.locator("#webcam[aria-pressed=false]").wait_for()
+        page.locator("#scrub").press("ArrowLeft")  # what was seen stays, and is scrubbed
+
+
+@pytest.mark.slow
+def test_a_video_is_looked_at_in_the_browser(browser, address):
+    with opened(browser, address) as page:
+        page.set_input_files("#file", CLIP)
+        page.locator("#frames", has_text="clip.mp4").wait_for()
+        seen = int(page.locator("#frames").inner_text().split()[1])
+        assert seen > 80 and figure(page, "bone-cv", 1) < figure(page, "bone-cv", 0)
+
+
+@pytest.mark.slow
+def test_a_camera_that_may_not_be_used_or_is_not_there_is_one_sentence(browser, address):
+    with opened(browser, address, permissions=[]) as page:
+        for name, says in (("NotAllowedError", "address bar"), ("NotFoundError", "no camera")):
+            page.evaluate(
+                "name => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('x', name)); }",
+                name,
+            )
+            page.click("#webcam")
+            page.locator("#problem", has_text=says).wait_for()
+            assert page.locator("#webcam").get_attribute("aria-pressed") == "false"
+
+
+NO_WEBGL = """
+const given = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+  return /webgl/.test(kind) ? null : given.call(this, kind, ...rest);
+};
+"""
+
+
+@pytest.mark.slow
+def test_without_webgl_all_but_the_view_in_space_works(address, browser):
+    context = browser.new_context()
+    context.add_init_script(NO_WEBGL)
+    page = context.new_page()
+    page.goto(address)
+    page.locator("#bone-cv td:last-child", has_text="%").wait_for(timeout=PATIENCE_MS)
+    assert "WebGL" in page.locator("#no-space").inner_text()
+    context.close()
+
+
+LOOKS = {
+    "desktop": {"viewport": {"width": 1280, "height": 900}},
+    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("look", LOOKS)
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(browser, address, look):
+    axe = PAGE / "node_modules/axe-core/axe.min.js"
+    if not axe.is_file():
+        pytest.skip("axe-core is not here (make page)")
+    with opened(browser, address, **LOOKS[look]) as page:
+        page.evaluate(axe.read_text())
+        found = page.evaluate("axe.run()")
+        assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == []
+        assert len(found["passes"]) > 10
+        assert page.evaluate("document.documentElement.scrollWidth") <= LOOKS[look]["viewport"]["width"]
+
+
+@pytest.mark.slow
+def test_the_first_screen_keeps_its_budget(browser, address):
+    context = browser.new_context()
+    page = context.new_page()
+    sizes: list[int] = []
+
+    def count(request: Any) -> None:
+        size = request.sizes()
+        sizes.append(size["responseBodySize"] + size["responseHeadersSize"])
+
+    page.on("requestfinished", count)
+    page.goto(address)
+    page.locator("#bone-cv td:last-child", has_text="%").wait_for(timeout=PATIENCE_MS)
+    page.wait_for_load_state("networkidle")
+    print(f"{sum(sizes):,} bytes in {len(sizes)} answers")  # seen with -rP
+    assert 300_000 < sum(sizes) < BUDGET_BYTES
+    context.close()
+
+
+@pytest.mark.slow
+def test_with_a_token_the_page_asks_for_it(browser, make_replica, tmp_path):
+    (tmp_path / "tokens").write_text("secret\n")
+    replica = make_replica(token_file=str(tmp_path / "tokens"))
+    server = uvicorn.Server(uvicorn.Config(before_the_queue(replica), log_level="critical"))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
+        thread.start()
+        context = browser.new_context()
+        try:
+            wait_for(lambda: server.started)
+            page = context.new_page()
+            page.set_default_timeout(PATIENCE_MS)
+            page.goto(f"http://127.0.0.1:{listening.getsockname()[1]}")
+            page.locator("#problem", has_text="token").wait_for()
+            page.get_by_label("This endpoint wants a token").fill("secret")
+            page.get_by_role("button", name="Go on").click()
+            page.locator("#bone-cv td:last-child", has_text="%").wait_for()
+        finally:
+            context.close()
+            server.should_exit = True
+            thread.join()
