@@ -3,14 +3,11 @@
 What needs Node, Chromium or npm's packages (`make page`) is left out where they are missing.
 """
 
-import asyncio
 import contextlib
 import io
 import json
 import shutil
-import socket
 import subprocess
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +17,6 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from cluster.running import CHECKOUT
@@ -28,9 +24,8 @@ from refiner import skeleton
 from refiner.data import video
 from refiner.formats import FORMATS
 from serve import pages
-from serve.intake import MESSAGE_BYTES
 from serve.live import standing_poses
-from tests.serve.conftest import before_the_queue
+from tests.serve.streams import serving
 from tests.waiting import PATIENCE_S, wait_for
 
 PAGE = CHECKOUT / "serve/page"
@@ -43,19 +38,8 @@ PATIENCE_MS = PATIENCE_S * 1000
 @pytest.fixture(scope="module")
 def address(make_replica) -> Iterator[str]:
     """Of the replica's application behind a real server."""
-    replica = make_replica()
-    config = uvicorn.Config(before_the_queue(replica), log_level="critical", ws_max_size=MESSAGE_BYTES)
-    server = uvicorn.Server(config)
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
-        thread.start()
-        try:
-            wait_for(lambda: server.started)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
+    with serving(make_replica)() as (host, _):
+        yield f"http://{host}"
 
 
 # --- over HTTP --------------------------------------------------------------------------------------------------------
@@ -367,23 +351,13 @@ def test_the_first_screen_keeps_its_budget(browser, address):
 @pytest.mark.slow
 def test_with_a_token_the_page_asks_for_it(browser, make_replica, tmp_path):
     (tmp_path / "tokens").write_text("secret\n")
-    replica = make_replica(token_file=str(tmp_path / "tokens"))
-    server = uvicorn.Server(uvicorn.Config(before_the_queue(replica), log_level="critical"))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
-        thread.start()
+    with serving(make_replica)(token_file=str(tmp_path / "tokens")) as (host, _):
         context = browser.new_context()
-        try:
-            wait_for(lambda: server.started)
-            page = context.new_page()
-            page.set_default_timeout(PATIENCE_MS)
-            page.goto(f"http://127.0.0.1:{listening.getsockname()[1]}")
-            page.locator("#problem", has_text="token").wait_for()
-            page.get_by_label("This endpoint wants a token").fill("secret")
-            page.get_by_role("button", name="Go on").click()
-            page.locator("#bone-cv td:last-child", has_text="%").wait_for()
-        finally:
-            context.close()
-            server.should_exit = True
-            thread.join()
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"http://{host}")
+        page.locator("#problem", has_text="token").wait_for()
+        page.get_by_label("This endpoint wants a token").fill("secret")
+        page.get_by_role("button", name="Go on").click()
+        page.locator("#bone-cv td:last-child", has_text="%").wait_for()
+        context.close()

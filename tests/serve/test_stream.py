@@ -1,89 +1,32 @@
 """Streams as clients meet them: the replica's application behind a real HTTP server, in this process."""
 
-import asyncio
-import contextlib
-import io
 import json
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 
 import numpy as np
 import pytest
-import uvicorn
-from PIL import Image
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 from refiner import UserError
 from refiner.causal import LiveSmoother
 from refiner.skeleton import FROM_MEDIAPIPE, NUM_LANDMARKS
-from serve.client import Retries
-from serve.guard import SUBPROTOCOL, subprotocols
-from serve.intake import MESSAGE_BYTES
 from serve.live import standing_poses
-from serve.stream import connection
 from serve.stream.client import LiveClient
 from serve.stream.messages import Answer, Landmarks, decode, encode
-from tests.serve.conftest import before_the_queue
-from tests.waiting import PATIENCE_S, wait_for
-
-Serve = Callable[..., contextlib.AbstractContextManager[str]]
+from tests.serve.streams import GOOD, Serve, answered, opened, said, serving
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
 def served(make_replica) -> Serve:
-    """`with served(max_streams=…) as (url, replica)`: as Serve starts its server, on a port of its own."""
-
-    @contextlib.contextmanager
-    def serve(**args: object) -> Iterator[tuple[str, object]]:
-        replica = make_replica(**args)
-        config = uvicorn.Config(
-            before_the_queue(replica), log_level="critical", ws_max_size=MESSAGE_BYTES, ws_per_message_deflate=False
-        )
-        server = uvicorn.Server(config)
-        with socket.socket() as listening:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # for the client that reads nothing
-            listening.bind(("127.0.0.1", 0))
-            thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
-            thread.start()
-            try:
-                wait_for(lambda: server.started)
-                yield f"127.0.0.1:{listening.getsockname()[1]}", replica
-            finally:
-                server.should_exit = True
-                thread.join()
-                replica.streams.pictures.close()
-
-    return serve
+    return serving(make_replica)
 
 
 @pytest.fixture(scope="module")
 def endpoint(served) -> Iterator[tuple[str, object]]:
     with served() as (address, replica):
         yield address, replica
-
-
-def opened(address: str, query: str = "", **options: object) -> ClientConnection:
-    return connect(f"ws://{address}/v1/stream{query}", open_timeout=PATIENCE_S, proxy=None, **options)
-
-
-def said(stream: ClientConnection) -> dict:
-    """The next text message that is no word about the model."""
-    while True:
-        message = stream.recv(PATIENCE_S)
-        if isinstance(message, str) and "model" not in (content := json.loads(message)):
-            return content
-
-
-def answered(stream: ClientConnection) -> Answer:
-    """The next binary answer."""
-    while True:
-        message = stream.recv(PATIENCE_S)
-        if isinstance(message, bytes):
-            return Answer.of(message)
-        assert "error" not in message, message
 
 
 def dance(count: int, rng: np.random.Generator, noise: float = 0.02) -> np.ndarray:
@@ -165,7 +108,6 @@ def with_nan() -> np.ndarray:
     return pose
 
 
-GOOD = json.dumps({"pose": standing_poses(1)[0].tolist()})
 BAD = {
     "not JSON": "{pose",
     "NaN in JSON": GOOD.replace("0.0", "NaN", 1),
@@ -220,148 +162,6 @@ def test_time_must_rise(endpoint):
             assert "rise" in said(stream)["error"]
 
 
-def closed(stream: ClientConnection) -> tuple[int, str]:
-    """How the endpoint ends a stream."""
-    with pytest.raises(ConnectionClosed) as ended:
-        while True:
-            stream.recv(PATIENCE_S)
-    assert ended.value.rcvd is not None
-    return ended.value.rcvd.code, ended.value.rcvd.reason
-
-
-@pytest.mark.parametrize("size", [20_000, MESSAGE_BYTES + 1])
-def test_large_messages_end_the_stream(endpoint, size):
-    address, replica = endpoint
-    stream = opened(address)
-    with contextlib.suppress(ConnectionClosed):  # it may end while this one still sends
-        stream.send(b"POSE" + bytes(size))
-    assert closed(stream)[0] == 1009
-    wait_for(lambda: not replica.streams.hub.members)
-
-
-def test_so_do_too_many(endpoint, monkeypatch):
-    monkeypatch.setattr(connection, "FRAMES_AT_ONCE", 100.0)
-    monkeypatch.setattr(connection, "FRAMES_PER_S", 0.001)
-    address, _ = endpoint
-    with opened(address) as stream:
-        with contextlib.suppress(ConnectionClosed):
-            for _ in range(200):
-                stream.send(GOOD)
-        code, reason = closed(stream)
-    assert code == 1008 and "a second" in reason
-
-
-def test_a_client_that_sends_nothing_or_never_a_whole_message_is_sent_away(served):
-    with served(stream_idle_s=0.5) as (address, replica):
-        with opened(address) as quiet:
-            assert closed(quiet) == (1008, "no complete frame came for 0.5 s: open another stream")
-        with opened(address) as drip:
-            raw = drip.socket
-            with contextlib.suppress(OSError):
-                raw.sendall(b"\x82\xfe\x40\x00" + bytes(4))  # a binary message of 16 kB begins
-                for _ in range(1000):
-                    raw.sendall(b"x")
-                    if not replica.streams.hub.members:
-                        break
-                    threading.Event().wait(0.1)
-            raw.close()
-        wait_for(lambda: not replica.streams.hub.members)
-
-
-def test_a_client_that_reads_nothing_is_given_up_and_harms_nobody(endpoint, monkeypatch):
-    monkeypatch.setattr(connection, "SENDING_S", 1.0)
-    address, replica = endpoint
-    host, port = address.split(":")
-    raw = socket.socket()
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-    raw.connect((host, int(port)))
-    raw.sendall(
-        b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    wait_for(lambda: len(replica.streams.hub.members) == 1)
-    frame = GOOD.encode()
-    head = b"\x81\xfe" + len(frame).to_bytes(2, "big") + bytes(4)  # masked with zeros
-
-    def send() -> None:
-        with contextlib.suppress(OSError):
-            while replica.streams.hub.members:
-                raw.sendall(head + frame)
-                threading.Event().wait(0.004)
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    with opened(address) as honest:
-        for i in range(20):
-            honest.send(encode(Landmarks(standing_poses(1)[0], timestamp_us=i + 1)))
-            assert answered(honest).frame == i
-    wait_for(lambda: not replica.streams.hub.members)
-    sender.join()
-    raw.close()
-
-
-def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(endpoint, rng):
-    address, replica = endpoint
-    free = len(replica.streams.hub._free)
-    for _ in range(20):
-        stream = opened(address)
-        for i in range(5):
-            stream.send(encode(Landmarks(standing_poses(1)[0], timestamp_us=i + 1)))
-        stream.socket.close()
-    wait_for(lambda: len(replica.streams.hub._free) == free and not replica.streams.hub.members)
-
-
-def refused(address: str, query: str = "", **options: object) -> tuple[int, dict]:
-    with pytest.raises(InvalidStatus) as error:
-        opened(address, query, **options)
-    response = error.value.response
-    assert response.headers["content-type"] == "application/problem+json"
-    return response.status_code, json.loads(response.body)
-
-
-def test_there_are_so_many_streams(served):
-    with served(max_streams=2) as (address, _), opened(address), opened(address) as second:
-        status, problem = refused(address)
-        assert status == problem["status"] == 429
-        second.close()
-        wait_for(lambda: _opens(address))
-
-
-def _opens(address: str) -> bool:
-    try:
-        with opened(address) as stream:
-            return bool(stream.recv(PATIENCE_S))
-    except InvalidStatus:
-        return False
-
-
-def test_who_may_open_one(served, tmp_path):
-    (tmp_path / "tokens").write_text("secret-/+~\n")
-    page = "https://studio.example"
-    with served(token_file=str(tmp_path / "tokens"), cors_origins=[page]) as (address, _):
-        assert refused(address)[0] == 401
-        assert refused(address, additional_headers={"Authorization": "Bearer wrong"})[0] == 401
-        for wrong in ("bearer.", "bearer.%%%", "bearer.d3Jvbmc", "secret"):
-            assert refused(address, subprotocols=[SUBPROTOCOL, wrong])[0] == 401
-        with opened(address, subprotocols=subprotocols("secret-/+~"), origin=page) as stream:
-            assert stream.subprotocol == SUBPROTOCOL  # not the token
-        assert refused(address, subprotocols=subprotocols("secret-/+~"), origin="https://evil.example")[0] == 403
-        with opened(address, subprotocols=subprotocols("secret-/+~"), origin=f"http://{address}"):
-            pass  # the endpoint's own page
-        with LiveClient(f"http://{address}", token="secret-/+~") as live:
-            assert live.refine(standing_poses(1)[0]).frame == 0
-        with pytest.raises(UserError, match="token"):
-            LiveClient(f"http://{address}", retries=Retries(attempts=1)).refine(standing_poses(1)[0])
-    with served() as (address, _):
-        assert refused(address, origin=page)[0] == 403
-        assert refused(address, origin="null")[0] == 403
-
-
-def test_an_option_that_there_is_not_is_refused(endpoint):
-    status, problem = refused(endpoint[0], "?smooth=maybe")
-    assert status == 422 and "smooth" in problem["detail"]
-
-
 def test_the_client_goes_on_over_another_connection_where_one_breaks(endpoint):
     address, _ = endpoint
     with LiveClient(f"http://{address}") as live:
@@ -372,50 +172,6 @@ def test_the_client_goes_on_over_another_connection_where_one_breaks(endpoint):
         with pytest.raises(UserError, match="metres"):
             live.refine(standing_poses(1)[0] * 100)
         assert live.refine(standing_poses(1)[0]).frame == 2
-
-
-def picture(size: tuple[int, int], form: str = "JPEG") -> bytes:
-    content = io.BytesIO()
-    Image.new("RGB", size, (90, 120, 90)).save(content, form)
-    return content.getvalue()
-
-
-def huge() -> bytes:
-    """A JPEG whose head says 10,000 × 10,000 pixels."""
-    content = bytearray(picture((64, 64)))
-    at = content.index(b"\xff\xc0") + 5
-    content[at : at + 4] = (10_000).to_bytes(2, "big") * 2
-    return bytes(content)
-
-
-@pytest.mark.slow
-def test_pictures_are_seen_refused_and_released(served):
-    with served(max_picture_streams=1) as (address, replica):
-        with opened(address) as stream:
-            for number, (content, says) in enumerate(
-                {
-                    picture((320, 240)): None,
-                    picture((320, 240), "WEBP"): None,
-                    huge(): "larger",
-                    b"\xff\xd8\xff" + bytes(500): "complete JPEG",
-                    picture((320, 240))[:-200]: "complete JPEG",
-                    picture((640, 480)): None,
-                }.items()
-            ):
-                stream.send(content)
-                told = said(stream)
-                assert told["frame"] == number
-                assert says in told["error"] if says else told["refined"] is None  # nobody is there
-            with opened(address) as second:
-                second.send(picture((320, 240)))
-                code, reason = closed(second)
-                assert code == 1013 and "landmarks" in reason
-            stream.send(GOOD)  # landmarks go beside pictures
-            assert said(stream)["refined"] is not None
-        wait_for(lambda: not replica.streams.pictures._busy)
-        with opened(address) as third:
-            third.send(picture((320, 240)))
-            assert said(third)["refined"] is None
 
 
 def test_a_frame_is_what_it_was_before_it_travelled(rng):
