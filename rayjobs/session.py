@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cluster import doctor
-from refiner import UserError
+from cluster import doctor, quiet
+from refiner import UserError, telemetry
 from refiner.command import cores, logical_cpus
 
 
@@ -19,6 +19,7 @@ def ray_session() -> Iterator[None]:
     Raises:
         UserError: no cluster answers at RAY_ADDRESS.
     """
+    telemetry.turn_off()
     import ray
 
     if ray.is_initialized():
@@ -33,6 +34,7 @@ def ray_session() -> Iterator[None]:
     else:
         if doctor.temporary_folder(os.environ) is not None:
             os.environ["RAY_TMPDIR"] = "/tmp"  # Ray's sockets need a short and writable one
+        quiet.hush()
         # More logical CPUs than cores: a pool of actors, one per core, must leave room for readers and writers.
         ray.init(
             num_cpus=logical_cpus(),

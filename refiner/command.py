@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from refiner import telemetry
 from refiner.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -44,6 +45,7 @@ def parse(options_type: type[T], args: Sequence[str] | None = None) -> T:
         options_type: dataclass of the options.
         args: what to parse in place of the process's own arguments.
     """
+    telemetry.turn_off()  # all commands come through here before they import anything that reports
     module = sys.modules[options_type.__module__]
     command = f"python -m {module.__spec__.name.removesuffix('.__main__')}" if module.__spec__ else None
     paragraphs = inspect.cleandoc(module.__doc__ or "").split("\n\n")

@@ -6,6 +6,7 @@ from typing import Any
 
 import tyro
 
+from refiner import telemetry
 from refiner.cli import compare, export, info, page, video, view
 from refiner.command import EXIT_USER_ERROR
 from refiner.errors import UserError
@@ -24,6 +25,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
 
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line and exits."""
+    telemetry.turn_off()
     try:
         options = tyro.extras.subcommand_cli_from_dict(
             {name: kind for name, (kind, _) in COMMANDS.items()},

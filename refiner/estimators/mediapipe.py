@@ -15,6 +15,7 @@ import numpy as np
 
 from refiner.data.video import Frame
 from refiner.errors import UserError
+from refiner.estimators import mediapipe_reports
 from refiner.estimators.base import CrowdEstimator, EstimatorInfo, Observation, Smoothing
 from refiner.estimators.mediapipe_assets import model_path
 from refiner.skeleton import NUM_LANDMARKS
@@ -91,6 +92,7 @@ class PoseEstimator:
         )
         self._stills = stills
         try:
+            mediapipe_reports.turn_off()
             with _quiet_stderr():
                 self._landmarker = vision.PoseLandmarker.create_from_options(options)
         except (ValueError, RuntimeError, OSError) as error:
