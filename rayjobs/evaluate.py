@@ -10,7 +10,7 @@ sequence where they are read, in this process or, if there are many, on the clus
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from refiner.evaluation.atlas import Atlas
 from refiner.evaluation.compare import MEDIAPIPE, REFINED, Evaluation
 from refiner.evaluation.skeletons import contact_sheet
 from refiner.evaluation.tally import Tally
-from refiner.registry import CANDIDATE, CHAMPION, NAME, ModelSource
+from refiner.registry import CANDIDATE, CHAMPION, ModelSource, model_name
 
 # Clips on which the candidate is most wrong: in the table, and of these drawn.
 WORST_CLIPS, DRAWN_CLIPS = 20, 6
@@ -39,12 +39,12 @@ class Options:
     """What is measured on."""
     seen: Seen = "mediapipe"
     """How the frames of the pairs were seen: as in `rayjobs.train`, one of its ways."""
-    model: str = f"models:/{NAME}@{CANDIDATE}"
+    model: str = field(default_factory=lambda: str(ModelSource(model_name(), alias=CANDIDATE)))
     """The candidate: models:/NAME@ALIAS, models:/NAME/VERSION, or a checkpoint's folder, which is never promoted."""
     promote: bool = True
     """Move the alias 'champion' of the candidate's name if the candidate wins."""
     out: str | None = None
-    """Folder for evaluation.json, evaluation.md and the plots, beside MLflow."""
+    """Folder (path or URI) for evaluation.json, evaluation.md and the plots, beside MLflow."""
     workers: int = 0
     """Actors of a Ray Data job; 0: one per GPU, or as many as the cluster has cores.
     For fewer than 100,000 pairs none: this process is done before they have started."""
@@ -142,7 +142,8 @@ def judge(models: dict[str, DepthRefiner], tally: Tally, found: Evaluation) -> t
 def _publish(options: Options, model: DepthRefiner, registered: bool, found: Evaluation, atlas: Atlas) -> None:
     """Writes the report and, of a registered model, hands it to MLflow."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(options.out or scratch)
+        far = options.out is not None and files.is_uri(options.out)
+        folder = Path(scratch if far or options.out is None else options.out)
         folder.mkdir(parents=True, exist_ok=True)
         worst = atlas.worst_clips(REFINED, WORST_CLIPS)
         content = to_json(asdict(found)) | {"worst_clips": [[*clip, errors] for *clip, errors in worst]}
@@ -154,6 +155,8 @@ def _publish(options: Options, model: DepthRefiner, registered: bool, found: Eva
         drawn = [(sequence, camera) for sequence, camera, _ in worst[:DRAWN_CLIPS]]
         samples = worst_of(options.pairs, options.split, drawn, lambda pairs: model.predict_pairs(pairs).poses)
         contact_sheet(samples, folder / "worst_clips.png")
+        if far and options.out is not None:
+            files.copy_folder(folder, options.out)
         if registered:
             figures = {f"{options.split}/{key}": value for key, value in compare.flat(found).items()}
             under = f"evaluation/{options.split}"

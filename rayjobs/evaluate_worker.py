@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from rayjobs.actors import Row, Values, Work, over_actors
 from rayjobs.progress import Progress
 from rayjobs.session import ray_session
-from refiner import DepthRefiner, UserError
+from refiner import DepthRefiner, UserError, files
 from refiner.data import records
 from refiner.data.checks import Gist
 from refiner.data.records import Seen
@@ -114,7 +112,7 @@ def _reduced(
     root: str | Path, split: str, make: Callable[..., Work], arguments: Sequence[Any], workers: int, seen: Seen
 ) -> list[Values]:
     """What `make(*arguments)` says of every part of a split, in the parts' order."""
-    rows = {str(Path(path).absolute()): pq.read_metadata(path).num_rows for path in records.pair_files(root, split)}
+    rows = {files.absolute(path): records.read_footer(path).num_rows for path in records.pair_files(root, split)}
     parts: list[Row] = [{"files": [], "seen": seen}]
     held = 0
     for path, number in rows.items():

@@ -121,7 +121,9 @@ def run(options: Options) -> Summary | Estimate:
         with ray_session(), Progress("videos", len(todo), sum(row["size"] for row in todo)) as progress:
             for result in extracted(todo, estimator, options):
                 results.append(result)
-                progress.add(1, result["size"], failed=bool(result["error"]), frames=result["frames"])
+                progress.add(
+                    1, result["size"], failed=bool(result["error"]), reason=result["error"], frames=result["frames"]
+                )
                 if (count := sum(bool(r["error"]) for r in results)) > options.max_failures:
                     raise UserError(
                         f"{count} videos failed, more than --max-failures, the last one because {result['error']}; "

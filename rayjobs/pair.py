@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rayjobs.progress import Progress
-from rayjobs.storage import replaced_folder
+from rayjobs.storage import annotated, replaced_folder
 from refiner import UserError, files
 from refiner.command import cores, launch, log, to_json
 from refiner.data import aistpp, manifest, records
@@ -40,9 +40,9 @@ class Options:
     observations: str
     """Folder (path or URI) of the observations that 'rayjobs.extract' wrote."""
     dataset: str
-    """Root of the dataset: the folder that holds annotations/."""
+    """Root of the dataset (path or URI): the folder that holds annotations/."""
     out: str
-    """Folder of the pairs: split=train, split=val, split=test, manifest.json, summary.json and plots.png."""
+    """Folder (path or URI) of the pairs: split=train, split=val, split=test, manifest.json, summary.json and plots.png."""
     split_by: Literal["official", "choreography"] = "official"
     """official: as the dataset's authors split it. choreography: no dancer and no choreography in two splits."""
 
@@ -71,10 +71,9 @@ class Summary:
 
 def run(options: Options) -> Summary:
     videos, estimator = observed_videos(options.observations)
-    dataset = aistpp.Dataset(files.local_folder(options.dataset, "--dataset"))
     problems: dict[str, str] = {}
-    rows = list(plan(videos, dataset, options.split_by, problems))
-    with replaced_folder(options.out, SUMMARY) as out:
+    with annotated(options.dataset) as dataset, replaced_folder(options.out, SUMMARY) as out:
+        rows = list(plan(videos, dataset, options.split_by, problems))
         results = paired(rows, dataset, out) if rows else []
         for result in results:
             problems |= result["problems"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rayjobs.progress import Progress
-from rayjobs.storage import replaced_folder
+from rayjobs.storage import annotated, replaced_folder
 from refiner import UserError, files
 from refiner.command import cores, launch, log, to_json
 from refiner.data import aistpp, checks, manifest, records
@@ -64,7 +64,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
-    dataset = aistpp.Dataset(files.local_folder(options.dataset, "--dataset"))
+    with annotated(options.dataset) as dataset:
+        return simulated_from(dataset, options)
+
+
+def simulated_from(dataset: aistpp.Dataset, options: Options) -> Summary:
     sequences, left_out = plan(dataset, options.pairs)
     train = records.read_pairs(options.pairs, "train")
     checks.check_pairs(train, "train")
@@ -96,7 +100,7 @@ def run(options: Options) -> Summary:
         if not count:
             raise UserError(f"no sequence of {options.dataset} has a pose without gaps: fetch its annotations anew")
         summary = Summary(
-            out=str(Path(options.out)),
+            out=options.out if files.is_uri(options.out) else str(Path(options.out)),
             pairs=count,
             sequences=len(list((out / "split=train").iterdir())),
             left_out=left_out,

@@ -4,10 +4,12 @@ import glob
 import itertools
 import os
 import shutil
+import tempfile
 import unicodedata
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +17,7 @@ from pyarrow.fs import FileType
 
 from refiner import UserError, files
 from refiner.command import log
+from refiner.data import aistpp, manifest
 from refiner.data.containers import SUFFIXES
 from refiner.files import File
 
@@ -80,21 +83,57 @@ def _globbed(where: str) -> list[File]:
 
 
 @contextmanager
+def annotated(where: str | Path) -> Iterator[aistpp.Dataset]:
+    """A dataset's annotations, as far as jobs read them; out of a store they come into a folder that is deleted at the end.
+
+    Args:
+        where: root of the dataset, path or URI.
+    """
+    if not files.is_uri(where):
+        yield aistpp.Dataset(Path(where).absolute())
+        return
+    annotations = files.join(where, "annotations")
+    wanted = {
+        name: file.where
+        for name, file in files.below(annotations).items()
+        if name.split("/")[0] in ("cameras", "keypoints3d", "splits", "ignore_list.txt")
+    }
+    with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda name: _fetch(wanted[name], Path(root, "annotations", name)), wanted))
+        yield aistpp.Dataset(Path(root))
+
+
+def _fetch(where: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.fetched(where) as copy:
+        shutil.copyfile(copy, path)
+
+
+@contextmanager
 def replaced_folder(where: str | Path, marker: str) -> Iterator[Path]:
     """A new folder to build in, which takes the place of `where` when all went well; else `where` stays as it was.
 
+    A store renames no folders. There the manifest comes first and the marker last: whoever reads meanwhile finds that the
+    manifest does not describe what lies beside it.
+
     Args:
-        where: the folder, which need not be there.
+        where: the folder (path or URI), which need not be there.
         marker: a file that says whether a folder is one of ours. Another one is not replaced, unless it is empty.
 
     Raises:
-        UserError: it holds something else, or is in an object store, which cannot rename a folder.
+        UserError: it holds something else.
     """
-    where = files.local_folder(where, "--out")
+    if files.is_uri(where):
+        with tempfile.TemporaryDirectory() as folder:
+            there = files.below(where)
+            if there and not {marker, manifest.FILE} & there.keys():
+                raise _of_something_else(where, marker)
+            yield Path(folder)
+            _replace(Path(folder), where, marker, there)
+        return
+    where = Path(where).absolute()
     if where.exists() and any(where.iterdir()) and not (where / marker).exists():
-        raise UserError(
-            f"--out {where} has no {marker}, so it is of something else: name another folder, for it would be lost"
-        )
+        raise _of_something_else(where, marker)
     building = where.with_name(f".{where.name}.{uuid.uuid4().hex[:8]}.part")
     building.mkdir(parents=True)
     try:
@@ -106,3 +145,26 @@ def replaced_folder(where: str | Path, marker: str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _of_something_else(where: str | Path, marker: str) -> UserError:
+    return UserError(
+        f"--out {where} has no {marker}, so it is of something else: name another folder, for it would be lost"
+    )
+
+
+def _replace(folder: Path, where: str | Path, marker: str, there: dict[str, File]) -> None:
+    """Puts the files of a local folder into a store's, the manifest first and the marker last; what else was there goes."""
+    new = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    first, last = ([name] if name in new else [] for name in (manifest.FILE, marker))
+
+    def put(name: str) -> None:
+        files.upload(new[name], files.join(where, *name.split("/")))
+
+    for name in first:
+        put(name)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(put, new.keys() - {manifest.FILE, marker}))
+        list(pool.map(lambda name: files.delete(there[name].where), there.keys() - new.keys()))
+    for name in last:
+        put(name)

@@ -21,7 +21,7 @@ from ray.train.torch import TorchTrainer
 from rayjobs import train_storage
 from rayjobs.session import ray_session
 from rayjobs.train_worker import train_worker
-from refiner import UserError, registry
+from refiner import UserError, files, registry
 from refiner.command import cores, launch, log
 from refiner.data import aistpp, checks, manifest, records
 from refiner.evaluation import plots
@@ -52,7 +52,7 @@ class Options:
     """Folder of a checkpoint whose weights training starts from, or 'box': the model in the box. Its network is trained."""
     dropout: float | None = None
     """Of the network in place of its own; best's 0.2 suits up to some 100,000 pairs, a million taught more with 0.05."""
-    model_name: str = registry.NAME
+    model_name: str = field(default_factory=registry.model_name)
     """Of the registered model that the result becomes a version of."""
     name: str = ""
     """Of the run; a name that was used before goes on from its last checkpoint. A new one by default."""
@@ -115,7 +115,7 @@ def run(options: Options) -> Summary:
     if run_id is None:
         run_id = registry.start_run(
             name,
-            {**asdict(options), "pairs": str(Path(options.pairs).absolute()), "model": asdict(config)},
+            {**asdict(options), "pairs": files.absolute(options.pairs), "model": asdict(config)},
             {RESUME_TAG: name},
         )
     else:
@@ -138,12 +138,12 @@ def fit(options: Options, config: RefinerConfig, start: str, name: str, run_id: 
     """Trains on the cluster and returns the last checkpoint: the model, its card and the state of the training."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = options.workers or gpus or 2
-    storage = options.storage if "://" in options.storage else str(Path(options.storage).absolute())
+    storage = files.absolute(options.storage)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
-            "pairs": str(Path(options.pairs).absolute()),
-            "simulated": str(Path(options.simulated).absolute()) if options.simulated else None,
+            "pairs": files.absolute(options.pairs),
+            "simulated": files.absolute(options.simulated) if options.simulated else None,
             "seen": options.seen,
             "start": start,
             "model": config,
@@ -182,6 +182,8 @@ def _register(options: Options, folder: str, run_id: str, name: str, clock: list
     history = card.pop("history")
     known = manifest.read(options.pairs)
     fingerprint = records.fingerprint(options.pairs, aistpp.SPLITS) if known is None else known.fingerprint
+    counts = {split: 0 if known is None else known.rows(split) for split in aistpp.SPLITS}
+    registry.log_dataset(run_id, files.absolute(options.pairs), fingerprint, counts)
     with tempfile.TemporaryDirectory() as scratch:
         # the checkpoint that is registered: without the state of the training, with where it comes from
         model = load_checkpoint(folder)

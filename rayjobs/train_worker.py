@@ -10,6 +10,7 @@ import ray.train.torch
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from rayjobs.metrics import JobMetrics
 from refiner import UserError, registry
 from refiner.command import log
 from refiner.data import checks, records
@@ -80,7 +81,7 @@ def _train(
     **_: Any,
 ) -> None:
     training, val, rank = trainer.training, trainer.val, trainer.rank
-    metrics = registry.MetricLog(run_id, tracking_uri) if rank == 0 else None
+    metrics, watched = registry.MetricLog(run_id, tracking_uri) if rank == 0 else None, JobMetrics()
 
     def count(root: str) -> int:
         return sum(row_counts(records.pair_files(root, "train")))
@@ -119,6 +120,9 @@ def _train(
         history.append(figures)
         if metrics is not None:
             metrics.log({k: v for k, v in figures.items() if k != "epoch"}, step=int(figures["epoch"]))
+            for name, value in figures.items():
+                watched.tell("pose_train_figure", value, {"figure": name})
+            watched.tell("pose_train_epoch", figures["epoch"])
             log(
                 f"epoch {trainer.epoch}/{training.epochs} · train {figures['train/depth']:.2f} cm · "
                 f"val {figures['val/depth_cm']:.2f} cm · {figures['samples_per_s']:,.0f} pairs/s"

@@ -7,7 +7,6 @@ the command that trains with its options.
 """
 
 import shlex
-import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +21,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from rayjobs.session import cluster_cores, ray_session
 from rayjobs.tune_runs import ChildRuns
-from refiner import UserError, registry
+from refiner import UserError, files, registry
 from refiner.command import launch
 from refiner.data import checks
 from refiner.model import presets
@@ -97,11 +96,11 @@ def run(options: Options) -> Summary:
             {"options": r.config, METRIC: metrics[METRIC], "epochs": metrics["training_iteration"]}
             for r, metrics, _ in done
         ]
-        network = Path(options.storage, name, "best").absolute()
+        network = files.join(files.absolute(options.storage), name, "best")
         checkpoint = done[0][2]
         assert checkpoint is not None  # each report of a figure comes with one
         with checkpoint.as_directory() as folder:
-            shutil.copytree(folder, network, dirs_exist_ok=True)
+            files.copy_folder(Path(folder), network)
         registry.log_metrics(run_id, {METRIC: trials[0][METRIC]})
     except BaseException:
         registry.finish_run(run_id, failed=True)
@@ -113,7 +112,7 @@ def run(options: Options) -> Summary:
         run_url=registry.run_url(run_id),
         val_depth_cm=trials[0][METRIC],
         options=trials[0]["options"],
-        network=str(network),
+        network=network,
         command=command(options, trials[0]["options"], network),
         trials=trials,
         seconds=time.time() - started,
@@ -126,7 +125,7 @@ def search(options: Options, name: str, run_id: str) -> tune.ResultGrid:
 
     gpus = ray.cluster_resources().get("GPU", 0)
     resources: dict[str, float] = {"cpu": 1, "gpu": options.gpus_per_trial} if gpus else {"cpu": 1}
-    work = tune.with_parameters(trial, options=replace(options, pairs=str(Path(options.pairs).absolute())))
+    work = tune.with_parameters(trial, options=replace(options, pairs=files.absolute(options.pairs)))
     tuner = tune.Tuner(
         tune.with_resources(work, resources),
         param_space=network_space(presets.PRESETS[options.preset]) | TRAINING | AUGMENTATION,
@@ -145,7 +144,7 @@ def search(options: Options, name: str, run_id: str) -> tune.ResultGrid:
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str(Path(options.storage).absolute()),
+            storage_path=files.absolute(options.storage),
             callbacks=[ChildRuns(name, run_id, METRIC)],
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             verbose=0,
@@ -190,7 +189,7 @@ def applied(settings: dict[str, Any], options: Options) -> tuple[RefinerConfig, 
     )
 
 
-def command(options: Options, settings: dict[str, Any], network: Path) -> str:
+def command(options: Options, settings: dict[str, Any], network: str) -> str:
     """The command line that trains with these settings."""
     parts = ["python", "-m", "rayjobs.train", "--pairs", options.pairs, "--network", str(network)]
     for prefix, group in (("", TRAINING), ("augmentation.", AUGMENTATION)):

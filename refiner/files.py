@@ -7,6 +7,7 @@ store. Credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, A
 
 import hashlib
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Collection, Iterator
@@ -163,6 +164,15 @@ def find(folder: str | Path, suffixes: Collection[str] | None, *, below: bool = 
     )
 
 
+def below(folder: str | Path) -> dict[str, File]:
+    """All files of a folder and of those below, by their path in it, with slashes."""
+    root = resolve(folder)[1].rstrip("/")
+    return {
+        PurePosixPath(resolve(file.where)[1]).relative_to(PurePosixPath(root)).as_posix(): file
+        for file in find(folder, None, below=True)
+    }
+
+
 def _below(root: Path) -> Iterator[Path]:
     """Everything in a local folder and below. Links to folders are followed; each folder once, for some lead in circles."""
     entered = set()
@@ -229,12 +239,31 @@ def upload(path: Path, where: str | Path) -> None:
     fs.copy_files(str(path), place, source_filesystem=_LOCAL, destination_filesystem=filesystem)
 
 
+def copy_folder(folder: Path, where: str | Path) -> None:
+    """Copies the files of a local folder, and of those below, to another folder (path or URI), beside what is there."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with written_whole(join(where, *path.relative_to(folder).parts)) as part:
+                shutil.copyfile(path, part)
+
+
 @contextmanager
 def opened(where: str | Path) -> Iterator[pa.NativeFile]:
     """The file for reading at any place in it; out of a store comes only what is read."""
     filesystem, path = resolve(where)
     with filesystem.open_input_file(path) as file:
         yield file
+
+
+def read_text(where: str | Path) -> str:
+    """A text file as a whole.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is not UTF-8.
+    """
+    with opened(where) as file:
+        return file.read().decode()
 
 
 def write_text(where: str | Path, text: str) -> None:

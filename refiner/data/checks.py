@@ -188,7 +188,7 @@ def check_known(known: manifest.Manifest, *splits: str) -> None:
 
 
 def _has(root: str | Path, split: str) -> bool:
-    return any(Path(root, f"split={split}").glob("*.parquet"))
+    return bool(records.files_of_split(root, split))
 
 
 def _sequences(root: str | Path, split: str, known: manifest.Manifest | None) -> set[str]:

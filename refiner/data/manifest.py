@@ -5,12 +5,12 @@ pairs to count them, to check that they are plausible, or to know their fingerpr
 """
 
 import json
+import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from refiner import files
 from refiner.data import records
@@ -19,6 +19,7 @@ from refiner.errors import UserError
 
 FILE = "manifest.json"
 VERSION = 1
+_PAIRS = re.compile(r"split=[^/]+/[^/]+\.parquet")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,10 +109,10 @@ def read(root: str | Path) -> Manifest | None:
     Raises:
         UserError: it is damaged, of another version, or does not say what lies beside it.
     """
-    path = Path(root, FILE)
+    path = files.join(root, FILE)
     again = "run what made the pairs again, or delete it to have them counted anew"
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(files.read_text(path))
         if content["schema_version"] != VERSION:
             raise UserError(f"{path} has version {content['schema_version']}, this program reads {VERSION}: {again}")
         fingerprint = content.pop("fingerprint")
@@ -124,18 +125,20 @@ def read(root: str | Path) -> Manifest | None:
         raise UserError(f"{path} is damaged ({error}): {again}") from None
     if not matches:
         raise UserError(f"{path} is damaged (its fingerprint is not that of its files): {again}")
-    there = {str(p.relative_to(root)): p for p in sorted(Path(root).glob("split=*/*.parquet"))}
+    there = {name: file for name, file in files.below(root).items() if _PAIRS.fullmatch(name)}
     if different := sorted(there.keys() ^ manifest.files.keys()):
         raise UserError(f"{path} does not describe what lies beside it, such as {different[0]}: {again}")
-    for name, file in manifest.files.items():
-        if there[name].stat().st_size != file.bytes or _rows(there[name]) != file.rows:
-            raise UserError(f"{there[name]} is not the file that {path} describes: {again}")
+    with ThreadPoolExecutor(32) as pool:  # reads the end of each file: mostly waiting
+        rows = pool.map(lambda name: _rows(there[name].where), manifest.files)
+        for (name, file), number in zip(manifest.files.items(), rows, strict=True):
+            if there[name].size != file.bytes or number != file.rows:
+                raise UserError(f"{there[name].where} is not the file that {path} describes: {again}")
     return manifest
 
 
-def _rows(path: Path) -> int:
+def _rows(where: str) -> int:
     """Of its footer; -1 where that is damaged."""
     try:
-        return pq.read_metadata(path).num_rows
+        return records.read_footer(where).num_rows
     except (OSError, ValueError):
         return -1

@@ -242,13 +242,28 @@ class Pairs:
         return np.concatenate([[0], np.flatnonzero(changed) + 1]) if len(self) else np.zeros(0, dtype=int)
 
 
-def pair_files(root: str | Path, split: str) -> list[Path]:
-    """The Parquet files of one split, sorted.
+def read_footer(path: str | Path) -> pq.FileMetaData:
+    """Of a Parquet file (path or URI): its rows and columns.
+
+    Raises:
+        OSError, pa.ArrowException: it is missing or damaged.
+    """
+    filesystem, place = files.resolve(path)
+    return pq.read_metadata(place, filesystem=filesystem)
+
+
+def files_of_split(root: str | Path, split: str) -> list[str]:
+    """The Parquet files of one split (paths or URIs), sorted; none where it is empty."""
+    return [file.where for file in files.find(files.join(root, f"split={split}"), {".parquet"})]
+
+
+def pair_files(root: str | Path, split: str) -> list[str]:
+    """`files_of_split`, of which there must be some.
 
     Raises:
         UserError: there are none.
     """
-    found = sorted(Path(root, f"split={split}").glob("*.parquet"))
+    found = files_of_split(root, split)
     if not found:
         raise UserError(
             f"there are no pairs of the split '{split}' in {root}: run 'python -m rayjobs.pair' to make them"
@@ -322,7 +337,7 @@ def fingerprint(root: str | Path, splits: Sequence[str]) -> str:
     return fingerprint_of(
         content_digest(Pairs.from_table(read_table(path, PAIRS)), split)
         for split in splits
-        for path in sorted(Path(root, f"split={split}").glob("*.parquet"))
+        for path in files_of_split(root, split)
     )
 
 

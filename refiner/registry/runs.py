@@ -1,6 +1,7 @@
 """Runs in MLflow: parameters, metrics, files. The server is what MLFLOW_TRACKING_URI names; without it a SQLite file under
 `runs/`."""
 
+import json
 import os
 import queue
 import subprocess
@@ -9,19 +10,22 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
+from refiner import settings, telemetry
 from refiner.errors import UserError
 from refiner.extras import require
 
 EXPERIMENT = "pose-depth-refiner"
+DIGEST = 32  # characters of a fingerprint
 
 
 def tracking_uri() -> str:
-    """Where MLflow is: MLFLOW_TRACKING_URI, or `runs/mlflow.db` in the current folder (as an absolute path: Ray's workers
-    run elsewhere)."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'runs' / 'mlflow.db'}"
+    """Where MLflow is: MLFLOW_TRACKING_URI, or as `refiner.settings` has it, or `runs/mlflow.db` in the current folder (as an
+    absolute path: Ray's workers run elsewhere)."""
+    return settings.setting("mlflow") or f"sqlite:///{Path.cwd() / 'runs' / 'mlflow.db'}"
 
 
 def git_commit() -> str:
@@ -86,6 +90,30 @@ def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> Non
     MetricLog(run_id).log(metrics, step).close()
 
 
+def log_dataset(run_id: str, where: str, fingerprint: str, counts: Mapping[str, int]) -> None:
+    """Records what a run learnt from, as MLflow shows it under the run's datasets.
+
+    Args:
+        run_id: of the run.
+        where: folder of the pairs, path or URI.
+        fingerprint: of the pairs' content; MLflow's digest is its beginning, for it has room for 36 characters.
+        counts: pairs by split.
+    """
+    client = mlflow_client()
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    kind = urlsplit(where).scheme or "local"
+    pairs = Dataset(
+        name="pairs",
+        digest=fingerprint[:DIGEST],
+        source_type=kind,
+        source=json.dumps({"uri": where}),
+        schema=None,
+        profile=json.dumps({"fingerprint": fingerprint, **counts}),
+    )
+    client.log_inputs(run_id, [DatasetInput(pairs, [InputTag("mlflow.data.context", "training")])])
+
+
 def log_files(run_id: str, folder: str | Path, under: str | None = None) -> None:
     """Uploads a folder's files as artifacts of a run."""
     mlflow_client().log_artifacts(run_id, str(folder), under)
@@ -106,6 +134,7 @@ class MetricLog:
     sent until MLflow is back."""
 
     def __init__(self, run_id: str, uri: str | None = None) -> None:
+        before_mlflow()
         self._run_id, self._uri = run_id, uri or tracking_uri()
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._closing = threading.Event()
@@ -160,8 +189,18 @@ def unreachable(error: Exception) -> UserError:
     )
 
 
-def mlflow_client(uri: str | None = None) -> Any:
+def before_mlflow() -> None:
+    """To be called before MLflow is imported, which is when it decides whether to report its use.
+
+    Raises:
+        MissingPackage: it is not installed.
+    """
     require("the registry", "mlflow")
+    telemetry.turn_off()
+
+
+def mlflow_client(uri: str | None = None) -> Any:
+    before_mlflow()
     from mlflow import MlflowClient
 
     uri = uri or tracking_uri()

@@ -19,9 +19,18 @@ from typing import Any
 
 import numpy as np
 
+from refiner import settings
 from refiner.errors import UserError
-from refiner.extras import require
-from refiner.registry.runs import git_commit, log_files, log_metrics, mlflow_client, tracking_uri, unreachable
+from refiner.registry.runs import (
+    before_mlflow,
+    git_commit,
+    log_files,
+    log_metrics,
+    mlflow_client,
+    run_url,
+    tracking_uri,
+    unreachable,
+)
 from refiner.wheels import cache_folder
 
 NAME = "pose-depth-refiner"
@@ -31,6 +40,11 @@ CHECKPOINT = "checkpoint"  # folder of the checkpoint inside a version's artifac
 
 _SCHEME = "models:"
 _SOURCE = re.compile(r"models:/(?P<name>(?!\.{1,2}[/@])[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+def model_name() -> str:
+    """Of the registered model, as `refiner.settings` has it; else `NAME`."""
+    return settings.setting("model") or NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +208,47 @@ def log_version_files(name: str, version: str, folder: str | Path, under: str) -
     return run_id
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Where a registered version comes from."""
+
+    version: str
+    run_id: str
+    run_url: str
+    git_commit: str
+    fingerprint: str
+    """Of the pairs that it was trained on."""
+    pairs: str
+    """Their folder, path or URI, as it was then."""
+
+
+def origin(name: str, version: str) -> Origin:
+    """
+    Raises:
+        UserError: there is no such version.
+    """
+    client = mlflow_client()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise unreachable(error) from None
+        raise UserError(
+            f"version {version} of {name} is not in the registry at {tracking_uri()}: {_what_is_there(client, name)}"
+        ) from None
+    run = client.get_run(found.run_id)
+    return Origin(
+        version=str(found.version),
+        run_id=found.run_id,
+        run_url=run_url(found.run_id),
+        git_commit=found.tags.get("git_commit", "unknown"),
+        fingerprint=found.tags.get("dataset_fingerprint", ""),
+        pairs=run.data.params.get("pairs", ""),
+    )
+
+
 def set_alias(name: str, alias: str, version: str) -> None:
     """Moves an alias of the model `name`."""
     mlflow_client().set_registered_model_alias(name, alias, version)
@@ -223,7 +278,7 @@ def download(source: str | ModelSource, into: str | Path | None = None) -> Local
     Raises:
         UserError: no such model, alias or version; or MLflow is out of reach and nothing is kept.
     """
-    require("the registry", "mlflow")
+    before_mlflow()
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 

@@ -44,7 +44,7 @@ READERS = min(8, os.cpu_count() or 1)  # threads
 class Part(NamedTuple):
     """A file of pairs, and how its frames were seen. The same file may be there in several ways."""
 
-    path: Path
+    path: str | Path
     seen: Seen = "mediapipe"
 
 
@@ -97,7 +97,7 @@ class TrainingData:
         split: str,
         config: RefinerConfig,
         device: torch.device | str,
-        also: Sequence[Path] = (),
+        also: Sequence[str | Path] = (),
         seen: Sequence[Seen] = ("mediapipe",),
     ) -> "TrainingData":
         """All pairs of a split, in each way that they were seen, and of `also` these files, one by one, so that only one is
@@ -299,7 +299,7 @@ def load(
     return StreamedData(parts, config, device, int((budget - here) / (3 * size))), validation
 
 
-def parts_of(root: str | Path, split: str, seen: Sequence[Seen], also: Sequence[Path] = ()) -> list[Part]:
+def parts_of(root: str | Path, split: str, seen: Sequence[Seen], also: Sequence[str | Path] = ()) -> list[Part]:
     """The files of a split, in each of these ways, and these others, as everybody has them."""
     return [Part(path, way) for way in seen for path in records.pair_files(root, split)] + [Part(path) for path in also]
 
@@ -321,14 +321,14 @@ def device_memory(device: torch.device | str) -> int:
         return machine
 
 
-def row_counts(paths: Sequence[Path]) -> list[int]:
+def row_counts(paths: Sequence[str | Path]) -> list[int]:
     """Number of pairs in each file, from their footers."""
     return [_footer(path).num_rows for path in paths]
 
 
-def _footer(path: Path) -> pq.FileMetaData:
+def _footer(path: str | Path) -> pq.FileMetaData:
     try:
-        return pq.read_metadata(path)
+        return records.read_footer(path)
     except (OSError, ValueError) as error:  # pyarrow's exceptions are ValueErrors
         raise UserError(f"{path} is no whole Parquet file ({error}): run 'python -m rayjobs.pair' again") from None
 

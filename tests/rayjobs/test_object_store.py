@@ -2,16 +2,11 @@
 
 import dataclasses
 import functools
-import re
-import subprocess
-import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx
 import pytest
-import ray
 
 import refiner
 from rayjobs import download, extract, pair, refine
@@ -20,36 +15,6 @@ from refiner import UserError, files
 from refiner.data import records, video
 
 pytestmark = pytest.mark.cluster
-STORE = "s3://archive"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """URL of an S3 server with one empty bucket, on a free port of loopback."""
-    said = tmp_path_factory.mktemp("moto") / "log"
-    with open(said, "w") as log:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        while not (found := re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text())):
-            with pytest.raises(subprocess.TimeoutExpired):  # it is still there
-                process.wait(0.1)
-        httpx.put(f"{found[1]}/archive").raise_for_status()
-        yield found[1]
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@pytest.fixture
-def store(cluster, server, monkeypatch):
-    """The environment that says where the store is and who we are, here and in the cluster's workers."""
-    environment = {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "secret"}
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    ray.init(address=cluster.ray_address, runtime_env={"env_vars": environment})
-    yield STORE
-    ray.shutdown()
 
 
 def upload(path: Path, where: str) -> None:

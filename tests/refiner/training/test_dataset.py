@@ -1,5 +1,7 @@
 """Pairs on a device or streamed from their files: every pair once an epoch, the same batches whoever shares the work."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -108,7 +110,7 @@ def test_a_streamed_run_has_the_losses_it_always_had(streamed, root):
 def test_a_damaged_or_impossible_file_is_named(root, tmp_path, make_pairs):
     for split in ("train", "val"):
         (tmp_path / f"split={split}").mkdir()
-        for path in records.pair_files(root, split):
+        for path in map(Path, records.pair_files(root, split)):
             (tmp_path / f"split={split}" / path.name).write_bytes(path.read_bytes())
     broken = tmp_path / "split=train" / "05.parquet"
     broken.write_bytes(b"PAR1 and no more")
