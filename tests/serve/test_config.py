@@ -14,13 +14,14 @@ CHECKOUT = Path(app.__file__).resolve().parents[1]
 
 
 def kuberay() -> str:
-    return yaml.safe_load((CHECKOUT / "cluster/kuberay/service.yaml").read_text())["spec"]["serveConfigV2"]
+    service, *_ = yaml.safe_load_all((CHECKOUT / "cluster/kuberay/base/service.yaml").read_text())
+    return service["spec"]["serveConfigV2"]
 
 
 CONFIGS = {
     "config.yaml": lambda: (CHECKOUT / "serve/config.yaml").read_text(),
     "config.gpu.yaml": lambda: (CHECKOUT / "serve/config.gpu.yaml").read_text(),
-    "kuberay/service.yaml": kuberay,
+    "kuberay": kuberay,
 }
 
 

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from benchmarks.load import Result, closed_loop
-from cluster.local import mlflow_command
 from cluster.running import CHECKOUT, Cluster, free_ports
+from cluster.servers import mlflow_command
 from refiner import DepthRefiner, registry
 from serve import codec
 from serve.client import Client, Retries
