@@ -2,6 +2,7 @@
 
     python -m cluster.local -- python -m rayjobs.demo       # up, run the command, down again
     python -m cluster.local --keep                          # up, and it stays; prints the addresses
+    python -m cluster.local --nodes 4 --keep                # four Ray nodes in place of one, to rehearse their loss
     python -m cluster.local --stop
 
 Used by `make demo`, by the tests and by whoever wants a cluster on a laptop. Everything listens on loopback only, Ray
@@ -24,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from cluster import haproxy, supervisor
-from cluster.running import HOST, Cluster, free_ports, ray_env
+from cluster import servers, supervisor
+from cluster.running import HOST, Cluster, free_ports
 from refiner import UserError
-from refiner.command import EXIT_USER_ERROR, log, logical_cpus, parse
+from refiner.command import EXIT_USER_ERROR, log, parse
 
 STATE = "runs/cluster"
 USUAL_PORTS = (6379, 8265, 5000)  # Ray's head, its dashboard, MLflow
@@ -35,13 +36,11 @@ START_DEADLINE_S = 300  # it takes 10 s on two quiet cores, a loaded machine ten
 # Ray's processes wait 30 s for each other, which no option changes, and a port that was free may be taken by then: a busy
 # machine gets another try.
 STARTS = 5
-# What the poses of a demo need is far below this; Ray's own default, 30 % of the memory, fills a laptop.
-OBJECT_STORE_BYTES = 2_000_000_000
 
 
 @contextlib.contextmanager
 def local_cluster(
-    state: str | Path = STATE, *, keep: bool = False, usual_ports: bool = True, gpus: int = 0
+    state: str | Path = STATE, *, keep: bool = False, usual_ports: bool = True, gpus: int = 0, nodes: int = 1
 ) -> Iterator[Cluster]:
     """A cluster that is healthy when the block begins, and gone, to the last process, when it ends (but for `keep`).
 
@@ -51,6 +50,8 @@ def local_cluster(
         usual_ports: take Ray's and MLflow's usual ports where they are free; else any, which suits a machine on which
             several clusters start at once.
         gpus: that Ray is told of, whether or not there are any: tries a config for GPUs where there are none.
+        nodes: of Ray, each with sockets, logs and a share of the cores of its own. All but the head are started again if they
+            end.
 
     Raises:
         UserError: it does not start, or another one is up on the same folder.
@@ -64,7 +65,7 @@ def local_cluster(
         )
     record = state / "cluster.json"
     kept = False
-    cluster, holder, logs = _healthy(state, usual_ports, gpus)
+    cluster, holder, logs = _healthy(state, usual_ports, gpus, nodes)
     try:
         addresses = {name: str(value) for name, value in dataclasses.asdict(cluster).items()}
         record.write_text(json.dumps({"supervisor": holder.pid, "started": _start_time(holder.pid), **addresses}))
@@ -82,14 +83,16 @@ def local_cluster(
             record.unlink(missing_ok=True)
 
 
-def _healthy(state: Path, usual_ports: bool, gpus: int) -> tuple[Cluster, subprocess.Popen[bytes], dict[str, Path]]:
+def _healthy(
+    state: Path, usual_ports: bool, gpus: int, nodes: int
+) -> tuple[Cluster, subprocess.Popen[bytes], dict[str, Path]]:
     """A cluster that answers, who holds it, and its logs.
 
     Raises:
         UserError: it does not start.
     """
     for attempt in range(STARTS):
-        cluster, holder, logs = _start(state, usual_ports, gpus)
+        cluster, holder, logs = _start(state, usual_ports, gpus, nodes)
         try:
             _wait_until_healthy(cluster, holder, logs)
             return cluster, holder, logs
@@ -103,7 +106,9 @@ def _healthy(state: Path, usual_ports: bool, gpus: int) -> tuple[Cluster, subpro
     raise AssertionError("the last attempt raises")
 
 
-def _start(state: Path, usual_ports: bool, gpus: int) -> tuple[Cluster, subprocess.Popen[bytes], dict[str, Path]]:
+def _start(
+    state: Path, usual_ports: bool, gpus: int, nodes: int
+) -> tuple[Cluster, subprocess.Popen[bytes], dict[str, Path]]:
     """Starts a supervisor with Ray and MLflow; they are not up yet."""
     # Ray puts Unix sockets in there, whose paths may have 107 characters at most: so not below `state`
     scratch = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
@@ -118,32 +123,11 @@ def _start(state: Path, usual_ports: bool, gpus: int) -> tuple[Cluster, subproce
         mlflow_uri=f"http://{HOST}:{mlflow}",
         token_path=token_path,
     )
-    logs = {name: state / f"{name}.log" for name in ("ray", "mlflow", "supervisor")}
+    started = servers.local(cluster, state, scratch, (gcs, dashboard, mlflow, client_server, *haproxy), gpus, nodes)
+    logs = {name: Path(server["log"]) for name, server in started.items()} | {"supervisor": state / "supervisor.log"}
     for path in logs.values():
         path.unlink(missing_ok=True)
-    spec = {
-        "scratch": str(scratch),
-        "processes": {
-            "ray": {
-                "argv": _ray_command(scratch, gcs, dashboard, client_server, gpus),
-                "env": {
-                    **_without_ray(os.environ),
-                    **ray_env(token_path),
-                    **_serve_env(scratch, *haproxy),
-                    "MLFLOW_TRACKING_URI": cluster.mlflow_uri,
-                },
-                "log": str(logs["ray"]),
-                "restart": False,  # it holds everything else that runs here
-            },
-            "mlflow": {
-                "argv": mlflow_command(state, mlflow),
-                # its job runners (7 processes) serve GenAI features that nobody here uses
-                "env": {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-                "log": str(logs["mlflow"]),
-                "restart": True,  # what was registered lies in `state`, and who serves it has a copy
-            },
-        },
-    }
+    spec = {"scratch": str(scratch), "processes": started}
     with open(logs["supervisor"], "ab") as out:
         holder = subprocess.Popen(
             [sys.executable, supervisor.__file__],
@@ -201,69 +185,6 @@ def _start_time(process: int) -> str:
     return fields[19]
 
 
-def _serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, str]:
-    """Ray Serve behind HAProxy, which hands requests straight to replicas, kept to this cluster (docs/decisions/serving.md)."""
-    folder = scratch / "haproxy"
-    folder.mkdir()
-    return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # the app on the replica's own event loop: 60 % more single poses a second
-        # With that switch the log is written every 1,000 requests, which stops the replica for 30 ms.
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "16",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy.install(folder)),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        # Replicas count their requests. Otherwise HAProxy writes a line for each, which a process in Python takes apart.
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "360",  # request_timeout_s of serve/config.yaml
-        # Replicas say every second, not every ten, how busy they are: the autoscaler knows nothing else.
-        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-        # One that died is replaced when three questions got no answer; every 10 s is Ray's, and 30 s of silence.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        # HAProxy learns within a second that a replica leaves; Ray's 30 s are for load balancers in front of it.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-        # Serve takes messages of 2 GB over gRPC, whole, before anybody looks at them; `max_body_mb` of serve/config.yaml.
-        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": "33000000",
-        # Refining changes nothing, so a request whose replica died in mid-answer may go to the next one.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
-    }
-
-
-def _without_ray(environ: Mapping[str, str]) -> dict[str, str]:
-    """Without what points to another cluster."""
-    return {name: value for name, value in environ.items() if name not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
-
-
-def _ray_command(scratch: Path, gcs: int, dashboard: int, client_server: int, gpus: int) -> list[str]:
-    # The module, not the `ray` script: this interpreter's, however the environment was set up.
-    return [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
-        *("--node-ip-address", HOST, "--port", str(gcs), "--temp-dir", str(scratch)),
-        *("--include-dashboard", "true", "--dashboard-host", HOST, "--dashboard-port", str(dashboard)),
-        # 0 is any free port; the fixed defaults would admit one cluster a machine only
-        *("--min-worker-port", "0", "--max-worker-port", "0", "--dashboard-agent-listen-port", "0"),
-        *("--ray-client-server-port", str(client_server)),
-        *(("--num-gpus", str(gpus)) if gpus else ()),
-        *("--num-cpus", str(logical_cpus()), "--object-store-memory", str(OBJECT_STORE_BYTES)),
-    ]
-
-
-def mlflow_command(state: Path, port: int) -> list[str]:
-    """Runs an MLflow server with its database and its artifacts in a folder."""
-    return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{state}/mlflow.db", "--artifacts-destination", str(state / "artifacts")),
-        *("--allowed-hosts", f"{HOST}:{port},localhost:{port}"),
-    ]
-
-
 def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mapping[str, Path]) -> None:
     import httpx
 
@@ -274,10 +195,14 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
     token = cluster.headers()  # read now: a supervisor that gives up takes the token's file with it
     deadline = time.monotonic() + START_DEADLINE_S
     client = httpx.Client(timeout=5, verify=False)  # plain HTTP: reading certificates would take 50 ms of each core
+    others = [name for name in logs if name.startswith("node-")]
+    if others:
+        waiting[others[0]] = f"{cluster.dashboard_url}/api/v0/nodes"
     while waiting:
         for name, url in list(waiting.items()):
             with contextlib.suppress(httpx.TransportError):
-                if client.get(url, headers=token if name == "ray" else {}).status_code == 200:
+                answer = client.get(url, headers={} if name == "mlflow" else token)
+                if answer.status_code == 200 and (name not in others or _alive(answer.json()) > len(others)):
                     del waiting[name]
         # one that is restarted later is not now: what keeps it from its first start will keep it from the second
         ended = supervisor.ended_by_itself(logs["supervisor"].read_text(errors="replace"))
@@ -290,6 +215,11 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
             tail = "\n".join(logs[name].read_text(errors="replace").splitlines()[-15:])
             raise UserError(f"{name} {why}; the end of {logs[name]} reads:\n{tail}")
         time.sleep(0.1)
+
+
+def _alive(nodes: dict[str, Any]) -> int:
+    """How many nodes live, from what Ray's state API says of them."""
+    return sum(node["state"] == "ALIVE" for node in nodes["data"]["result"]["result"])
 
 
 @contextlib.contextmanager
@@ -321,6 +251,8 @@ class Options:
     """End the cluster that was left up."""
     state: str = STATE
     """Folder of the registry, the artifacts and the logs."""
+    nodes: int = 1
+    """Of Ray."""
 
 
 def main() -> int:
@@ -345,7 +277,7 @@ def main() -> int:
 
 def _run(command: list[str], options: Options) -> int:
     status = 0
-    with local_cluster(options.state, keep=options.keep) as cluster:
+    with local_cluster(options.state, keep=options.keep, nodes=options.nodes) as cluster:
         log(f"Ray {cluster.dashboard_url}   MLflow {cluster.mlflow_uri}")
         if command:
             env = {**os.environ, **cluster.env}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import haproxy
-from refiner import UserError
+from refiner import UserError, telemetry
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOST = haproxy.HOST
@@ -88,7 +88,7 @@ class Cluster:
             entrypoint=entrypoint,
             runtime_env={
                 "working_dir": str(CHECKOUT),
-                "env_vars": {"MLFLOW_TRACKING_URI": self.mlflow_uri, **(env or {})},
+                "env_vars": {**telemetry.OFF, "MLFLOW_TRACKING_URI": self.mlflow_uri, **(env or {})},
             },
         )
         try:
@@ -170,7 +170,7 @@ def ray_env(token_path: Path) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path),
-        "RAY_USAGE_STATS_ENABLED": "0",
+        **telemetry.OFF,
         # "no cluster of several machines", whatever the system: without it Ray puts the machine's outer address in the
         # place of 127.0.0.1 and listens on every interface
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

@@ -12,21 +12,10 @@ import pytest
 from cluster.local import local_cluster
 from cluster.running import CHECKOUT, Cluster
 from refiner import UserError
+from tests.processes import marked
 from tests.waiting import PATIENCE_S, get, wait_for
 
 pytestmark = pytest.mark.cluster
-
-
-def marked(mark: str) -> set[int]:
-    """Processes that have `mark` in the environment they were started with."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
-                found.add(int(entry.name))
-        except OSError:
-            continue
-    return found
 
 
 def command_of(process: int) -> list[str]:
@@ -117,8 +106,8 @@ def test_a_job_runs_in_a_small_upload_of_the_checkout_and_its_last_json_line_com
     assert summary["mlflow"] == cluster.mlflow_uri
     assert Path(summary["python"]).resolve() == Path(sys.executable).resolve()
     assert {"refiner", "rayjobs", "serve"} <= set(summary["names"])
-    assert not {".git", "data", "runs", ".venv"} & set(summary["names"])
-    assert summary["size"] < 20e6
+    assert not {".git", "data", "runs", ".venv", "tests", "docs", "benchmarks"} & set(summary["names"])
+    assert 0.5e6 < summary["size"] < 8e6  # most of it is the model in the box, which travels compressed
 
 
 def test_a_failed_job_raises_its_own_line_of_error(cluster, capfd):
@@ -135,34 +124,6 @@ def test_nothing_is_served_without_the_token_or_under_another_name(cluster):
     assert cluster.token_path.stat().st_mode & 0o077 == 0
     foreign = get(f"{cluster.mlflow_uri}/api/2.0/mlflow/experiments/search", headers={"Host": "evil.example"})
     assert foreign.status_code == 403
-
-
-def test_everything_listens_on_loopback_only(cluster, endpoint):
-    """But for the port through which Serve's replicas reach each other: Ray binds it to every interface and has no option
-    for it; it wants the cluster's token."""
-    inodes = {
-        os.readlink(descriptor).removeprefix("socket:[").rstrip("]")
-        for process in marked(str(cluster.token_path))
-        for descriptor in open_files(process)
-        if "replica" not in Path(f"/proc/{process}/cmdline").read_text().lower()
-    }
-    listening = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in inodes:
-                listening.append(fields[1].split(":")[0])
-    assert len(listening) > 10  # or the test looks at nothing
-    # 127.0.0.1, plain or mapped into IPv6
-    assert set(listening) <= {"0100007F", "0000000000000000FFFF00000100007F"}, listening
-
-
-def open_files(process: int) -> list[str]:
-    folder = Path("/proc", str(process), "fd")
-    try:
-        return [str(entry) for entry in folder.iterdir() if os.readlink(entry).startswith("socket:")]
-    except OSError:
-        return []  # it ended meanwhile
 
 
 def test_a_server_that_does_not_start_is_named_with_the_end_of_its_log(tmp_path):

@@ -1,0 +1,67 @@
+"""The nodes of a cluster of several (cluster.local, nodes=4), found by their processes, and killed."""
+
+import signal
+from pathlib import Path
+
+import httpx
+
+from cluster.running import Cluster
+from cluster.supervisor import send
+from tests.waiting import PATIENCE_S
+
+NODES = 4
+
+
+class Nodes:
+    """A cluster of several nodes, which may lose one."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def raylets(self) -> dict[str, int]:
+        """Process of each node's raylet but the head's, by the node's name."""
+        scratch = str(self.cluster.token_path.parent)
+        named = {}
+        for entry in Path("/proc").iterdir():
+            try:
+                words = (entry / "cmdline").read_text().split("\0") if entry.name.isdigit() else [""]
+            except OSError:
+                continue  # it ended meanwhile
+            if Path(words[0]).name == "raylet" and any(f"{scratch}/node-" in word for word in words):
+                (name,) = {p for word in words for p in word.replace("=", "/").split("/") if p.startswith("node-")}
+                named[name] = int(entry.name)
+        return named
+
+    def kill(self, raylet: int) -> None:
+        """kill -9, and everything that the node ran with it, as where a machine's plug is pulled."""
+        below = [process for process in _processes() if parent(process) == raylet]
+        send(signal.SIGKILL, [raylet, *below])
+
+    def alive(self) -> int:
+        url = f"{self.cluster.dashboard_url}/api/v0/nodes"
+        nodes = httpx.get(url, headers=self.cluster.headers(), timeout=PATIENCE_S).json()["data"]["result"]["result"]
+        return sum(node["state"] == "ALIVE" for node in nodes)
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def parent(process: int) -> int:
+    """Its parent's id; 0 where it has ended."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def titled(title: str) -> list[int]:
+    """Processes whose title begins so."""
+    found = []
+    for process in _processes():
+        try:
+            if Path(f"/proc/{process}/cmdline").read_text().startswith(title):
+                found.append(process)
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,41 @@
+"""Processes of this machine, found by what they were started with (Linux)."""
+
+import os
+from pathlib import Path
+
+
+def marked(mark: str) -> set[int]:
+    """Processes that have `mark` in the environment they were started with."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def sockets(process: int) -> set[str]:
+    """Inodes of its sockets."""
+    inodes = set()
+    try:
+        for entry in Path("/proc", str(process), "fd").iterdir():
+            target = os.readlink(entry)
+            if target.startswith("socket:"):
+                inodes.add(target.removeprefix("socket:[").rstrip("]"))
+    except OSError:
+        pass  # it ended meanwhile, or closed one
+    return inodes
+
+
+def listening() -> dict[str, tuple[str, int]]:
+    """Address (as the kernel writes it, hexadecimal) and port of every TCP socket that listens, by inode."""
+    found = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                address, _, port = fields[1].partition(":")
+                found[fields[9]] = (address, int(port, 16))
+    return found
