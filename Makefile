@@ -7,7 +7,7 @@ export MPLBACKEND := Agg
 
 PAGE := serve/page
 
-.PHONY: help setup page demo doctor test test-fast lint types docs hooks release clean
+.PHONY: help setup page demo doctor test test-fast cluster-test audit lint types docs hooks release clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,14 @@ test: lint test-fast  ## lint, then all tests
 	$(BIN)/python -m pytest -m "cluster or slow"
 
 test-fast: setup  ## the tests that need no Ray and little time, on two cores
-	$(BIN)/python -m pytest -m "not cluster and not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not cluster and not slow and not survival" --numprocesses 2 --dist loadfile
+
+cluster-test: setup  ## the long tests of a cluster of several nodes: nodes, heads, stores and disks that fail (needs root for networks)
+	$(BIN)/python -m pytest -m survival
+
+audit: setup  ## known holes in the packages of constraints.txt; fails where a fixed version is out
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip --format json --progress-spinner off > .venv/audit.json || true
+	$(BIN)/python tests/audit.py < .venv/audit.json
 
 # The second look of deptry is at what is not installed, which may use development's packages. Contenders and Blender bring their own.
 lint: setup  ## formatting, common mistakes, dependencies

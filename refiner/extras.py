@@ -8,6 +8,7 @@ DISTRIBUTION = "pose-depth-refiner"
 # Importable name -> the extra in pyproject.toml. What stands in none of them comes with every installation.
 EXTRAS = {
     "ai_edge_litert": "blazepose",
+    "boto3": "cluster", "grafana_foundation_sdk": "cluster", "psycopg": "cluster",
     "numba": "studio", "skimage": "studio",
     "jinja2": "demo",
     "ezc3d": "formats", "pygltflib": "formats",

@@ -156,6 +156,7 @@ def test_its_version_is_told_in_one_place(metadata, wheel):
 
 def test_each_package_of_an_extra_is_brought_by_that_extra_alone(metadata):
     imported = {"skimage": "scikit-image", "ai_edge_litert": "ai-edge-litert", "rerun": "rerun-sdk"}
+    imported |= {"grafana_foundation_sdk": "grafana-foundation-sdk"}
     for package, extra in EXTRAS.items():
         markers = [r.marker for r in metadata.requires_dist or [] if r.name == imported.get(package, package)]
         assert all(markers) and any(marker.evaluate({"extra": extra}) for marker in markers)
