@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from refiner.inference.depth_refiner import SHIPPED
-from refiner.model.checkpoint import load_checkpoint, read_card
 from refiner.wheels import cache_folder
 
 PACKAGES = ("pose-depth-refiner", "mediapipe", "torch", "numpy", "pyarrow", "av", "ray", "mlflow")
@@ -26,6 +24,9 @@ class Options:
 def run(options: Options) -> int:
     """Prints; returns the exit status."""
     import torch
+
+    from refiner.inference.depth_refiner import SHIPPED
+    from refiner.model.checkpoint import load_checkpoint, read_card
 
     folder = Path(options.model) if options.model else SHIPPED
     network = load_checkpoint(folder)

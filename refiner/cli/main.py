@@ -1,40 +1,35 @@
 """Which subcommand runs, and how it ends: 0 for all is well, 1 where some videos failed, 2 for a mistake of the user's."""
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import tyro
 
 from refiner import telemetry
-from refiner.cli import compare, export, info, page, video, view
 from refiner.command import EXIT_USER_ERROR
 from refiner.errors import UserError
 
 INTERRUPTED = 130
-# Name -> options and what runs with them; the docstring of the options is the help.
-COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
-    "video": (video.Options, video.run),
-    "view": (view.Options, view.run),
-    "export": (export.Options, export.run),
-    "page": (page.Options, page.run),
-    "info": (info.Options, info.run),
-    "compare": (compare.Options, compare.run),
-}
+# Name -> the module whose `Options` (their docstring is the help) it takes and whose `run` it calls. Only the one that is
+# named is imported: some need PyTorch, which takes seconds, and the first frame should not wait for it.
+COMMANDS = {name: f"refiner.cli.{name}" for name in ("video", "view", "export", "page", "info", "compare")}
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line and exits."""
     telemetry.turn_off()
+    args = sys.argv[1:] if args is None else list(args)
     try:
-        options = tyro.extras.subcommand_cli_from_dict(
-            {name: kind for name, (kind, _) in COMMANDS.items()},
+        if args and args[0] in COMMANDS:
+            name, module = args[0], importlib.import_module(COMMANDS[args[0]])
+            sys.exit(module.run(tyro.cli(module.Options, prog=f"refiner {name}", args=args[1:])))
+        tyro.extras.subcommand_cli_from_dict(  # says which there are
+            {name: importlib.import_module(module).Options for name, module in COMMANDS.items()},
             prog="refiner",
             description="Puts the depth of MediaPipe's 3D poses right, in one's own videos.",
             args=args,
         )
-        (run,) = (run for kind, run in COMMANDS.values() if type(options) is kind)
-        sys.exit(run(options))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(EXIT_USER_ERROR)

@@ -19,8 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from refiner import formats
-from refiner.cli.remote import RemoteRefiner
-from refiner.cli.work import Report
+from refiner.cli.report import Report
 from refiner.data import records, video
 from refiner.data.containers import SUFFIXES
 from refiner.errors import UserError
@@ -113,6 +112,8 @@ def run(options: Options) -> int:
     """Refines all videos; what fails costs itself. Returns the exit status."""
     videos = find(options.videos)
     if options.endpoint and options.learned_depth_refinement:
+        from refiner.cli.remote import RemoteRefiner  # with PyTorch, for which others need not wait
+
         RemoteRefiner(options.endpoint, token_of(options))  # whether it answers, before anything is looked at
     console = Console(stderr=True)
     outcomes = []

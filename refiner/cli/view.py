@@ -11,7 +11,7 @@ import pyarrow as pa
 import tyro
 
 from refiner.cli.overlay import rgb_of
-from refiner.cli.work import OBSERVED, POINTS, ROOM
+from refiner.cli.report import OBSERVED, POINTS, ROOM
 from refiner.data import records, video
 from refiner.data.containers import SUFFIXES
 from refiner.data.video import Frame

@@ -15,6 +15,7 @@ import pyarrow as pa
 from refiner import formats, geometry
 from refiner.cli.overlay import OverlayWriter
 from refiner.cli.remote import RemoteRefiner
+from refiner.cli.report import OBSERVED, POINTS, ROOM, Report
 from refiner.command import cores
 from refiner.data import clips, records, video
 from refiner.errors import UserError
@@ -25,33 +26,10 @@ from refiner.inference import room
 from refiner.inference.depth_refiner import DepthRefiner
 from refiner.inference.observations import refined_observations
 from refiner.inference.room import Lens, Placed, Refined
-from refiner.skeleton import NUM_JOINTS, root_centred, to_coco
+from refiner.skeleton import root_centred, to_coco
 
 # A stretch in which the mean confidence of a pose stays below this is worth a look.
 LOW_CONFIDENCE, LEAST_LOW_S = 0.5, 0.5
-# What `refiner video` adds to `records.REFINED`: where the joints are in the room (m: y up, the floor at 0, z towards the
-# camera), the estimator's own pose (m, as `pose`), and where it saw the joints in the picture (pixels).
-ROOM, OBSERVED, POINTS = (
-    pa.field(name, pa.list_(pa.float32(), NUM_JOINTS * numbers))
-    for name, numbers in (("room", 3), ("observed", 3), ("points", 2))
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """What became of one video; figures before and after are MediaPipe's and the refined ones, over all people."""
-
-    video: str
-    files: list[str]
-    frames: int
-    with_person: int
-    fps: float
-    bone_cv: tuple[float, float]
-    jitter_m_s2: tuple[float, float]  # mean acceleration of the joints about the hips
-    confidence: float  # mean
-    low_confidence_s: list[tuple[float, float]]  # from, to
-    notes: list[str]
-    people: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -129,6 +129,15 @@ def test_a_mistake_is_one_sentence_and_status_2(arguments, said, tmp_path):
     assert result.returncode == 2 and said in result.stderr and "Traceback" not in result.stderr
 
 
+def test_nothing_that_takes_long_is_loaded_before_it_is_needed():
+    heavy = ("torch", "mediapipe", "cv2", "scipy", "ray", "mlflow", "matplotlib")
+    code = (
+        "import sys; from refiner.cli.main import main\ntry: main(['video', 'nowhere.mp4'])\nexcept SystemExit: pass\n"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code + "print(*sys.modules)"], capture_output=True, text=True).stdout
+    assert "refiner.cli.video" in loaded.split() and not set(heavy) & set(loaded.split())
+
+
 def test_info_names_versions_model_and_device(tmp_path):
     facts = json.loads(refiner("info", "--json").stdout)
     assert facts["packages"]["mediapipe"] and facts["model"]["parameters"] > 100_000 and facts["device"]
