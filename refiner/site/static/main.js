@@ -11,7 +11,8 @@ const latest = {}; // by name: what each said of the newest frame
 let runtime = null, shown = 0, lastTime = -1, stamp = 0, yaw = Math.PI / 2, address = null;
 
 const say = (sentence) => { status.textContent = sentence; };
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
+const colour = (name) => getComputedStyle(document.querySelector(`span.${name}`)).color; // as the legend has it
+const still = document.createElement("canvas"); // the frame that was looked at: the video goes on meanwhile
 
 /** A file of this folder, with its progress shown. */
 async function fetched(name) {
@@ -47,6 +48,7 @@ async function landmarker(name) {
 
 function draw() {
   const picture = fit(overlay), room = fit(space);
+  picture.drawImage(still, 0, 0, overlay.width, overlay.height);
   for (const [name, seen] of Object.entries(latest)) {
     if (!seen.worldLandmarks.length) continue;
     const connections = PoseLandmarker.POSE_CONNECTIONS, width = 3 * devicePixelRatio;
@@ -68,7 +70,9 @@ async function loop(mine) {
       lastTime = video.currentTime;
       stamp = Math.max(stamp + 1, Math.round(performance.now())); // MediaPipe wants rising milliseconds, also when a video starts again
       if (!compare.checked) delete latest.mediapipe;
-      names.forEach((name, number) => { latest[name] = ready[number].detectForVideo(video, stamp); });
+      Object.assign(still, { width: video.videoWidth, height: video.videoHeight });
+      still.getContext("2d").drawImage(video, 0, 0);
+      names.forEach((name, number) => { latest[name] = ready[number].detectForVideo(still, stamp); });
       say(latest.refined.worldLandmarks.length ? "Running on this machine's CPU." : "Nobody is seen in this frame.");
       draw();
     }

@@ -156,12 +156,19 @@ def opened(running: Any, site: Path, name: str = "index.html", **options: Any) -
         assert asked and [url for url in asked if not url.startswith((address, "blob:", "data:"))] == [] == broken
 
 
-def drawn(page: Any, canvas: str) -> int:
-    """How many pixels of a canvas have something on them."""
+def drawn(page: Any, canvas: str, name: str) -> int:
+    """How many pixels of a canvas have the colour that the legend gives to a name."""
     return page.evaluate(
-        "id => { const c = document.getElementById(id);"
-        " return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, i) => i % 4 === 3 && v).length; }",
-        canvas,
+        """([id, name]) => {
+          const c = document.getElementById(id);
+          const wanted = getComputedStyle(document.querySelector(`span.${name}`)).color.match(/\\d+/g).map(Number);
+          const data = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+          let count = 0;
+          const like = (i) => data[i + 3] && wanted.every((v, k) => Math.abs(data[i + k] - v) < 3);
+          for (let i = 0; i < data.length; i += 4) count += like(i);
+          return count;
+        }""",
+        [canvas, name],
     )
 
 
@@ -170,14 +177,15 @@ def test_a_video_is_refined_in_the_browser_turned_and_compared(running, site, cl
         page.set_input_files("#file", clip)
         page.locator("#status", has_text="Running on this machine").wait_for()
         page.evaluate("document.getElementById('video').pause()")
-        assert drawn(page, "overlay") > 300
-        side = drawn(page, "space")
+        assert drawn(page, "overlay", "refined") > 100 and not drawn(page, "space", "mediapipe")
+        side = drawn(page, "space", "refined")
         page.locator("#space").press("ArrowLeft")
-        assert side > 300 and drawn(page, "space") != side
+        assert side > 300 and drawn(page, "space", "refined") != side
         page.check("#compare")
         page.evaluate("document.getElementById('video').play()")
         loaded = "performance.getEntriesByName(String(new URL('mediapipe.task', location))).length"
         wait_for(lambda: page.evaluate(loaded))  # only now
+        wait_for(lambda: drawn(page, "space", "mediapipe") > 300)
         broken = tmp_path / "broken.mp4"
         broken.write_bytes(b"no video at all" * 100)
         page.set_input_files("#file", broken)
@@ -185,10 +193,10 @@ def test_a_video_is_refined_in_the_browser_turned_and_compared(running, site, cl
 
 
 def test_the_webcam_is_refined_and_switched_off_again(running, site):
-    with opened(running, site, viewport={"width": 390, "height": 844}) as page:
+    with opened(running, site, viewport={"width": 390, "height": 844}, color_scheme="dark") as page:
         page.click("#webcam")
         page.locator("#status", has_text="Running on this machine").wait_for()
-        assert drawn(page, "overlay") > 300
+        assert drawn(page, "overlay", "refined") > 100
         assert page.evaluate("document.documentElement.scrollWidth") <= 390  # a phone shows all of it
         page.click("#webcam")
         page.locator("#webcam[aria-pressed=false]").wait_for()
