@@ -130,8 +130,8 @@ def film_one(take: "Take", out: str, model: str) -> tuple[int, int, list[str]]:
 
     done = film(take, _estimator(model))
     if done.pairs is not None:
-        facts = {"sequence": str(take.name), "split": take.split}
-        records.write_atomically(done.pairs, file_of(Path(out), take), facts)
+        file = file_of(Path(out), take)
+        records.write_atomically(done.pairs, file, {"sequence": str(take.name), "split": take.split})
     return done.frames, done.detected, list(done.problems.values())
 
 
@@ -153,7 +153,7 @@ def described(out: Path, model: str, options: Options) -> tuple[list[manifest.Pa
 
     pair_files: dict[str, manifest.PairFile] = {}
     gists: dict[str, list[Gist]] = {}
-    sums = Counter[str]()
+    sums = dict.fromkeys(records.SEEN, 0.0)
     for split in SPLITS:
         for file in sorted((out / f"split={split}").glob("*.parquet")):
             for seen in records.SEEN:
@@ -175,7 +175,7 @@ def described(out: Path, model: str, options: Options) -> tuple[list[manifest.Pa
         ),  # as whose answers the pairs are read where nobody asks otherwise
         made_of={"motions": files.absolute(options.motions) if options.motions else "drawn", "studio": MANIFEST},
     )
-    return list(pair_files.values()), {seen: total / count * metrics.CM for seen, total in sums.items()}
+    return list(pair_files.values()), {str(seen): total / count * metrics.CM for seen, total in sums.items()}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pyarrow as pa
 from refiner.data import records
 from refiner.data.aistpp import FPS
 from refiner.data.pairing import pair_video
-from refiner.data.records import Seen
+from refiner.data.records import Pairs, Seen
 from refiner.errors import UserError
 from refiner.estimators.base import Observation
 from refiner.estimators.blazepose.estimator import BlazePose, answered
@@ -49,19 +49,20 @@ def film(take: Take, estimator: BlazePose) -> Filmed:
     cameras = take.filming
     seen = dict(zip(cameras, zip(*sights(take, cameras, estimator), strict=True), strict=True))
     truth = take.joints(np.arange(take.spec.annotations) / FPS)
-    tables, problems = [], {}
+    tables: list[pa.Table] = []
+    problems: dict[str, str] = {}
     for camera, frames in seen.items():
         try:
-            pairs = {
-                way: pair_video(
-                    _observations(observations, take), take.name.with_camera(camera), truth, take.cameras[camera]
-                ).pairs
-                for way, observations in _ways(frames).items()
-            }
+            pairs: dict[Seen, Pairs] = {}
+            for way, observations in _ways(frames).items():
+                name, lens = take.name.with_camera(camera), take.cameras[camera]
+                found = pair_video(_observations(observations, take), name, truth, lens).pairs
+                if found is not None:
+                    pairs[way] = found
         except UserError as error:
             problems[camera] = str(error)
             continue
-        if all(pairs.values()):
+        if pairs:  # in all ways, or in none
             tables.append(records.seen_otherwise(pairs))
         else:
             problems[camera] = "nobody detected"
