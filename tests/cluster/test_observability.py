@@ -125,9 +125,10 @@ def ask(prometheus: str, expression: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.cluster
-def test_everything_that_is_asked_for_is_there(prometheus, endpoint, cluster, make_pairs, tmp_path):
+def test_everything_that_is_asked_for_is_there(prometheus, endpoint, cluster, make_pairs, tmp_path, request):
     """Requests, an extraction with a broken video, a training; then every panel and every rule."""
     from rayjobs import extract, train
+    from refiner import registry
     from refiner.data import records, video
     from refiner.training.trainer import TrainingConfig
     from serve.live import standing_poses
@@ -152,7 +153,12 @@ def test_everything_that_is_asked_for_is_there(prometheus, endpoint, cluster, ma
         preset="baseline",
         training=training,
     )
-    assert train.run(options).epochs > 0
+    trained = train.run(options)
+    before = registry.get_alias(registry.NAME, registry.CHAMPION)
+    assert trained.epochs > 0 and before is not None
+    # a change of the model, and one that knows what it was trained on, so that drift can be told
+    registry.set_alias(registry.NAME, registry.CHAMPION, trained.version)
+    request.addfinalizer(lambda: registry.set_alias(registry.NAME, registry.CHAMPION, before))
     # 1,000 joints and more, so that drift is judged, too
     poses = {"poses": standing_poses(256).tolist(), "sequence": False}
     names = set().union(*map(metric_names, expressions().values())) - ABSENT_HERE
