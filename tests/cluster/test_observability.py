@@ -124,7 +124,7 @@ def ask(prometheus: str, expression: str) -> list[dict[str, Any]]:
     return answer.json()["data"]["result"]
 
 
-@pytest.mark.cluster
+@pytest.mark.survival
 def test_everything_that_is_asked_for_is_there(prometheus, endpoint, cluster, make_pairs, tmp_path, request):
     """Requests, an extraction with a broken video, a training; then every panel and every rule."""
     from rayjobs import extract, train
