@@ -256,6 +256,7 @@ def set_alias(name: str, alias: str, version: str) -> None:
 
 def get_alias(name: str, alias: str) -> str | None:
     """The version of the model `name` that carries the alias, or None."""
+    before_mlflow()
     from mlflow.exceptions import MlflowException
 
     try:
