@@ -1,5 +1,6 @@
 """The nodes of a cluster of several (cluster.local, nodes=4), found by their processes, and killed."""
 
+import re
 import signal
 from pathlib import Path
 
@@ -27,9 +28,9 @@ class Nodes:
                 words = (entry / "cmdline").read_text().split("\0") if entry.name.isdigit() else [""]
             except OSError:
                 continue  # it ended meanwhile
-            if Path(words[0]).name == "raylet" and any(f"{scratch}/node-" in word for word in words):
-                (name,) = {p for word in words for p in word.replace("=", "/").split("/") if p.startswith("node-")}
-                named[name] = int(entry.name)
+            name = re.search(rf"{re.escape(scratch)}/(node-\d+)", " ".join(words))
+            if Path(words[0]).name == "raylet" and name:
+                named[name[1]] = int(entry.name)
         return named
 
     def kill(self, raylet: int) -> None:
