@@ -35,7 +35,7 @@ doctor: setup  ## what on this machine would make Ray, MLflow or a job fail
 	$(BIN)/python -m cluster.doctor
 
 test: lint test-fast  ## lint, then all tests
-	$(BIN)/python -m pytest -m "cluster or slow"
+	$(BIN)/python -m pytest -m "cluster or slow" --numprocesses 2 --dist loadfile
 
 test-fast: setup  ## the tests that need no Ray and little time, on two cores
 	$(BIN)/python -m pytest -m "not cluster and not slow and not survival" --numprocesses 2 --dist loadfile

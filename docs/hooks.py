@@ -18,7 +18,7 @@ from mkdocs.structure.pages import Page
 
 JOBS = (
     "download", "studio", "motions", "extract", "pair", "simulate", "film", "train", "tune", "evaluate",
-    "visualize", "refine",
+    "visualize", "refine", "pipeline", "lineage",
 )  # fmt: skip
 PYTHON = {
     "Refining": ("refiner.inference.depth_refiner.DepthRefiner", "refiner.inference.depth_refiner.Refinement"),
@@ -133,7 +133,9 @@ def kind_of(field: dict[str, Any]) -> str:
         return " or ".join(kind_of(one) for one in field["anyOf"])
     if reference := field.get("$ref"):
         return reference.rsplit("/", 1)[-1]
-    return "list of " + kind_of(field["items"]) if field.get("type") == "array" else str(field.get("type", "any"))
+    return (
+        "list of " + kind_of(field.get("items", {})) if field.get("type") == "array" else str(field.get("type", "any"))
+    )
 
 
 def python() -> str:

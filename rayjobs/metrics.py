@@ -34,9 +34,11 @@ class JobMetrics:
         if name not in self._gauges:
             text, keys = GAUGES[name]
             self._gauges[name] = Gauge(name, text, keys)
-        self._gauges[name].set(value, dict(labels or {}))
+        # Ray takes labels for ASCII and ends the job where they are not
+        plain = {key: text.encode("ascii", "backslashreplace").decode() for key, text in (labels or {}).items()}
+        self._gauges[name].set(value, plain)
 
 
 def kind_of(reason: str) -> str:
     """A reason without what differs from one item to the next – paths, numbers –, so that there are few kinds."""
-    return re.sub(r"\S*/\S*|\d[\d.,]*", "…", reason)[:80]
+    return re.sub(r"\S*/\S*|\d[\d.,]*", "...", reason)[:80]

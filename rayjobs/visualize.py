@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from refiner import DepthRefiner, registry
+from refiner import DepthRefiner, files, registry
 from refiner.command import launch, log
 from refiner.data import aistpp, records, video
 from refiner.data.records import Pairs
@@ -197,9 +197,10 @@ def worst_of(
     root: str | Path, split: str, clips: list[tuple[str, str]], refine: Callable[[Pairs], np.ndarray]
 ) -> list[Sample]:
     """Of each of these clips (sequence, camera) the frame with the largest depth error."""
-    samples = []
+    samples, found = [], records.pair_files(root, split)
     for sequence, camera in clips:
-        pairs = records.read_pair_files([Path(root, f"split={split}", f"{sequence}.parquet")])
+        # a file is called after its sequence, unless it holds several
+        pairs = records.read_pair_files([file for file in found if files.stem(file) == sequence] or found)
         pairs = pairs.take((pairs.sequence == sequence) & (pairs.camera == camera))
         refined = refine(pairs)
         row = int(metrics.depth_error(refined, pairs.ground_truth).mean(-1).argmax())

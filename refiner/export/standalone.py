@@ -7,7 +7,7 @@
     refined     float32 (N, 33, 3)  metres, hips' midpoint at the origin
     confidence  float32 (N, 17)     probability that each COCO joint's depth is within 5 cm
 
-N is 1 in the TFLite file and anything in the ONNX file, which has no `points` where the model does not look at them.
+N is 1 in the TFLite file and anything in the ONNX file. Models that do not look at `points` take them all the same.
 """
 
 from pathlib import Path
