@@ -39,7 +39,12 @@ def test_large_messages_end_the_stream(endpoint, size):
     stream = opened(address)
     with contextlib.suppress(ConnectionClosed):  # it may end while this one still sends
         stream.send(b"POSE" + bytes(size))
-    assert closed(stream)[0] == 1009
+    with pytest.raises(ConnectionClosed) as ended:
+        while True:
+            stream.recv(PATIENCE_S)
+    frame = ended.value.rcvd
+    # a reset may overtake the reason, where the server ends what it has not read to its end
+    assert frame.code == 1009 if frame is not None else size > MESSAGE_BYTES
     wait_for(lambda: not replica.streams.hub.members)
 
 

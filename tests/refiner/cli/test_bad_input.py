@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,13 +35,16 @@ def clips(tmp_path_factory) -> Path:
     return folder
 
 
-def test_an_interrupt_keeps_what_is_done_and_resume_goes_on(clips, tmp_path):
+def test_an_interrupt_keeps_what_is_done_and_resume_goes_on(clips, tmp_path_factory, tmp_path):
+    names, many = "abcdefgh", tmp_path_factory.mktemp("many")  # more than are done by the time of the interrupt
+    for name in names:
+        shutil.copy(clips / "a.mp4", many / f"{name}.mp4")
     command = [
         sys.executable,
         "-m",
         "refiner.cli",
         "video",
-        str(clips),
+        str(many),
         "--to",
         "bvh",
         "--overlay",
@@ -56,13 +60,13 @@ def test_an_interrupt_keeps_what_is_done_and_resume_goes_on(clips, tmp_path):
     assert running.returncode == 130 and "--resume" in said and "Traceback" not in said
     done = {path.name for path in tmp_path.iterdir()}
     assert {"a.refined.parquet", "a.bvh", "a.overlay.mp4"} <= done and not [n for n in done if n.startswith(".")]
-    assert all(f"{name}.bvh" in done for name in "abc" if f"{name}.refined.parquet" in done)
+    assert all(f"{name}.bvh" in done for name in names if f"{name}.refined.parquet" in done)
     before = (tmp_path / "a.bvh").stat().st_mtime_ns
-    resumed = refiner("video", clips, "--to", "bvh", "--overlay", "--out", tmp_path, "--resume", "--json")
+    resumed = refiner("video", many, "--to", "bvh", "--overlay", "--out", tmp_path, "--resume", "--json")
     outcomes = [json.loads(line) for line in resumed.stdout.splitlines()]
-    assert resumed.returncode == 0 and len(outcomes) == 3 and outcomes[0]["skipped"]
+    assert resumed.returncode == 0 and len(outcomes) == len(names) and outcomes[0]["skipped"]
     assert (tmp_path / "a.bvh").stat().st_mtime_ns == before
-    assert {f"{name}.refined.parquet" for name in "abc"} <= {path.name for path in tmp_path.iterdir()}
+    assert {f"{name}.refined.parquet" for name in names} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_video_that_is_still_being_copied_is_one_sentence_and_the_next_goes_on(clips, tmp_path):
