@@ -269,7 +269,7 @@ def main() -> None:
         log("filming the honest client's videos …")
         videos = filmed(scratch)
         torch.manual_seed(options.seed)
-        model = PoseAwareDepthRefiner(RefinerConfig(taps_s=(-0.1, 0.0, 0.1), smoothing_s=0.05))
+        model = PoseAwareDepthRefiner(RefinerConfig(smoothing_s=0.05))
         checkpoint = save_checkpoint(model, scratch / "checkpoint")
         cluster = stack.enter_context(local_cluster(scratch / "cluster", usual_ports=False))
         os.environ.update(cluster.env)
