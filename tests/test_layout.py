@@ -10,9 +10,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 # From top to bottom: each uses what stands above it, and nothing below.
 ROOMS = (
     "refiner", "refiner.data", "refiner.estimators", "refiner.model", "refiner.registry", "refiner.inference",
-    "refiner.export", "refiner.evaluation", "refiner.training", "refiner.formats", "refiner.site",
+    "refiner.export", "refiner.evaluation", "refiner.training", "refiner.formats", "refiner.site", "refiner.cli",
     "studio", "studio.bodies", "studio.motion", "studio.mocap", "studio.deepmimic", "studio.pictures", "studio.dataset",
-    "cluster", "serve.codec", "serve.client", "refiner.cli", "rayjobs", "serve",
+    "cluster", "serve.codec", "serve.client", "rayjobs", "serve",
 )  # fmt: skip
 # Where a public name or a model's address is looked up when it is asked for: not at import.
 LAZY = {("refiner", "refiner.inference.depth_refiner")}

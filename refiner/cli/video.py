@@ -112,9 +112,9 @@ def run(options: Options) -> int:
     """Refines all videos; what fails costs itself. Returns the exit status."""
     videos = find(options.videos)
     if options.endpoint and options.learned_depth_refinement:
-        from refiner.cli.remote import RemoteRefiner  # with PyTorch, for which others need not wait
+        from refiner.cli.remote import remote_refiner  # with PyTorch, for which others need not wait
 
-        RemoteRefiner(options.endpoint, token_of(options))  # whether it answers, before anything is looked at
+        remote_refiner(options.endpoint, token_of(options))  # whether it answers, before anything is looked at
     console = Console(stderr=True)
     outcomes = []
     with Progress(

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from refiner import formats, geometry
 from refiner.cli.overlay import OverlayWriter
-from refiner.cli.remote import RemoteRefiner
+from refiner.cli.remote import remote_refiner
 from refiner.cli.report import OBSERVED, POINTS, ROOM, Report
 from refiner.command import cores
 from refiner.data import clips, records, video
@@ -141,7 +141,7 @@ def _person(number: int, seen: pa.Table) -> Person:
 def refined(seen: Seen, options: dict[str, Any], token: str) -> tuple[pa.Table, dict[str, str]]:
     """The refined poses and the model's name and version; with --no-learned-depth-refinement the estimator's own poses."""
     if options["learned_depth_refinement"]:
-        refiner = RemoteRefiner(options["endpoint"], token) if options["endpoint"] else _refiner(options["model"])
+        refiner = remote_refiner(options["endpoint"], token) if options["endpoint"] else _refiner(options["model"])
         return refined_observations(refiner, seen.observed), {"name": refiner.name, "version": refiner.version}
     poses = np.concatenate([person.poses for person in seen.people])
     azimuth = geometry.azimuth(poses)
