@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -166,6 +167,7 @@ def _refine(path: Path, options: Options, child: Isolated, progress: Progress, t
             video=str(path),
             error=f"{there[0]} is there already: --resume goes on, --force writes over it, --out elsewhere",
         )
+    scratch = ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         bar = progress.add_task(title, total=video.probe(path).frames, rate="")
@@ -194,6 +196,8 @@ def _refine(path: Path, options: Options, child: Isolated, progress: Progress, t
     except OSError as error:
         return Outcome(video=str(path), error=f"{folder} cannot be written to ({error.strerror}): choose another --out")
     finally:
+        if scratch:  # an interrupt may have ended the removal itself
+            shutil.rmtree(scratch, ignore_errors=True)
         for shown in progress.task_ids:
             progress.remove_task(shown)
 
