@@ -116,14 +116,14 @@ def _start(
     token_path.touch(mode=0o600)
     token_path.write_text(secrets.token_hex(32))
     gcs, dashboard, mlflow = USUAL_PORTS if usual_ports else (0, 0, 0)
-    gcs, dashboard, mlflow, client_server, *haproxy = free_ports([gcs, dashboard, mlflow, 0, 0, 0])
+    gcs, dashboard, mlflow, *others = free_ports([gcs, dashboard, mlflow, 0, 0, 0, 0])
     cluster = Cluster(
         ray_address=f"{HOST}:{gcs}",
         dashboard_url=f"http://{HOST}:{dashboard}",
         mlflow_uri=f"http://{HOST}:{mlflow}",
         token_path=token_path,
     )
-    started = servers.local(cluster, state, scratch, (gcs, dashboard, mlflow, client_server, *haproxy), gpus, nodes)
+    started = servers.local(cluster, state, scratch, (gcs, dashboard, mlflow, *others), gpus, nodes)
     logs = {name: Path(server["log"]) for name, server in started.items()} | {"supervisor": state / "supervisor.log"}
     for path in logs.values():
         path.unlink(missing_ok=True)

@@ -24,16 +24,18 @@ def local(
         cluster: the addresses.
         state: folder of the registry's database, the artifacts and the logs.
         scratch: folder of Ray's sockets.
-        ports: of Ray's head, its dashboard, MLflow, Ray's client server, HAProxy's metrics and its statistics.
+        ports: of Ray's head, its dashboard, MLflow, Ray's client server, its autoscaler's monitor, HAProxy's metrics and
+            its statistics.
         gpus: that Ray is told of.
         nodes: of Ray.
     """
-    gcs, dashboard, mlflow, client_server, metrics, stats = ports
+    gcs, dashboard, mlflow, client_server, monitor, metrics, stats = ports
     cpus = logical_cpus() if nodes == 1 else max(2, logical_cpus() // nodes)
     environment = {
         **without_ray(os.environ),
         **ray_env(cluster.token_path),
         **serve_env(scratch, metrics, stats),
+        "AUTOSCALER_METRIC_PORT": str(monitor),  # else the same one for every cluster on this machine
         "MLFLOW_TRACKING_URI": cluster.mlflow_uri,
     }
     servers: dict[str, Server] = {

@@ -210,15 +210,22 @@ def mlflow_client(uri: str | None = None) -> Any:
 
 
 def _experiment(client: Any) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return found.experiment_id
+    """The experiment's id; whoever comes first creates it."""
+    from mlflow.exceptions import MlflowException
+
+    if experiment := client.get_experiment_by_name(EXPERIMENT):
+        return experiment.experiment_id
     uri = tracking_uri()
     # a server knows where artifacts go; beside a bare database they go into a folder next to it
     location = (
         Path(uri.removeprefix("sqlite:///")).with_name("artifacts").as_uri() if uri.startswith("sqlite") else None
     )
-    return client.create_experiment(EXPERIMENT, artifact_location=location)
+    try:
+        return client.create_experiment(EXPERIMENT, artifact_location=location)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return client.get_experiment_by_name(EXPERIMENT).experiment_id  # another job came first
 
 
 def _params(params: Mapping[str, Any], prefix: str = "") -> list:

@@ -1,6 +1,8 @@
 """Runs and versions in MLflow, on a SQLite file of its own."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -101,6 +103,26 @@ def test_what_was_fetched_once_serves_while_mlflow_is_down(version, monkeypatch)
     assert registry.download(source) == before
     with pytest.raises(UserError, match="does not answer"):
         registry.download(f"models:/{registry.NAME}@never-asked-for")
+
+
+def test_jobs_that_find_no_experiment_at_once_all_get_the_one_that_came_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    together = threading.Barrier(3)
+    find = MlflowClient.get_experiment_by_name
+
+    def all_find_nothing(self, name):
+        experiment = find(self, name)
+        if experiment is None:
+            together.wait()
+        return experiment
+
+    registry.runs.mlflow_client().search_experiments()  # the database's tables are there
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", all_find_nothing)
+    with ThreadPoolExecutor(3) as jobs:
+        runs = list(jobs.map(lambda name: registry.start_run(name, {}), "abc"))
+    client = registry.runs.mlflow_client()
+    assert len({client.get_run(run).info.experiment_id for run in runs}) == 1
+    assert len(set(runs)) == 3
 
 
 def test_metrics_wait_for_mlflow_and_none_is_lost(store, monkeypatch):
