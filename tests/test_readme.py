@@ -22,6 +22,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {
     "make demo": "CI's demo and cluster.local's tests",
     "make test": "this very run",
+    "make setup && . .venv/bin/activate": "CI's first step, and make test runs in it",
     ". .venv/bin/activate": "make test runs in it",
     "python -m cluster.local --keep": "tests/cluster/test_local.py",
     "refiner video joey.mp4 --to bvh glb --overlay": "tests/refiner/cli/test_video.py",
