@@ -122,9 +122,10 @@ def example() -> dict[str, Any]:
     }
 
 
-def add_routes(
-    api: FastAPI, about: About, infer: Callable[[Request, Codec, Callable[[], object]], Awaitable[Response]]
-) -> None:
+Infer = Callable[[Request, Codec, Callable[[], object]], Awaitable[Response]]
+
+
+def add_routes(api: FastAPI, about: About, infer: Infer) -> None:
     """
     Args:
         api: gets the routes.
@@ -132,13 +133,13 @@ def add_routes(
         infer: reads a request's body, refines, and answers; told in which form, and what raises where another model serves.
     """
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+    _add_server(router, about)
+    _add_model(router, about)
+    _add_inference(router, about, infer)
+    api.include_router(router)
 
-    def asked(answer: Callable[[str, str | None], Any], name: str, version: str | None) -> Any:
-        try:
-            return answer(name, version)
-        except LookupError as error:
-            raise HTTPException(404, str(error)) from None
 
+def _add_server(router: APIRouter, about: About) -> None:
     @router.get("")
     async def server() -> dict[str, Any]:
         """What this server is, and which extensions of the protocol it speaks."""
@@ -169,30 +170,34 @@ def add_routes(
         """Requests, poses and times of every model, counted by the replica that answers, since it started."""
         return about.statistics("", None)
 
+
+def _add_model(router: APIRouter, about: About) -> None:
     @router.get("/models/{name}")
     @router.get("/models/{name}/versions/{version}")
     async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
         """The model's inputs and outputs."""
-        return asked(about.metadata, name, version)
+        return _or_404(about.metadata, name, version)
 
     @router.get("/models/{name}/ready")
     @router.get("/models/{name}/versions/{version}/ready")
     async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
         """The model answers requests."""
-        return {"name": asked(about.named, name, version)["name"], "ready": True}
+        return {"name": _or_404(about.named, name, version)["name"], "ready": True}
 
     @router.get("/models/{name}/config")
     @router.get("/models/{name}/versions/{version}/config")
     async def configuration(name: str, version: str | None = None) -> dict[str, Any]:
         """Triton's model configuration: inputs, outputs, and how many poses a request may have."""
-        return asked(about.configuration, name, version)
+        return _or_404(about.configuration, name, version)
 
     @router.get("/models/{name}/stats")
     @router.get("/models/{name}/versions/{version}/stats")
     async def statistics(name: str, version: str | None = None) -> dict[str, Any]:
         """Requests, poses and times, counted by the replica that answers, since it started."""
-        return asked(about.statistics, name, version)
+        return _or_404(about.statistics, name, version)
 
+
+def _add_inference(router: APIRouter, about: About, infer: Infer) -> None:
     schema = {"type": "object", "required": ["inputs"], "properties": {"inputs": {"type": "array", "items": {}}}}
     documented: dict[str, Any] = {
         "openapi_extra": {"requestBody": {"content": {JSON: {"schema": schema, "example": example()}, BINARY: {}}}},
@@ -204,6 +209,11 @@ def add_routes(
     async def inference(request: Request, name: str, version: str | None = None) -> Response:
         """Corrects poses. Tensors as JSON, or as bytes behind it."""
         codec = InferenceCodec(request.headers.get(HEADER_LENGTH))
-        return await infer(request, codec, lambda: asked(about.named, name, version))
+        return await infer(request, codec, lambda: _or_404(about.named, name, version))
 
-    api.include_router(router)
+
+def _or_404(answer: Callable[[str, str | None], Any], name: str, version: str | None) -> Any:
+    try:
+        return answer(name, version)
+    except LookupError as error:
+        raise HTTPException(404, str(error)) from None

@@ -63,6 +63,20 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
         responses=documentation.problems(*documentation.USUAL),
     )
     documentation.add_documentation(api, tokens=endpoint.tokens.wanted)
+    _add_middleware(api, endpoint)
+    _add_refining(api, endpoint)
+    _add_stream(api, endpoint)
+    add_page(api, endpoint.body_of)
+    inference_protocol.add_routes(
+        api,
+        about=endpoint.about,
+        infer=lambda request, form, check: endpoint.answer("/v2/models/infer", request, form, check),
+    )
+    _add_state(api, endpoint)
+    return api
+
+
+def _add_middleware(api: FastAPI, endpoint: "RefineEndpoint") -> None:
     # from the inside to the outside: who is turned away by the guard is told so in a way that a browser lets pass
     api.add_middleware(Shortcut, route=("POST", "/v1/refine"), answer=endpoint.refine_poses)
     api.add_middleware(problems.Defects)
@@ -74,6 +88,8 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
     api.add_exception_handler(UserError, problems.on_user_error)
     api.add_exception_handler(HTTPException, problems.on_http_exception)
 
+
+def _add_refining(api: FastAPI, endpoint: "RefineEndpoint") -> None:
     @api.post(
         "/v1/refine",
         response_model=None,
@@ -117,6 +133,8 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
         JSON, or an Arrow IPC stream where the Accept header asks for one."""
         return await endpoint.refine_video(request)
 
+
+def _add_stream(api: FastAPI, endpoint: "RefineEndpoint") -> None:
     @api.get(
         "/v1/stream",
         status_code=426,
@@ -134,13 +152,8 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
 
     api.add_api_websocket_route("/v1/stream", endpoint.streams.serve)
 
-    add_page(api, endpoint.body_of)
-    inference_protocol.add_routes(
-        api,
-        about=endpoint.about,
-        infer=lambda request, form, check: endpoint.answer("/v2/models/infer", request, form, check),
-    )
 
+def _add_state(api: FastAPI, endpoint: "RefineEndpoint") -> None:
     @api.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> PlainTextResponse:
         """This node's numbers, in Prometheus' text format."""
@@ -155,24 +168,25 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
     @api.get("/info")
     async def info() -> Info:
         """Which model answers, where it comes from, and what became of the others."""
-        live = endpoint.live
-        served = live.current
-        config = served.refiner.model.config
-        return Info(
-            model=ModelName(**served.model),
-            sequence=SequenceInfo(smoothing_s=config.smoothing_s, constant_bones=config.constant_bones),
-            run_id=served.run_id,
-            tags=dict(served.tags),
-            source=problems.without_paths(live.source),
-            device=str(served.refiner.device),
-            runtime=served.runtime,
-            loaded_at=served.loaded_at,
-            registry=live.registry,
-            refused=[
-                Refused(version=version, reason=problems.without_paths(reason))
-                for version, reason in live.refused.items()
-            ],
-            input_drift=endpoint.metrics.window.drift(served.trained_on),
-        )
+        return _info(endpoint)
 
-    return api
+
+def _info(endpoint: "RefineEndpoint") -> Info:
+    live = endpoint.live
+    served = live.current
+    config = served.refiner.model.config
+    return Info(
+        model=ModelName(**served.model),
+        sequence=SequenceInfo(smoothing_s=config.smoothing_s, constant_bones=config.constant_bones),
+        run_id=served.run_id,
+        tags=dict(served.tags),
+        source=problems.without_paths(live.source),
+        device=str(served.refiner.device),
+        runtime=served.runtime,
+        loaded_at=served.loaded_at,
+        registry=live.registry,
+        refused=[
+            Refused(version=version, reason=problems.without_paths(reason)) for version, reason in live.refused.items()
+        ],
+        input_drift=endpoint.metrics.window.drift(served.trained_on),
+    )
