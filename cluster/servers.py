@@ -57,7 +57,8 @@ def local(
     for name in (f"node-{number}" for number in range(2, nodes + 1)):
         servers[name] = {
             "argv": node.command(node.Options(address=cluster.ray_address, cpus=cpus, temp_dir=scratch / name)),
-            "env": {**environment, "PYTHONPATH": path},
+            # A head listens some time before it says that it is there: Ray asks 20 times, with 2 s in between.
+            "env": {**environment, "PYTHONPATH": path, "RAY_NUM_REDIS_GET_RETRIES": "150"},
             "log": str(state / f"{name}.log"),
             "restart": True,  # as another machine would take its place
         }

@@ -14,6 +14,7 @@ EXTRAS = {
     "ezc3d": "formats", "pygltflib": "formats",
     "tritonclient": "grpc",
     "rerun": "view",
+    "opentelemetry.exporter.otlp.proto.http": "otel",
 }  # fmt: skip
 
 
@@ -31,7 +32,7 @@ def require(what: str, *packages: str) -> None:
     Raises:
         MissingPackage: one is not installed.
     """
-    missing = [package for package in packages if find_spec(package) is None]
+    missing = [package for package in packages if not _is_there(package)]
     if missing:
         extras = sorted({EXTRAS[package] for package in missing if package in EXTRAS})
         requirement = f"{DISTRIBUTION}[{','.join(extras)}]" if extras else DISTRIBUTION
@@ -39,3 +40,10 @@ def require(what: str, *packages: str) -> None:
         raise MissingPackage(
             f"{what} needs {' and '.join(missing)}, which {verb} not installed: run pip install '{requirement}'"
         )
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # not even what it is a part of
+        return False

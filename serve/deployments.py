@@ -28,7 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from refiner import UserError
+from refiner import UserError, telemetry
 from refiner.inference.depth_refiner import DepthRefiner, Refinement
 from refiner.inference.validation import validate_poses
 from refiner.temporal import check_fps
@@ -73,6 +73,11 @@ class RefineEndpoint(InferenceService):
         self.args, self._videos = args, videos
         self.tokens = Tokens(args.token_file, os.environ)
         self.metrics, self.statistics = Metrics(), Statistics()
+        self.traces = None
+        if telemetry.traced(os.environ):
+            from serve.tracing import Traces
+
+            self.traces = Traces()
         self.live = LiveModel(
             args.model,
             device=args.device,
@@ -192,6 +197,8 @@ class RefineEndpoint(InferenceService):
             payload, headers = await self.encode(_response(found, served), codec)
         stages = {"decode": decoded - start, "refine": refined - decoded, "encode": perf_counter() - refined}
         self.metrics.refined(route, found, stages, len(payload))
+        if self.traces is not None:
+            self.traces.stages(stages, poses=len(found.poses), model_version=served.model["version"])
         self.statistics.succeeded(served.model["version"], len(found.poses), stages, time())
         return payload, headers
 
@@ -266,6 +273,7 @@ class RefineEndpoint(InferenceService):
                 # Ray's object store holds the upload and spills it to disk, and whichever node decodes it gets it from there
                 for piece in video_in(body, request.headers.get("content-type", "")):
                     pieces.append(await asyncio.to_thread(ray.put, piece))
+            sent = perf_counter()
             asked = self._videos.clip.remote(pieces)
             try:
                 clip = await asked
@@ -282,6 +290,9 @@ class RefineEndpoint(InferenceService):
         refined = await until_left(self._clips, lambda left: refined_clip(served.refiner, clip, left.is_set))
         self.metrics.window.add(clip.poses, clip.visibility)
         refining = perf_counter() - start
+        if self.traces is not None:
+            spans = {"observe": start - sent, "refine": refining}
+            self.traces.stages(spans, poses=len(clip.poses), model_version=served.model["version"])
         payload, headers = await self.encode(
             _response(refined, served), codec, person=clip.person, frame=clip.frame, timestamp_us=clip.timestamp_us
         )

@@ -85,6 +85,8 @@ def _add_middleware(api: FastAPI, endpoint: "RefineEndpoint") -> None:
         api.add_middleware(Guard, tokens=endpoint.tokens)
     api.add_middleware(across_origins, origins=endpoint.args.cors_origins)
     api.add_middleware(Heads)
+    if endpoint.traces is not None:
+        api.add_middleware(endpoint.traces.around)
     api.add_exception_handler(UserError, problems.on_user_error)
     api.add_exception_handler(HTTPException, problems.on_http_exception)
 
