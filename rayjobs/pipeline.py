@@ -10,6 +10,7 @@ looks at new videos only, a training that was interrupted goes on with the same 
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
@@ -121,7 +122,7 @@ def run(options: Options) -> Summary:
         # always looked at: it knows best what is done, and takes seconds where all is
         extracted = record.step(
             "extract",
-            time.time(),
+            uuid.uuid4().hex,
             extract.Options(videos=videos, out=observations, estimator=options.estimator, stride=options.stride),
             extract.run,
         )

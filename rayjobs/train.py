@@ -104,7 +104,7 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
-    clock = [time.time()]
+    clock = [time.monotonic()]
     start = str(SHIPPED if options.start == "box" else Path(options.start).absolute()) if options.start else ""
     config = options.model or presets.network(options.preset, start or options.network, options.dropout)
     if start:
@@ -124,7 +124,7 @@ def run(options: Options) -> Summary:
     try:
         with ray_session(), tempfile.TemporaryDirectory() as scratch:
             checkpoint = fit(options, config, start, name, run_id)
-            clock.append(time.time())
+            clock.append(time.monotonic())
             folder = checkpoint.to_directory(scratch)
             summary = _register(options, folder, run_id, name, clock)
     except BaseException:
@@ -219,7 +219,7 @@ def _register(options: Options, folder: str, run_id: str, name: str, clock: list
         seconds={
             "start": clock[1] - clock[0] - trained,
             "train": trained,
-            "register": time.time() - clock[1],
+            "register": time.monotonic() - clock[1],
         },
     )
 

@@ -46,12 +46,23 @@ def recover(storage: str, name: str) -> str | None:
     if "://" in storage or not snapshot.exists() or _is_json(snapshot):
         return None
     snapshot.unlink()
-    found = sorted(folder.glob("checkpoint_*/"), key=lambda path: path.stat().st_mtime)
-    whole = [path for path in found if _is_json(path / STATE_FILE) and _is_safetensors(path / STATE_TENSORS)]
+    found = list(folder.glob("checkpoint_*/"))
+    # by what they hold: names and file times are of a clock, which may have been set back meanwhile
+    steps = {path: _steps(path) for path in found}
+    newest = max((path for path in found if steps[path] >= 0), key=lambda path: steps[path], default=None)
     for path in found:
-        if path not in whole[-1:]:
+        if path != newest:
             shutil.rmtree(path)
-    return str(whole[-1]) if whole else None
+    return str(newest) if newest else None
+
+
+def _steps(checkpoint: Path) -> int:
+    """How many steps of training a checkpoint holds; −1 where it is not whole."""
+    try:
+        with safe_open(checkpoint / STATE_TENSORS, framework="numpy"):
+            return int(json.loads((checkpoint / STATE_FILE).read_text())["steps"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return -1
 
 
 def _is_json(path: Path) -> bool:
@@ -60,11 +71,3 @@ def _is_json(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _is_safetensors(path: Path) -> bool:
-    try:
-        with safe_open(path, framework="numpy"):
-            return True
-    except (OSError, SafetensorError):
-        return False

@@ -81,7 +81,7 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
-    started = time.time()
+    started = time.monotonic()
     checks.check_splits(options.pairs)
     name = options.name or time.strftime("tune-%Y%m%d-%H%M%S")
     run_id = registry.start_run(name, asdict(options))
@@ -115,7 +115,7 @@ def run(options: Options) -> Summary:
         network=network,
         command=command(options, trials[0]["options"], network),
         trials=trials,
-        seconds=time.time() - started,
+        seconds=time.monotonic() - started,
     )
 
 

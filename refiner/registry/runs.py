@@ -146,7 +146,7 @@ class MetricLog:
     def log(self, metrics: Mapping[str, float], step: int) -> "MetricLog":
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        now = int(time.time() * 1000)  # the wall clock, as MLflow shows it
         batch = [Metric(key, float(value), now, step) for key, value in metrics.items() if np.isfinite(value)]
         self._queue.put(batch)
         return self
