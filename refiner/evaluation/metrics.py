@@ -69,15 +69,40 @@ def acceleration_error(
     Returns:
         (M,) m/s², mean over joints, for the frames that have two neighbours at even distances; (M,) their rows.
     """
-    middle = np.arange(1, len(poses) - 1)
-    before, after = seconds[middle] - seconds[middle - 1], seconds[middle + 1] - seconds[middle]
-    # a missing frame makes no acceleration
-    usable = (clips[middle - 1] == clips[middle + 1]) & (np.abs(after - before) < 0.1 * before) & (before > 0)
-    middle = middle[usable]
+    middle = _with_neighbours(seconds, clips)
     difference = root_centred(poses).astype(np.float64) - root_centred(truth)
     step = (seconds[middle + 1] - seconds[middle])[:, None, None]
     acceleration = (difference[middle + 1] - 2 * difference[middle] + difference[middle - 1]) / step**2
     return np.linalg.norm(acceleration, axis=-1).mean(-1), middle
+
+
+def trailing(
+    poses: np.ndarray, truth: np.ndarray, seconds: np.ndarray, clips: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How far poses trail the truth in time: by least squares, what their velocity lacks along the truth's acceleration.
+
+    Poses that are the truth of a moment ago lack its acceleration times that delay. To first order this is the shift at which
+    the cross-correlation of both velocities peaks; poses that move only a share of the truth's way show that share of it.
+    Velocities, because an error that hangs on the pose, as depth's does, would look like a delay.
+
+    Returns:
+        (M,) and (M,): the delay in milliseconds is the sum of the first over the sum of the second; (M,) the rows, which have
+        two neighbours at even distances.
+    """
+    middle = _with_neighbours(seconds, clips)
+    true = root_centred(truth).astype(np.float64)
+    error = root_centred(poses) - true
+    step = (seconds[middle + 1] - seconds[middle])[:, None, None]
+    lacking = (error[middle - 1] - error[middle + 1]) / (2 * step)
+    acceleration = (true[middle + 1] - 2 * true[middle] + true[middle - 1]) / step**2
+    return 1e3 * (lacking * acceleration).sum((1, 2)), np.square(acceleration).sum((1, 2)), middle
+
+
+def _with_neighbours(seconds: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """Rows between two of the same clip at even distances: what is seen across a missing frame is no change over time."""
+    middle = np.arange(1, len(seconds) - 1)
+    before, after = seconds[middle] - seconds[middle - 1], seconds[middle + 1] - seconds[middle]
+    return middle[(clips[middle - 1] == clips[middle + 1]) & (np.abs(after - before) < 0.1 * before) & (before > 0)]
 
 
 def limb_sign(poses: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +127,7 @@ FIGURES = (
     "acceleration_error",  # m/s²
     "bone_cv",  # share
     "limb_sign_accuracy",  # share
+    "lag_ms",  # by which motion trails the truth; below zero where it is ahead
 )
 
 
@@ -120,7 +146,9 @@ def figure_rows(poses: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray
     truth = pairs.ground_truth
     depth, joint = depth_error(poses, truth), joint_error(poses, truth)
     variation, _ = bone_variation(poses, clips)
-    acceleration, middle = acceleration_error(poses, truth, pairs.timestamp_us * 1e-6, clips)
+    seconds = pairs.timestamp_us * 1e-6
+    acceleration, middle = acceleration_error(poses, truth, seconds, clips)
+    behind, turning, _ = trailing(poses, truth, seconds, clips)
     right, clear = limb_sign(poses, truth)
     values, weights = np.zeros((len(pairs), len(FIGURES))), np.ones((len(pairs), len(FIGURES)))
     for i, column in enumerate(
@@ -134,8 +162,11 @@ def figure_rows(poses: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray
         )
     ):
         values[:, i] = column
-    accelerates, bones, signs = (FIGURES.index(n) for n in ("acceleration_error", "bone_cv", "limb_sign_accuracy"))
-    weights[:, accelerates] = 0
+    accelerates, bones, signs, lags = (
+        FIGURES.index(n) for n in ("acceleration_error", "bone_cv", "limb_sign_accuracy", "lag_ms")
+    )
+    weights[:, [accelerates, lags]] = 0
+    weights[middle, lags], values[middle, lags] = turning, behind
     weights[middle, accelerates], values[middle, accelerates] = 1, acceleration
     values[:, bones] = variation[clips]
     weights[:, signs], values[:, signs] = clear.sum(-1), (right & clear).sum(-1)
