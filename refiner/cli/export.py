@@ -17,9 +17,8 @@ Kind = Literal["task", "onnx", "tflite"]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """Write the refiner as a file for other programs. Each frame is refined by itself.
-
-    refiner export --to task
-    refiner export --to onnx tflite --out models/
+    $ refiner export --to task
+    $ refiner export --to onnx tflite --out models/
     """
 
     to: tuple[Kind, ...]

@@ -12,9 +12,8 @@ from refiner.site.build import build
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """Write a web page that refines in the browser: no server, and no picture leaves the visitor's machine.
-
-    refiner page --out site/
-    python -m http.server --bind 127.0.0.1 --directory site/
+    $ refiner page --out site/
+    $ python -m http.server --bind 127.0.0.1 --directory site/
     """
 
     out: Path

@@ -38,9 +38,8 @@ SOME_FAILED = 1
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """Refine videos. For each, joey.refined.parquet and what --to and --overlay name.
-
-    refiner video joey.mp4 --to bvh glb --overlay
-    refiner video clips/ 'more/*.mov' --out refined --resume
+    $ refiner video joey.mp4 --to bvh glb --overlay
+    $ refiner video clips/ 'more/*.mov' --out refined --resume
     """
 
     videos: Annotated[tuple[str, ...], tyro.conf.Positional]
