@@ -88,7 +88,7 @@ class Truth:
 
     poses: np.ndarray  # (F, 17, 3) m, world frame; NaN in gaps
     lags: np.ndarray  # (V,) frames
-    found: Triangulated
+    triangulated: Triangulated
     bridged: int  # joints of a frame whose gap was bridged
 
 
@@ -97,15 +97,15 @@ def observed(options: Options, cameras: Sequence[Camera]) -> list[dict[str, np.n
     chosen = {"smoothing": options.smoothing, "looks": options.looks}
     estimator = named(options.estimator, **chosen)
     with tempfile.TemporaryDirectory() as scratch:
-        found = []
+        observations = []
         for camera in cameras:
             out = Path(options.observations or scratch, f"{camera.name}.parquet")
             if not is_done(out, estimator.info, 1):
                 log(f"observing {camera.name}")
                 clip = str(Path(options.videos, f"{camera.name}.mp4"))
                 observe(video=clip, out=str(out), model=str(estimator.model), estimator=options.estimator, **chosen)
-            found.append(read_observations(out))
-    return found
+            observations.append(read_observations(out))
+    return observations
 
 
 def as_filmed(camera: Camera, observations: dict[str, np.ndarray]) -> Camera:
@@ -129,13 +129,13 @@ def triangulated(cameras: Sequence[Camera], observations: Sequence[dict[str, np.
     lags = multiview.find_lags(cameras, image, seen, options.max_lag)
     moments = np.arange(frames)
     at = [moments + lag for lag in lags]
-    found = multiview.triangulate(
+    person = multiview.triangulate(
         cameras,
         np.stack([at_frames(view, when) for view, when in zip(image, at, strict=True)]),
         np.stack([np.nan_to_num(at_frames(view, when)) for view, when in zip(seen, at, strict=True)]),
     )
-    sure = found.kept.sum(0) >= MIN_VIEWS  # (F, 17)
-    poses = np.full_like(found.points, np.nan)
+    sure = person.kept.sum(0) >= MIN_VIEWS  # (F, 17)
+    poses = np.full_like(person.points, np.nan)
     bridged = 0
     for joint, known in enumerate(sure.T):
         rows = np.flatnonzero(known)
@@ -145,11 +145,11 @@ def triangulated(cameras: Sequence[Camera], observations: Sequence[dict[str, np.
         before = np.maximum(np.searchsorted(rows, moments, side="right") - 1, 0)
         short = (rows[0] <= moments) & (moments <= rows[-1])
         short &= rows[after] - rows[before] <= BRIDGED_S * aistpp.FPS + 1
-        whole = np.stack([np.interp(moments, rows, axis[rows]) for axis in found.points[:, joint].T], axis=-1)
+        whole = np.stack([np.interp(moments, rows, axis[rows]) for axis in person.points[:, joint].T], axis=-1)
         whole = temporal.smooth(whole, moments / aistpp.FPS, np.zeros(frames, dtype=int), options.truth_smoothing_s)
         poses[short, joint] = whole[short]
         bridged += int((short & ~known).sum())
-    return Truth(poses=poses, lags=lags, found=found, bridged=bridged)
+    return Truth(poses=poses, lags=lags, triangulated=person, bridged=bridged)
 
 
 def paired(cameras: Sequence[Camera], observations: Sequence[dict[str, np.ndarray]], truth: Truth) -> Pairs:
@@ -233,21 +233,14 @@ def measure(
             figures[name]["confidence"] = confidence_summary(
                 refinements[name].confidence, metrics.depth_error(poses, pairs.ground_truth), CONFIDENT_WITHIN_M
             )
-    errors, kept = truth.found.errors, truth.found.kept
     return {
         "nothing_was_trained_tuned_or_selected_on_these_clips": True,
         "frames": sum(len(o["frame"]) for o in observations),
         "pairs": len(pairs),
         "blocks": len(np.unique(blocks.sequence)),
         "lags_frames": lags,
-        "truth": {
-            "reprojection_median_px": float(np.nanmedian(errors)),
-            "reprojection_95_px": float(np.nanquantile(errors, 0.95)),
-            "reprojection_of_kept_median_px": float(np.median(errors[kept])),
-            "reprojection_of_kept_95_px": float(np.quantile(errors[kept], 0.95)),
-            "views_kept_mean": float(kept.sum(0).mean()),
-            "joints_by_views_kept": {n: float((kept.sum(0) == n).mean()) for n in range(len(cameras) + 1)},
-            "joints_bridged": truth.bridged,
+        "truth": how_sure(truth)
+        | {
             "smoothing_s": options.truth_smoothing_s,
             "bone_cv": metrics.summarise(pairs.ground_truth, pairs)["bone_cv"],
         },
@@ -255,10 +248,25 @@ def measure(
     }
 
 
-def table(found: dict) -> str:
+def how_sure(truth: Truth) -> dict:
+    """How well the views agree on the triangulated person."""
+    errors, kept = truth.triangulated.errors, truth.triangulated.kept
+    views = kept.sum(0)  # (F, 17)
+    return {
+        "reprojection_median_px": float(np.nanmedian(errors)),
+        "reprojection_95_px": float(np.nanquantile(errors, 0.95)),
+        "reprojection_of_kept_median_px": float(np.median(errors[kept])),
+        "reprojection_of_kept_95_px": float(np.quantile(errors[kept], 0.95)),
+        "views_kept_mean": float(views.mean()),
+        "joints_by_views_kept": {n: float((views == n).mean()) for n in range(len(kept) + 1)},
+        "joints_bridged": truth.bridged,
+    }
+
+
+def table(figures: dict) -> str:
     """The figures in 80 columns."""
-    truth, methods = found["truth"], found["methods"]
-    lags = ", ".join(f"{name} {lag:+.1f}" for name, lag in found["lags_frames"].items())
+    truth, methods = figures["truth"], figures["methods"]
+    lags = ", ".join(f"{name} {lag:+.1f}" for name, lag in figures["lags_frames"].items())
     lines = [
         "Nothing was trained, tuned or selected on these clips.",
         f"truth: lags in frames {lags}",
@@ -267,7 +275,8 @@ def table(found: dict) -> str:
         f"  {truth['reprojection_of_kept_median_px']:.1f} and {truth['reprojection_of_kept_95_px']:.0f} px; "
         f"{truth['joints_bridged']} joints bridged; smoothed with σ = {truth['smoothing_s']:g} s; bone CV "
         f"{truth['bone_cv']:.1%}",
-        f"{found['pairs']} of {found['frames']} frames have truth; {found['blocks']} blocks of time; 95 % intervals; cm, m/s²",
+        f"{figures['pairs']} of {figures['frames']} frames have truth; {figures['blocks']} blocks of time; "
+        "95 % intervals; cm, m/s²",
         "",
         f"{'':<17} {'mean |Δz|':<20}{'MPJPE':>7}{'accel':>8}{'bone CV %':>11}{'cameras apart':>15}",
     ]
@@ -294,12 +303,12 @@ def run(options: Options) -> dict:
     models = {BOX: DepthRefiner()} | {f"model {i}": DepthRefiner(m) for i, m in enumerate(options.model, 1)}
     observations = observed(options, cameras)
     cameras = [as_filmed(camera, seen) for camera, seen in zip(cameras, observations, strict=True)]
-    found = measure(cameras, observations, models, options)
-    print(table(found))
+    figures = measure(cameras, observations, models, options)
+    print(table(figures))
     for i, (name, model) in enumerate(models.items()):
         source = options.model[i - 1] if i else "DepthRefiner()"
         print(f"{name}: {source}, strength {model.model.config.strength:g}")
-    return found
+    return figures
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ dependency of this project); who is missing is null. The last line is one JSON o
 
 import asyncio
 import contextlib
-import json
+import functools
 import os
 import statistics
 import subprocess
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -31,7 +32,7 @@ from cluster import supervisor
 from cluster.local import local_cluster
 from cluster.running import CHECKOUT, Cluster, free_ports
 from refiner import DepthRefiner, registry
-from refiner.command import log, parse
+from refiner.command import launch, log
 from refiner.inference import onnx
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.network import PoseAwareDepthRefiner
@@ -116,10 +117,10 @@ def measure(contender: Contender, body: bytes, kind: str, seconds: float, connec
 
 def clips(form: str, binary: bool = False) -> dict[tuple[str, int], bytes]:
     """What a contender is sent: short clips as JSON, and all as Arrow where it takes that."""
-    found = {("json", CLIP): payload(CLIP, form)}
+    bodies = {("json", CLIP): payload(CLIP, form)}
     if binary:
-        found |= {("arrow", frames): payload(frames, "arrow") for frames in (CLIP, LONG_CLIP)}
-    return found
+        bodies |= {("arrow", frames): payload(frames, "arrow") for frames in (CLIP, LONG_CLIP)}
+    return bodies
 
 
 def at_rate(contender: Contender, rate: float, options: Options) -> Result:
@@ -128,99 +129,128 @@ def at_rate(contender: Contender, rate: float, options: Options) -> Result:
     )
 
 
-def main() -> None:
-    options = parse(Options)
+def run(options: Options) -> dict[str, Any]:
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         checkpoint = save_checkpoint(PoseAwareDepthRefiner(), scratch / "checkpoint")
         log("exporting to ONNX …")
         onnx.export(checkpoint)
-
         cluster = stack.enter_context(local_cluster(scratch / "cluster", usual_ports=False))
         os.environ.update(cluster.env)
-        contenders = {
-            "ours": Contender(deploy(cluster, checkpoint, scratch), payload(1, "json"), clips("json", binary=True))
-        }
-        ports = dict(zip(NAMES[1:], free_ports([0] * 4), strict=True))
-        for name in ("uvicorn", "litserve", "bentoml"):
-            url = f"http://127.0.0.1:{ports[name]}/v1/refine"
-            python = sys.executable if name == "uvicorn" else options.python
-            command = [python, "-m", "benchmarks.contenders", name, str(ports[name]), str(checkpoint)]
-            env = {"PYTHONPATH": str(CHECKOUT), "BENTOML_DO_NOT_TRACK": "true"}
-            if stack.enter_context(server(command, env, url, payload(1, "json"))):
-                contenders[name] = Contender(url, payload(1, "json"), clips("json", binary=name == "uvicorn"))
-        example = standing_poses(1), np.ones((1, 17), np.float32)
-        version = registry.register(
-            checkpoint, registry.start_run("benchmark", {}), example=example, metrics={}, tags={}
-        )
-        url = f"http://127.0.0.1:{ports['mlflow']}/invocations"
-        command = [*(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1")]
-        command += ["-h", "127.0.0.1", "-p", str(ports["mlflow"]), "-m", f"models:/{registry.NAME}/{version}"]
-        if stack.enter_context(server(command, {"OMP_NUM_THREADS": "1"}, url, payload(1, "mlflow"))):
-            contenders["mlflow"] = Contender(url, payload(1, "mlflow"), clips("mlflow"))
-
-        refiner = DepthRefiner(checkpoint, device="cpu")
-        eager = DepthRefiner(checkpoint, device="cpu")
-        refiner.network = onnx.OnnxNetwork(onnx.export(checkpoint))
-        in_process, batches = (
-            {CLIP: [], LONG_CLIP: []},
-            {(name, n): [] for name in ("pytorch", "onnxruntime") for n in BATCHES},
-        )
+        contenders = start_all(stack, options, cluster, checkpoint, scratch)
+        alone = ModelAlone(checkpoint)
         for round_number in range(options.rounds):
             log(f"round {round_number + 1} of {options.rounds}")
-            for n, rates in in_process.items():
-                poses = standing_poses(n)
-                rates.append(n / seconds_of(lambda poses=poses: refiner.predict(poses, sequence=True)))
-            for n in BATCHES:
-                poses = standing_poses(n)
-                batches["pytorch", n].append(n / seconds_of(lambda poses=poses: eager.predict(poses)))
-                batches["onnxruntime", n].append(n / seconds_of(lambda poses=poses: refiner.predict(poses)))
+            alone.measure()
             for contender in contenders.values():
-                contender.rps.append(
-                    measure(contender, contender.single, codec.JSON, options.seconds, options.connections).rate
-                )
-                for (form, frames), body in contender.clips.items():
-                    for connections in (1, 2):  # the second clip is on its way while the first is computed
-                        found = measure(contender, body, CONTENT_TYPES[form], options.seconds, connections)
-                        rates = contender.clip_rates.setdefault((form, frames, connections), [])
-                        rates.append(frames * found.rate)
+                measure_throughput(contender, options)
         # equal load: half of what the slowest can do, and most of what this endpoint can
-        rate = 0.5 * min(statistics.median(contender.rps) for contender in contenders.values())
+        load = 0.5 * min(statistics.median(contender.rps) for contender in contenders.values())
         near = 0.8 * statistics.median(contenders["ours"].rps)
         for _ in range(options.rounds):
             for contender in contenders.values():
-                found = at_rate(contender, rate, options)
-                contender.p50.append(found.percentile_ms(50))
-                contender.p99.append(found.percentile_ms(99))
-                found = at_rate(contender, near, options)
-                contender.near_p50.append(found.percentile_ms(50))
-                contender.near_p99.append(found.percentile_ms(99))
-                contender.near_rate.append(found.rate)
+                measure_latency(contender, load, near, options)
         echo = Contender(deploy(cluster, checkpoint, scratch, "benchmarks.echo:app"), b"", {})
         large = payload(LONG_CLIP, "arrow")
         transport = statistics.median(
-            LONG_CLIP * measure(echo, large, codec.ARROW, options.seconds, connections).rate
-            for _ in range(options.rounds)
-            for connections in (2,)
+            LONG_CLIP * measure(echo, large, codec.ARROW, options.seconds, 2).rate for _ in range(options.rounds)
         )
+    return {
+        **of_contenders(contenders, load, near),
+        "clip_in_process_poses_per_s": round(statistics.median(alone.clips[CLIP])),
+        "long_clip_in_process_poses_per_s": round(statistics.median(alone.clips[LONG_CLIP])),
+        "transport_poses_per_s": round(transport),
+        "model_poses_per_s": {f"{name}_{n}": round(statistics.median(v)) for (name, n), v in alone.batches.items()},
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def start_all(
+    stack: contextlib.ExitStack, options: Options, cluster: Cluster, checkpoint: Path, scratch: Path
+) -> dict[str, Contender]:
+    """This endpoint and every other server that can be had; `stack` ends them."""
+    contenders = {
+        "ours": Contender(deploy(cluster, checkpoint, scratch), payload(1, "json"), clips("json", binary=True))
+    }
+    ports = dict(zip(NAMES[1:], free_ports([0] * 4), strict=True))
+    for name in ("uvicorn", "litserve", "bentoml"):
+        url = f"http://127.0.0.1:{ports[name]}/v1/refine"
+        python = sys.executable if name == "uvicorn" else options.python
+        command = [python, "-m", "benchmarks.contenders", name, str(ports[name]), str(checkpoint)]
+        env = {"PYTHONPATH": str(CHECKOUT), "BENTOML_DO_NOT_TRACK": "true"}
+        if stack.enter_context(server(command, env, url, payload(1, "json"))):
+            contenders[name] = Contender(url, payload(1, "json"), clips("json", binary=name == "uvicorn"))
+    example = standing_poses(1), np.ones((1, 17), np.float32)
+    version = registry.register(checkpoint, registry.start_run("benchmark", {}), example=example, metrics={}, tags={})
+    url = f"http://127.0.0.1:{ports['mlflow']}/invocations"
+    command = [*(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1")]
+    command += ["-h", "127.0.0.1", "-p", str(ports["mlflow"]), "-m", f"models:/{registry.NAME}/{version}"]
+    if stack.enter_context(server(command, {"OMP_NUM_THREADS": "1"}, url, payload(1, "mlflow"))):
+        contenders["mlflow"] = Contender(url, payload(1, "mlflow"), clips("mlflow"))
+    return contenders
+
+
+class ModelAlone:
+    """Poses a second of the model in this process, every round's."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._refiner = DepthRefiner(checkpoint, device="cpu")
+        self._eager = DepthRefiner(checkpoint, device="cpu")
+        self._refiner.network = onnx.OnnxNetwork(onnx.export(checkpoint))
+        self.clips: dict[int, list[float]] = {CLIP: [], LONG_CLIP: []}
+        self.batches: dict[tuple[str, int], list[float]] = {
+            (name, n): [] for name in ("pytorch", "onnxruntime") for n in BATCHES
+        }
+
+    def measure(self) -> None:
+        for n, rates in self.clips.items():
+            poses = standing_poses(n)
+            rates.append(n / seconds_of(lambda poses=poses: self._refiner.predict(poses, sequence=True)))
+        for n in BATCHES:
+            poses = standing_poses(n)
+            for name, refiner in (("pytorch", self._eager), ("onnxruntime", self._refiner)):
+                call = functools.partial(refiner.predict, poses)
+                self.batches[name, n].append(n / seconds_of(call))
+
+
+def measure_throughput(contender: Contender, options: Options) -> None:
+    """Single poses and clips, as many as it answers."""
+    single = measure(contender, contender.single, codec.JSON, options.seconds, options.connections)
+    contender.rps.append(single.rate)
+    for (form, frames), body in contender.clips.items():
+        for connections in (1, 2):  # the second clip is on its way while the first is computed
+            answered = measure(contender, body, CONTENT_TYPES[form], options.seconds, connections)
+            contender.clip_rates.setdefault((form, frames, connections), []).append(frames * answered.rate)
+
+
+def measure_latency(contender: Contender, load: float, near: float, options: Options) -> None:
+    """Single poses at two rates, in requests a second."""
+    answered = at_rate(contender, load, options)
+    contender.p50.append(answered.percentile_ms(50))
+    contender.p99.append(answered.percentile_ms(99))
+    answered = at_rate(contender, near, options)
+    contender.near_p50.append(answered.percentile_ms(50))
+    contender.near_p99.append(answered.percentile_ms(99))
+    contender.near_rate.append(answered.rate)
+
+
+def of_contenders(contenders: Mapping[str, Contender], load: float, near: float) -> dict[str, Any]:
+    """The medians over the rounds; None of a contender that could not be had."""
 
     def medians(attribute: str, digits: int) -> dict[str, float | None]:
-        found = {}
-        for name in NAMES:
-            values = getattr(contenders[name], attribute) if name in contenders else []
-            found[name] = round(statistics.median(values), digits) if values else None
-        return found
+        values = {name: getattr(contenders[name], attribute) if name in contenders else [] for name in NAMES}
+        return {name: round(statistics.median(v), digits) if v else None for name, v in values.items()}
 
     clip_rates = {
         name: {key: round(statistics.median(values)) for key, values in contender.clip_rates.items()}
         for name, contender in contenders.items()
     }
-    summary = {
+    return {
         "single_rps": medians("rps", 0),
         "single_p50_ms": medians("p50", 2),
         "single_p99_ms": medians("p99", 2),
-        "load_rps": round(rate, 1),
+        "load_rps": round(load, 1),
         "near_capacity": {
             "load_rps": round(near, 1),
             "answered_rps": medians("near_rate", 0),
@@ -237,13 +267,7 @@ def main() -> None:
             name: {f"{form}_{frames}_by_{connections}": rate for (form, frames, connections), rate in rates.items()}
             for name, rates in clip_rates.items()
         },
-        "clip_in_process_poses_per_s": round(statistics.median(in_process[CLIP])),
-        "long_clip_in_process_poses_per_s": round(statistics.median(in_process[LONG_CLIP])),
-        "transport_poses_per_s": round(transport),
-        "model_poses_per_s": {f"{name}_{n}": round(statistics.median(v)) for (name, n), v in batches.items()},
-        "cores": len(os.sched_getaffinity(0)),
     }
-    print(json.dumps(summary))
 
 
 def deploy(
@@ -301,4 +325,4 @@ def seconds_of(call, least_s: float = 0.5) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    launch(run, Options)

@@ -77,7 +77,6 @@ def edits(folder: Path, traced: bool = False) -> str:
     busy = f"status 429 {document} hdr Retry-After 1 string '{too_many}'"
     nowhere = f"status 404 {document} string '{problem(404, 'Not found', 'there is no such path here')}'"
     nobody = f"status 503 {document} hdr Retry-After 1 string '{problem(503, *PROBLEMS[503])}'"
-    short = f"{{ path /v1/refine }} {{ req.hdr(content-length) -m found }} {{ req.hdr_val(content-length) lt {SHORT_BYTES} }}"
     defaults = [
         "option dontlog-normal",
         "option http-buffer-request",
@@ -86,7 +85,35 @@ def edits(folder: Path, traced: bool = False) -> str:
         f"timeout tunnel {SILENT_S}s",
         *(f"errorfile {status} {folder / f'{status}.http'}" for status in PROBLEMS),
     ]
-    frontend = [
+    table = ["backend incomplete_bodies", "    stick-table type integer size 16 store conn_cur"]
+    full = rf"{{ be_conn(\2),sub(txn.incomplete),sub(txn.streams) ge {MOST_REQUESTS} }}"
+    return "\n".join(
+        [
+            rf"s/^( *bind) (\*)?:/\1 {HOST}:/",
+            "/^ *errorfile /d",
+            "/^ *timeout http-keep-alive /d",
+            _after("^    option httplog$", [f"    {line}" for line in defaults]),
+            _after("^frontend http_frontend$", [f"    {line}" for line in _frontend(busy, traced)]),
+            _before("^backend default_backend$", table),
+            # what is held from here on says that there is an application
+            "/^ *use_backend /h",
+            "/^    http-request return status 404 content-type text.plain /{\nx\n/./!{\nx",
+            "s/.*/" + _escaped(f"    http-request return {nobody}") + "/\nx\n}\nx\n}",
+            r"s/^( *)use_backend ([^ ]+) if (is_[^ ]+)$/"
+            + _escaped(rf"\1http-request return {busy} if \3 !beside !incomplete !stream {full}")
+            + r"\n&/",
+            "s/^    http-request return status 404 content-type text.plain .*$/"
+            + _escaped(f"    http-request return {nowhere}")
+            + "/",
+            "",
+        ]
+    )
+
+
+def _frontend(busy: str, traced: bool) -> list[str]:
+    """What is counted and refused before a backend is chosen; `busy` is the answer where there is too much."""
+    short = f"{{ path /v1/refine }} {{ req.hdr(content-length) -m found }} {{ req.hdr_val(content-length) lt {SHORT_BYTES} }}"
+    return [
         *([f"http-request set-header {telemetry.STARTED} t=%[date(0,us)]"] if traced else []),
         "http-request set-var(txn.there) req.body_len",
         "acl incomplete req.hdr_val(content-length),sub(txn.there) gt 0",
@@ -102,29 +129,6 @@ def edits(folder: Path, traced: bool = False) -> str:
         f"http-request set-header x-request-disconnect-disabled ?1 if {short}",
         f"http-request set-header x-request-timeout-seconds -1 if {short}",
     ]
-    table = ["backend incomplete_bodies", "    stick-table type integer size 16 store conn_cur"]
-    full = rf"{{ be_conn(\2),sub(txn.incomplete),sub(txn.streams) ge {MOST_REQUESTS} }}"
-    return "\n".join(
-        [
-            rf"s/^( *bind) (\*)?:/\1 {HOST}:/",
-            "/^ *errorfile /d",
-            "/^ *timeout http-keep-alive /d",
-            _after("^    option httplog$", [f"    {line}" for line in defaults]),
-            _after("^frontend http_frontend$", [f"    {line}" for line in frontend]),
-            _before("^backend default_backend$", table),
-            # what is held from here on says that there is an application
-            "/^ *use_backend /h",
-            "/^    http-request return status 404 content-type text.plain /{\nx\n/./!{\nx",
-            "s/.*/" + _escaped(f"    http-request return {nobody}") + "/\nx\n}\nx\n}",
-            r"s/^( *)use_backend ([^ ]+) if (is_[^ ]+)$/"
-            + _escaped(rf"\1http-request return {busy} if \3 !beside !incomplete !stream {full}")
-            + r"\n&/",
-            "s/^    http-request return status 404 content-type text.plain .*$/"
-            + _escaped(f"    http-request return {nowhere}")
-            + "/",
-            "",
-        ]
-    )
 
 
 def _after(pattern: str, lines: list[str]) -> str:

@@ -80,11 +80,8 @@ def _train(
     tracking_uri: str,
     **_: Any,
 ) -> None:
-    training, val, rank = trainer.training, trainer.val, trainer.rank
+    rank = trainer.rank
     metrics, watched = registry.MetricLog(run_id, tracking_uri) if rank == 0 else None, JobMetrics()
-
-    def count(root: str) -> int:
-        return sum(row_counts(records.pair_files(root, "train")))
 
     def report(done: bool = False) -> None:
         if rank != 0:  # as often as rank 0: a report waits for all workers
@@ -93,21 +90,7 @@ def _train(
         with tempfile.TemporaryDirectory() as folder:
             trainer.save(folder, {"run_id": run_id, "history": history})
             if done:
-                mediapipe = depth_errors(val.frames.poses, val.truth).mean()
-                card = {
-                    "epochs": trainer.epoch,
-                    "best_epoch": trainer.best_epoch,
-                    "val_depth_cm": trainer.best_error,
-                    "val_mediapipe_depth_cm": float(mediapipe) * CM,
-                    "train_pairs": count(pairs),
-                    "train_sequences": len(checks.sequences_of(pairs, "train")),
-                    "simulated_pairs": count(simulated) if simulated else 0,
-                    "simulated_sequences": len(checks.sequences_of(simulated, "train")) if simulated else 0,
-                    "seen": list(seen),
-                    "training": asdict(training),
-                    "history": history,
-                }
-                save_checkpoint(trainer.best_model(), folder, card)
+                save_checkpoint(trainer.best_model(), folder, _card(trainer, history, pairs, simulated, seen))
             try:
                 ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
             except OSError as error:
@@ -124,10 +107,34 @@ def _train(
                 watched.tell("pose_train_figure", value, {"figure": name})
             watched.tell("pose_train_epoch", figures["epoch"])
             log(
-                f"epoch {trainer.epoch}/{training.epochs} · train {figures['train/depth']:.2f} cm · "
+                f"epoch {trainer.epoch}/{trainer.training.epochs} · train {figures['train/depth']:.2f} cm · "
                 f"val {figures['val/depth_cm']:.2f} cm · {figures['samples_per_s']:,.0f} pairs/s"
             )
         report()
     report(done=True)
     if metrics is not None:
         metrics.close()
+
+
+def _card(
+    trainer: Trainer, history: list[dict[str, float]], pairs: str, simulated: str | None, seen: tuple[Seen, ...]
+) -> dict[str, Any]:
+    """What a checkpoint says of its training."""
+
+    def count(root: str) -> int:
+        return sum(row_counts(records.pair_files(root, "train")))
+
+    mediapipe = depth_errors(trainer.val.frames.poses, trainer.val.truth).mean()
+    return {
+        "epochs": trainer.epoch,
+        "best_epoch": trainer.best_epoch,
+        "val_depth_cm": trainer.best_error,
+        "val_mediapipe_depth_cm": float(mediapipe) * CM,
+        "train_pairs": count(pairs),
+        "train_sequences": len(checks.sequences_of(pairs, "train")),
+        "simulated_pairs": count(simulated) if simulated else 0,
+        "simulated_sequences": len(checks.sequences_of(simulated, "train")) if simulated else 0,
+        "seen": list(seen),
+        "training": asdict(trainer.training),
+        "history": history,
+    }

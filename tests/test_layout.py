@@ -14,6 +14,7 @@ ROOMS = (
     "studio", "studio.bodies", "studio.motion", "studio.mocap", "studio.deepmimic", "studio.pictures", "studio.dataset",
     "cluster", "serve.codec", "serve.client", "rayjobs", "serve",
 )  # fmt: skip
+TOPS = sorted({room.split(".")[0] for room in ROOMS})
 # Where a public name or a model's address is looked up when it is asked for: not at import.
 LAZY = {("refiner", "refiner.inference.depth_refiner")}
 NEVER = (("serve", "rayjobs"), ("rayjobs", "serve"), ("cluster", "serve"), ("serve", "cluster"), ("serve", "studio"))
@@ -26,7 +27,7 @@ def room(module: str) -> str:
 
 def imports() -> Iterator[tuple[str, str]]:
     """Every (module, module of this project that it imports), also those inside functions."""
-    for path in sorted(p for top in {r.split(".")[0] for r in ROOMS} for p in (CHECKOUT / top).rglob("*.py")):
+    for path in sorted(p for top in TOPS for p in (CHECKOUT / top).rglob("*.py")):
         module = ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__")
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
@@ -35,19 +36,33 @@ def imports() -> Iterator[tuple[str, str]]:
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
             else:
                 continue
-            yield from ((module, name) for name in names if name.split(".")[0] in {r.split(".")[0] for r in ROOMS})
+            yield from ((module, name) for name in names if name.split(".")[0] in TOPS)
 
 
 def test_each_room_uses_only_what_stands_above_it():
-    found = {(a, b) for a, b in imports() if (a, b.rpartition(".")[0]) not in LAZY}
-    assert len(found) > 200  # they were read
-    upwards = [f"{a} imports {b}" for a, b in found if ROOMS.index(room(a)) < ROOMS.index(room(b))]
+    used = {(a, b) for a, b in imports() if (a, b.rpartition(".")[0]) not in LAZY}
+    assert len(used) > 200  # they were read
+    upwards = [f"{a} imports {b}" for a, b in used if ROOMS.index(room(a)) < ROOMS.index(room(b))]
     sideways = [
         f"{a} imports {b}"
-        for a, b in found
+        for a, b in used
         if (a.split(".")[0], b.split(".")[0]) in NEVER and room(b) != "serve.client"  # which anybody may use
     ]
     assert sorted(upwards + sideways) == []
+
+
+def test_no_file_is_longer_than_400_lines_and_no_function_than_60():
+    too_long = []
+    for path in sorted(p for top in (*TOPS, "benchmarks") for p in (CHECKOUT / top).rglob("*.py")):
+        text = path.read_text()
+        pieces = [(path.name, len(text.splitlines()), 400)]
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                pieces.append((node.name, (node.end_lineno or 0) - node.lineno + 1, 60))
+        too_long += [
+            f"{path.relative_to(CHECKOUT)}: {name}, {lines} lines" for name, lines, most in pieces if lines > most
+        ]
+    assert too_long == []
 
 
 @pytest.mark.parametrize("kept_out", ["ray", "fastapi", "starlette"])

@@ -118,29 +118,33 @@ def run(options: Options) -> Summary:
             )
     with clock.step("report", str(out / "index.html")):
         methods = {name: m(held_out) for name, m in baselines.fit_all(records.read_pairs(pairs, "train")).items()}
-        found = compare.evaluate(answer, methods, held_out)
+        evaluation = compare.evaluate(answer, methods, held_out)
         page = report.Report(
-            folder=out, dataset=dataset, observations=observations, pairs=held_out, answer=answer, found=found,
+            folder=out, dataset=dataset, observations=observations, pairs=held_out, answer=answer, evaluation=evaluation,
             model=evaluated["model"], history=trained["history"],
         )  # fmt: skip
         page.draw()
     page.write(clock.seconds)
 
-    print(report.table(found))
+    print(report.table(evaluation))
     print(f"\nReport: {out / 'index.html'}")
     if options.keep:
-        body = out / "clip.json"
-        body.write_bytes(request_body(held_out))
-        print(f"\nRay      {cluster.dashboard_url}\nMLflow   {cluster.mlflow_uri}\nEndpoint {url}")
-        print(f"\ncurl -s {url}/v1/refine -H 'Content-Type: application/json' -d @{body}\n")
+        _print_addresses(cluster, url, request_body(held_out), out / "clip.json")
     return Summary(
         mediapipe=headline(evaluated["mediapipe"]),
         refined=headline(evaluated["refined"]),
         baselines=evaluated["baselines"],
-        http={"refined": headline(found.methods[compare.REFINED])},
+        http={"refined": headline(evaluation.methods[compare.REFINED])},
         model=evaluated["model"],
         seconds=clock.seconds,
     )
+
+
+def _print_addresses(cluster: Cluster, url: str, request: bytes, file: Path) -> None:
+    """Where everything is that stays up, and a request to try, whose body is written to `file`."""
+    file.write_bytes(request)
+    print(f"\nRay      {cluster.dashboard_url}\nMLflow   {cluster.mlflow_uri}\nEndpoint {url}")
+    print(f"\ncurl -s {url}/v1/refine -H 'Content-Type: application/json' -d @{file}\n")
 
 
 def headline(figures: dict[str, float]) -> dict[str, float]:

@@ -23,7 +23,7 @@ SHOWN = ("mediapipe", "zero", "bias", "azimuth_bias", "smoothing", "ridge", REFI
 HEADINGS = ("", "mean |Δz| cm", "95 % interval", "MPJPE cm", "bone length CV")
 
 
-def rows(found: Evaluation) -> list[tuple[str, ...]]:
+def rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
     """One row for each method, in the order from what is there for nothing to what was trained."""
     return [
         (
@@ -34,19 +34,19 @@ def rows(found: Evaluation) -> list[tuple[str, ...]]:
             f"{row['bone_cv']:.1%}",
         )
         for name in SHOWN
-        if (row := found.methods.get(name)) is not None
+        if (row := evaluation.methods.get(name)) is not None
     ]
 
 
-def table(found: Evaluation) -> str:
+def table(evaluation: Evaluation) -> str:
     """The table, at most 80 columns wide."""
-    lines = [HEADINGS, *rows(found)]
+    lines = [HEADINGS, *rows(evaluation)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
     text = ["   ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
             for line in lines]  # fmt: skip
     text.insert(1, "─" * len(text[0]))
-    return "\n".join(["", f"{found.pairs:,} poses of {found.sequences} sequences: held-out dancers and choreographies",
-                      "", *text])  # fmt: skip
+    what = f"{evaluation.pairs:,} poses of {evaluation.sequences} sequences: held-out dancers and choreographies"
+    return "\n".join(["", what, "", *text])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +58,7 @@ class Report:
     """The held-out pairs."""
     answer: Refinement
     """What the endpoint made of them."""
-    found: Evaluation
+    evaluation: Evaluation
     model: Mapping[str, str]
     history: list[dict[str, float]]
     """Each epoch's figures of the training of this run."""
@@ -66,7 +66,7 @@ class Report:
     def draw(self) -> None:
         """Writes the pictures."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        plots.draw_all(self.found, self.folder)
+        plots.draw_all(self.evaluation, self.folder)
         plots.loss_curve(self.history, self.folder / "loss.png")
         self._draw_frame(self._telling_frame())
 
@@ -92,7 +92,7 @@ class Report:
         """Writes index.html."""
         import jinja2
 
-        mediapipe, refined = self.found.methods["mediapipe"], self.found.methods[REFINED]
+        mediapipe, refined = self.evaluation.methods["mediapipe"], self.evaluation.methods[REFINED]
         tiles = [
             (
                 f"{refined['depth_cm'] / mediapipe['depth_cm'] - 1:+.0%}".replace("-", "−"),
@@ -100,7 +100,7 @@ class Report:
             ),
             (f"{mediapipe['depth_cm']:.1f} → {refined['depth_cm']:.1f} cm", "mean |Δz| over 17 joints"),
             (f"{mediapipe['bone_cv']:.1%} → {refined['bone_cv']:.1%}", "variation of the bone lengths"),
-            (f"{self.found.confidence['ece']:.3f}", "calibration error (ECE) of the confidence"),
+            (f"{self.evaluation.confidence['ece']:.3f}", "calibration error (ECE) of the confidence"),
         ]
         pictures = [
             (
@@ -120,13 +120,14 @@ class Report:
         path.write_text(
             page.render(
                 title="MediaPipe's depth, put right",
-                lead=f"{self.model['name']} version {self.model['version']}, asked over HTTP about {self.found.pairs:,} poses "
-                f"of {self.found.sequences} sequences whose dancers and choreographies no training saw.",
+                lead=f"{self.model['name']} version {self.model['version']}, asked over HTTP about "
+                f"{self.evaluation.pairs:,} poses of {self.evaluation.sequences} sequences whose dancers and "
+                "choreographies no training saw.",
                 tiles=[{"figure": figure, "meaning": meaning} for figure, meaning in tiles],
                 pictures=[{"file": file, "caption": caption} for file, caption in pictures],
                 table={
                     "columns": HEADINGS,
-                    "rows": [{"cells": r, "ours": r[0].startswith("refined")} for r in rows(self.found)],
+                    "rows": [{"cells": r, "ours": r[0].startswith("refined")} for r in rows(self.evaluation)],
                     "note": "Root-centred, in the virtual camera frame. Intervals: 95 %, bootstrap over sequences. "
                     "“z = 0” puts every joint at the hips' depth: a figure that does not beat it says nothing.",
                 },

@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from benchmarks.train import NpzPairs, Plain, invented_pairs, step_table
+from benchmarks.train import invented_pairs, step_table
+from benchmarks.training_loops import NpzPairs, Plain
 from refiner.data import checks, records
 from refiner.model.config import RefinerConfig
 from refiner.model.network import Outputs
