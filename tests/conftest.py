@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from xdist.remote import Producer
 
 from cluster.local import local_cluster
 from cluster.running import CHECKOUT, Cluster
 from refiner.data.records import Pairs
 from refiner.geometry import Camera, azimuth, crop_normalise, view_angle
 from refiner.skeleton import root_centred
+from tests.schedule import Together
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -106,6 +108,10 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together | None:
+    return Together(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory) -> Iterator[Cluster]:
     """The session's one Ray and MLflow. Its addresses are in the environment, so `ray_session()` and MLflow find it too."""
@@ -119,20 +125,26 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def register_model(tmp_path_factory) -> Callable[..., str]:
-    """register_model(seed=0, scale=0.3, name=NAME): registers a refiner with random weights; its version."""
+    """register_model(seed=0, scale=0.3, name=NAME, onnx=False): registers a refiner with random weights; its version.
+
+    Replicas put ONNX Runtime in PyTorch's place only where `onnx` says so: making its file takes 12 s of a core.
+    """
     import torch
 
     from refiner import registry
     from refiner.model.checkpoint import save_checkpoint
     from refiner.model.config import RefinerConfig
     from refiner.model.network import PoseAwareDepthRefiner
+    from tests.checkpoints import on_pytorch
 
-    def register(seed: int = 0, scale: float = 0.3, name: str = registry.NAME) -> str:
+    def register(seed: int = 0, scale: float = 0.3, name: str = registry.NAME, *, onnx: bool = False) -> str:
         torch.manual_seed(seed)
         model = PoseAwareDepthRefiner(RefinerConfig(smoothing_s=0.05))
         for head in (model.encoder.correction[-1], model.encoder.scale[-1]):
             torch.nn.init.normal_(head.weight, std=scale)
         checkpoint = save_checkpoint(model, tmp_path_factory.mktemp("checkpoint"))
+        if not onnx:
+            on_pytorch(checkpoint)
         example = np.zeros((1, 17, 3), np.float32), np.ones((1, 17), np.float32)
         run = registry.start_run(f"random-{seed}", {})
         tags = {"dataset_fingerprint": "none"}
@@ -146,7 +158,7 @@ def endpoint(cluster, register_model) -> str:
     """URL of the session's endpoint: serve/config.yaml as it is, serving a registered champion."""
     from refiner import registry
 
-    registry.set_alias(registry.NAME, registry.CHAMPION, register_model())
+    registry.set_alias(registry.NAME, registry.CHAMPION, register_model(onnx=True))
     return cluster.deploy(CHECKOUT / "serve/config.yaml", port=0)
 
 

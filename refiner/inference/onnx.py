@@ -5,12 +5,14 @@ the arithmetic rules and both are equally fast (docs/benchmarks/endpoint.md). CP
 the network made here in the place of `DepthRefiner.network`.
 """
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +58,8 @@ class OnnxNetwork:
 def export(checkpoint: str | Path) -> Path:
     """Writes network.onnx beside a checkpoint, in a child process: it takes seconds, which a serving process cannot spare.
 
+    Replicas of one machine that start together wait for the first one's file, in place of each making its own.
+
     Returns:
         The file; one that is there already is left as it is.
 
@@ -65,7 +69,9 @@ def export(checkpoint: str | Path) -> Path:
     path = Path(checkpoint, FILE)
     if path.exists():
         return path
-    with tempfile.TemporaryDirectory(dir=checkpoint, prefix=".") as scratch:
+    with _alone(Path(checkpoint)), tempfile.TemporaryDirectory(dir=checkpoint, prefix=".") as scratch:
+        if path.exists():
+            return path
         part = Path(scratch, FILE)
         command = [sys.executable, "-m", "refiner.inference.onnx", str(checkpoint), str(part)]
         found = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -74,6 +80,18 @@ def export(checkpoint: str | Path) -> Path:
             raise UserError(f"{checkpoint} cannot be exported to ONNX: {reason}")
         os.replace(part, path)  # whole or not at all
     return path
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process of this machine is in such a block of that folder meanwhile; one that dies is out of it."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # NFS has no locks on folders: there, each makes its own
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 class _Forward(nn.Module):

@@ -15,6 +15,7 @@ from refiner.model.network import PoseAwareDepthRefiner
 from serve import codec
 from serve.client import Client, Retries
 from serve.live import standing_poses
+from tests.checkpoints import on_pytorch
 from tests.waiting import PATIENCE_S, get, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -44,7 +45,8 @@ def test_four_replicas_share_a_gpu_and_none_is_kept_when_nobody_asks(tmp_path):
     config = yaml.safe_load((CHECKOUT / "serve/config.gpu.yaml").read_text())
     (application,) = config["applications"]
     # There is no GPU to compute on. Ray reserves one all the same, and that is what is tried here.
-    application["args"] = {"model": str(save_checkpoint(PoseAwareDepthRefiner(), tmp_path / "checkpoint"))}
+    checkpoint = on_pytorch(save_checkpoint(PoseAwareDepthRefiner(), tmp_path / "checkpoint"))
+    application["args"] = {"model": str(checkpoint)}
     endpoint = next(d for d in application["deployments"] if d["name"] == "RefineEndpoint")
     scaling = endpoint["autoscaling_config"]
     scaling.update(upscale_delay_s=1, downscale_delay_s=2)  # less patience than the file has

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 from starlette.types import ASGIApp
 
-from refiner.inference import onnx
 from refiner.inference.depth_refiner import SHIPPED
 from serve.deployments import RefineEndpoint
 from serve.intake import Intake, body_limit
 from serve.schemas import AppArgs
+from tests.checkpoints import on_pytorch
 
 
 @pytest.fixture
@@ -24,8 +24,7 @@ def make_replica(tmp_path_factory) -> Callable[..., RefineEndpoint]:
 
     def make(**args: object) -> RefineEndpoint:
         folder = tmp_path_factory.mktemp("served")
-        checkpoint = shutil.copytree(SHIPPED, folder / "checkpoint")
-        (checkpoint / onnx.FILE).touch()  # nothing to run, so it stays with PyTorch: exporting takes long
+        checkpoint = on_pytorch(shutil.copytree(SHIPPED, folder / "checkpoint"))
         replica = RefineEndpoint(AppArgs(model=str(checkpoint), device="cpu", cache=str(folder / "cache"), **args))
         replica.app = replica.__serve_build_asgi_app__()
         return replica

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from refiner import UserError
-from refiner.inference import drift, onnx
+from refiner.inference import drift
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.network import PoseAwareDepthRefiner
 from serve import codec
 from serve.deployments import RefineEndpoint
 from serve.routes import build_api
 from serve.schemas import AppArgs
+from tests.checkpoints import on_pytorch
 
 
 @pytest.fixture
@@ -27,10 +28,7 @@ def halves(make_pairs):
 
 
 def endpoint(tmp_path, card: dict) -> RefineEndpoint:
-    checkpoint = save_checkpoint(PoseAwareDepthRefiner(), tmp_path / "checkpoint", card)
-    (
-        checkpoint / onnx.FILE
-    ).touch()  # nothing to run, so it stays with PyTorch: exporting takes longer than all of this
+    checkpoint = on_pytorch(save_checkpoint(PoseAwareDepthRefiner(), tmp_path / "checkpoint", card))
     return RefineEndpoint(AppArgs(model=str(checkpoint), device="cpu", cache=str(tmp_path / "served")))
 
 

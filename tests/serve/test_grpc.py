@@ -28,6 +28,8 @@ from serve.deployments import RefineEndpoint
 from serve.grpc_service import MOST_LISTED, InferenceService, add_service
 from serve.live import standing_poses
 from serve.schemas import AppArgs
+from tests.checkpoints import on_pytorch
+from tests.waiting import PATIENCE_S
 
 NAME = "checkpoint"
 TOKEN = {"authorization": "Bearer secret"}
@@ -75,7 +77,7 @@ def serving(endpoint: RefineEndpoint) -> Iterator[str]:
 
     thread = threading.Thread(target=main)
     thread.start()
-    started.wait(60)
+    assert started.wait(PATIENCE_S)
     try:
         yield address[0]
     finally:
@@ -85,7 +87,7 @@ def serving(endpoint: RefineEndpoint) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    return save_checkpoint(PoseAwareDepthRefiner(), tmp_path_factory.mktemp("grpc") / NAME)
+    return on_pytorch(save_checkpoint(PoseAwareDepthRefiner(), tmp_path_factory.mktemp("grpc") / NAME))
 
 
 @pytest.fixture(scope="module")

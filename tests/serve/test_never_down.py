@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -97,7 +98,7 @@ def answered(load: Load, version: str) -> None:
 
 
 def test_the_champion_is_changed_ten_times_under_load_and_no_request_fails(endpoint, register_model):
-    versions = [registry.get_alias(registry.NAME, "champion"), register_model(1), register_model(2)]
+    versions = [registry.get_alias(registry.NAME, "champion"), register_model(1, onnx=True), register_model(2)]
     with steady_load(endpoint, versions) as load:
         for change in range(10):
             version = versions[(change + 1) % 3]
@@ -140,39 +141,51 @@ def replicas(token_path: Path) -> list[int]:
     return found
 
 
+@pytest.fixture
+def deploy(cluster, endpoint, tmp_path) -> Iterator[Callable[[dict], None]]:
+    """Deploys another config. Wherever a test ends, those after it meet the endpoint with its usual one."""
+
+    def changed(config: dict) -> None:
+        path = tmp_path / "changed.yaml"
+        path.write_text(yaml.safe_dump(config))
+        cluster.deploy(path)
+
+    yield changed
+    cluster.deploy(CHECKOUT / "serve/config.yaml")
+
+
+def usual() -> dict:
+    """The usual config, to be changed."""
+    return yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
+
+
 def test_a_replica_makes_no_way_for_other_processes_as_rays_workers_do(cluster, endpoint):
     niceness = {os.getpriority(os.PRIO_PROCESS, pid) for pid in replicas(cluster.token_path)}
     assert niceness == {os.getpriority(os.PRIO_PROCESS, 0)}
 
 
-def test_killed_replicas_and_new_configs_fail_no_request_of_a_client_that_retries(cluster, endpoint, tmp_path):
+def test_killed_replicas_and_new_configs_fail_no_request_of_a_client_that_retries(cluster, endpoint, deploy):
     champion = registry.get_alias(registry.NAME, "champion")
-    config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
-    two = tmp_path / "two.yaml"
-    config["applications"][0]["deployments"][0]["autoscaling_config"]["min_replicas"] = 2
-    two.write_text(yaml.safe_dump(config))
+    two = usual()
+    two["applications"][0]["deployments"][0]["autoscaling_config"]["min_replicas"] = 2
     with steady_load(endpoint, [champion]):
-        cluster.deploy(two)  # scales up
+        deploy(two)  # scales up
         wait_for(lambda: len(replicas(cluster.token_path)) == 2)
         victim = replicas(cluster.token_path)[0]
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: len(alive := replicas(cluster.token_path)) == 2 and victim not in alive)
-        cluster.deploy(CHECKOUT / "serve/config.yaml")  # and down to one
+        deploy(usual())  # and down to one
         (last, *_) = replicas(cluster.token_path)
         os.kill(last, signal.SIGKILL)
         wait_for(lambda: set(replicas(cluster.token_path)) - {last})
-        cluster.deploy(CHECKOUT / "serve/config.yaml")
 
 
-def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, tmp_path):
-    config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
-    # the same, but with less patience than the file has
-    config["applications"][0]["deployments"][0]["autoscaling_config"].update(
+def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, deploy):
+    quick = usual()  # the same, but with less patience than the file has
+    quick["applications"][0]["deployments"][0]["autoscaling_config"].update(
         max_replicas=2, target_ongoing_requests=2, upscale_delay_s=1, downscale_delay_s=2
     )
-    quick = tmp_path / "quick.yaml"
-    quick.write_text(yaml.safe_dump(config))
-    cluster.deploy(quick)
+    deploy(quick)
     wait_for(lambda: len(replicas(cluster.token_path)) == 1)  # those of the test before may still be leaving
     connections = 16
     body = codec.JsonCodec().encode_request(codec.RefineRequest(poses=standing_poses(8)))
@@ -196,7 +209,6 @@ def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, tmp_path)
     # replica left; one that retries does not notice that either
     assert set(statuses) <= {200, 0} and statuses[0] <= 3 < enough < statuses[200]
     wait_for(lambda: len(replicas(cluster.token_path)) == 1)
-    cluster.deploy(CHECKOUT / "serve/config.yaml")
 
 
 @contextmanager
@@ -221,23 +233,24 @@ def answers(url: str) -> bool:
 
 
 def test_mlflow_is_killed_and_started_again_and_no_request_fails(
-    cluster, endpoint, register_model, tmp_path, monkeypatch
+    cluster, endpoint, deploy, register_model, tmp_path, monkeypatch
 ):
     (port,) = free_ports([0])
     uri = f"http://127.0.0.1:{port}"
-    config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
-    (application,) = config["applications"]
+    here = usual()
+    (application,) = here["applications"]
     application["runtime_env"] = {"env_vars": {"MLFLOW_TRACKING_URI": uri}}
     application["args"]["cache"] = str(tmp_path / "served")
-    here = tmp_path / "here.yaml"
-    here.write_text(yaml.safe_dump(config))
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         with mlflow_server(tmp_path, port):
             versions = [register_model(6), register_model(7)]
             registry.set_alias(registry.NAME, "champion", versions[0])
             run = registry.download(f"{NAME}@champion").run_id
-            cluster.deploy(here)
+            before = set(replicas(cluster.token_path))
+            deploy(here)
+            # a busy machine may have had several, which are replaced one after the other, and share version numbers with ours
+            wait_for(lambda: not before & set(replicas(cluster.token_path)))
             wait_for(lambda: info(endpoint).get("run_id") == run)
             clients = ExitStack()
             load = clients.enter_context(steady_load(endpoint, versions))
@@ -254,7 +267,7 @@ def test_mlflow_is_killed_and_started_again_and_no_request_fails(
                 wait_for(lambda: info(endpoint).get("registry") == "reachable")
                 registry.set_alias(registry.NAME, "champion", versions[1])
                 answered(load, versions[1])
-    cluster.deploy(CHECKOUT / "serve/config.yaml")
+    deploy(usual())
     wait_for(lambda: (now := info(endpoint)).get("run_id") not in (None, run) and now["registry"] == "reachable")
 
 
@@ -294,13 +307,11 @@ def test_the_clusters_mlflow_is_killed_and_comes_back_and_no_request_fails(clust
     assert register_model(8) != champion  # and it takes new ones
 
 
-def test_overload_is_answered_with_429_and_is_over_when_it_is_over(cluster, endpoint, tmp_path):
-    config = yaml.safe_load((CHECKOUT / "serve/config.yaml").read_text())
-    deployment = config["applications"][0]["deployments"][0]
+def test_overload_is_answered_with_429_and_is_over_when_it_is_over(cluster, endpoint, deploy):
+    alone = usual()
+    deployment = alone["applications"][0]["deployments"][0]
     deployment["autoscaling_config"]["max_replicas"] = 1
-    alone = tmp_path / "alone.yaml"
-    alone.write_text(yaml.safe_dump(config))
-    cluster.deploy(alone)
+    deploy(alone)
     wait_for(lambda: len(replicas(cluster.token_path)) == 1)  # those of the tests before go first
     body = codec.JsonCodec().encode_request(codec.RefineRequest(poses=standing_poses(8)))
     # eight times as many callers as are let in, none of whom minds a refusal
@@ -320,7 +331,6 @@ def test_overload_is_answered_with_429_and_is_over_when_it_is_over(cluster, endp
     assert np.median(answers_meanwhile) < callers / 2
     with Client(endpoint) as client:
         client.refine(standing_poses(1))
-    cluster.deploy(CHECKOUT / "serve/config.yaml")
 
 
 def test_a_replica_starts_with_what_served_last_where_the_registry_offers_nothing_better(

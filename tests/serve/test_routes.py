@@ -16,6 +16,7 @@ from serve.guard import is_open
 from serve.intake import before_the_queue
 from serve.live import rounded, standing_poses
 from serve.schemas import AppArgs
+from tests.checkpoints import on_pytorch
 
 PAGE, STRANGER = "https://studio.example", "https://evil.example"
 POSES = {"poses": rounded(standing_poses(2))}
@@ -34,7 +35,7 @@ def endpoint(tmp_path_factory) -> RefineEndpoint:
     """A replica that wants a token and lets one page's scripts call."""
     folder = tmp_path_factory.mktemp("endpoint")
     (folder / "tokens").write_text("secret\n")
-    checkpoint = save_checkpoint(PoseAwareDepthRefiner(), folder / "checkpoint")
+    checkpoint = on_pytorch(save_checkpoint(PoseAwareDepthRefiner(), folder / "checkpoint"))
     return RefineEndpoint(
         AppArgs(model=str(checkpoint), token_file=str(folder / "tokens"), cors_origins=[PAGE]), videos=None
     )

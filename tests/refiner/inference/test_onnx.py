@@ -1,0 +1,43 @@
+"""Exporting: replicas that start together on one machine export once."""
+
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from refiner import UserError
+from refiner.inference import onnx
+
+
+def test_who_exports_at_the_same_time_waits_for_the_first(tmp_path, monkeypatch):
+    """The child is a stand-in that takes its time: what it would write is tried in tests/serve/test_endpoint.py."""
+    started: list[str] = []
+
+    def child(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        started.append(command[-1])
+        time.sleep(0.3)
+        Path(command[-1]).write_bytes(b"network")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(onnx.subprocess, "run", child)
+    with ThreadPoolExecutor(4) as pool:
+        written = list(pool.map(onnx.export, [tmp_path] * 4))
+    assert set(written) == {tmp_path / onnx.FILE} and len(started) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [onnx.FILE]
+
+
+def test_one_that_fails_does_not_keep_the_next_from_trying(tmp_path, monkeypatch):
+    codes = iter([1, 0])
+
+    def child(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        if code := next(codes):
+            return subprocess.CompletedProcess(command, code, "", "no such operator")
+        Path(command[-1]).write_bytes(b"network")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(onnx.subprocess, "run", child)
+    with pytest.raises(UserError, match="no such operator"):
+        onnx.export(tmp_path)
+    assert onnx.export(tmp_path).read_bytes() == b"network"
