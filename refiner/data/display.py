@@ -17,6 +17,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 MOST_ASPECT = Fraction(4)
 
 Crop = tuple[int, int, int, int]  # decoded pixels that are not shown: left, top, right, bottom
+Orientation = tuple[bool, bool, bool]  # whether to transpose, then to flip left-right, then top-bottom
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +36,31 @@ class Display:
     _stretch: VideoReformatter = field(default_factory=VideoReformatter, compare=False, repr=False)
 
     @classmethod
-    def of(cls, picture: av.VideoFrame, aspect: Fraction | None = None, crop: Crop = (0, 0, 0, 0)) -> "Display":
+    def of(
+        cls,
+        picture: av.VideoFrame,
+        aspect: Fraction | None = None,
+        crop: Crop = (0, 0, 0, 0),
+        turned: Orientation | None = None,
+    ) -> "Display":
         """
         Args:
             picture: as decoded, with the display matrix that its container or codec gave.
             aspect: of its pixels, width over height; None where the file does not say.
             crop: what the container's clean aperture cuts off.
+            turned: as `orientation` says of it, where that is known.
         """
         left, top, right, bottom = crop
         if left + right >= picture.width or top + bottom >= picture.height or min(crop) < 0:
             crop = (0, 0, 0, 0)
         if aspect is None or not 1 / MOST_ASPECT <= aspect <= MOST_ASPECT:
             aspect = Fraction(1)
-        return cls((picture.width, picture.height), crop, aspect, *orientation(picture), picture.interlaced_frame)
+        turned = orientation(picture) if turned is None else turned
+        return cls((picture.width, picture.height), crop, aspect, *turned, picture.interlaced_frame)
+
+    @property
+    def turned(self) -> Orientation:
+        return self.transposed, self.flip_x, self.flip_y
 
     @property
     def _stretched(self) -> tuple[int, int]:
@@ -117,8 +130,8 @@ class Display:
         ).to_ndarray()
 
 
-def orientation(picture: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Whether a picture is to be transposed, then flipped left-right, then flipped top-bottom.
+def orientation(picture: av.VideoFrame) -> Orientation:
+    """How a picture is to be turned. PyAV then keeps it until Python's garbage collector comes by, so do not ask of every one.
 
     Of the display matrix (ISO/IEC 14496-12, 6.2.2; FFmpeg's libavutil/display.h): the point (p, q) of the stored picture is
     shown at (a p + c q, b p + d q), up to a shift. The nearest of the eight orientations is taken, as players do.

@@ -220,11 +220,15 @@ def _displayed(source: Opened) -> Callable[[av.VideoFrame], Display]:
     """Says of each picture of a stream how it is shown. They share one `Display` as long as that stays the same."""
     stream = source.stream
     last: Display | None = None
+    angle, after_key = 0, False
 
     def display(picture: av.VideoFrame) -> Display:
-        nonlocal last
+        nonlocal last, angle, after_key
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-        now = Display.of(picture, aspect, source.crop)
+        # a display matrix comes with the container, or in a codec's key frames, of which some streams have no others
+        may_differ = (picture.key_frame and not after_key) or picture.rotation != angle
+        angle, after_key = picture.rotation, bool(picture.key_frame)
+        now = Display.of(picture, aspect, source.crop, None if last is None or may_differ else last.turned)
         last = last if last is not None and now == last else now
         return last
 

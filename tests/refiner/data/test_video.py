@@ -1,5 +1,6 @@
 """Video files as they come: every width, turned, deep, uneven in time, cut off, empty, or no video at all."""
 
+import gc
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -103,6 +104,27 @@ def test_a_video_filmed_sideways_is_put_upright(tmp_path):
     assert (info.width, info.height) == (H, W)
     for frame in video.frames(path):
         assert frame.rgb.flags.c_contiguous and close(frame.rgb, np.rot90(picture(frame.index), -1))
+
+
+@pytest.mark.parametrize("group", [1, 12])
+def test_a_picture_that_was_let_go_holds_no_memory(tmp_path, group):
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"g": str(group)})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(60):
+            picture = av.VideoFrame(64, 64, "yuv420p")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    gc.collect()
+    gc.disable()  # which comes by when it likes, and a 4K picture is 12 MB
+    try:
+        before = [id(thing) for thing in gc.get_objects() if isinstance(thing, av.VideoFrame)]
+        for _ in video.frames(tmp_path / "clip.mp4"):
+            pass
+        kept = [t for t in gc.get_objects() if isinstance(t, av.VideoFrame) and id(t) not in before]
+    finally:
+        gc.enable()
+    assert len(kept) <= 60 / 12 + 1  # one for each group of pictures, and the last
 
 
 def test_a_truncated_video_is_refused_wherever_it_is_cut(tmp_path):
