@@ -26,6 +26,7 @@ from typing import Any
 import av
 
 from benchmarks.extract_parts import where_the_time_goes
+from benchmarks.plain_loop import plain_loop
 from rayjobs import extract
 from rayjobs.session import ray_session
 from rayjobs.storage import list_videos
@@ -85,26 +86,6 @@ def looped(source: str, folder: Path, frames: int) -> str:
                 again.is_keyframe, again.stream = packet.is_keyframe, target
                 output.mux(again)
     return str(path)
-
-
-def plain_loop(path: str, model: str, threads: int = 1) -> int:
-    """What everybody writes: OpenCV, which decodes on so many threads (0: on as many as it likes), and stock MediaPipe."""
-    import cv2
-    import mediapipe
-    from mediapipe.tasks.python import BaseOptions, vision
-
-    base = BaseOptions(model_asset_path=model)
-    options = vision.PoseLandmarkerOptions(base_options=base, running_mode=vision.RunningMode.VIDEO)
-    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
-    rate, count = capture.get(cv2.CAP_PROP_FPS), 0
-    with vision.PoseLandmarker.create_from_options(options) as landmarker:
-        while True:
-            found, bgr = capture.read()
-            if not found:
-                return count
-            rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-            landmarker.detect_for_video(mediapipe.Image(mediapipe.ImageFormat.SRGB, rgb), round(1000 * count / rate))
-            count += 1
 
 
 def _bare(path: str, model: str, way: str) -> int:

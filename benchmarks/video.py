@@ -27,8 +27,7 @@ from refiner.data import video
 from refiner.estimators.mediapipe_assets import assembled
 
 UHD = (3840, 2160)
-LOOP = "from benchmarks.extract import plain_loop; import sys; print(plain_loop(sys.argv[1], sys.argv[2], threads=0))"
-WAYS = {"refiner video": (), "refiner video, blazepose": ("--estimator", "blazepose")}
+WAYS = {"refiner video": (), "refiner video, mediapipe": ("--estimator", "mediapipe")}
 PLAIN = "plain loop"
 
 
@@ -87,7 +86,7 @@ def main(options: Options) -> None:
             stock.write_bytes(assembled(segmentation=True))
             count, rates = video.probe(path).frames or 0, dict[str, list[float]]()
             for _ in range(options.rounds):
-                commands = {PLAIN: [sys.executable, "-c", LOOP, str(path), str(stock)]}
+                commands = {PLAIN: [sys.executable, "-m", "benchmarks.plain_loop", str(path), str(stock)]}
                 commands |= {way: command(path, folder / "out", *more) for way, more in WAYS.items()}
                 for way, arguments in commands.items():
                     rates.setdefault(way, []).append(count / seconds(arguments))

@@ -32,7 +32,7 @@ def require(what: str, *packages: str) -> None:
     Raises:
         MissingPackage: one is not installed.
     """
-    missing = [package for package in packages if not _is_there(package)]
+    missing = [package for package in packages if not is_there(package)]
     if missing:
         extras = sorted({EXTRAS[package] for package in missing if package in EXTRAS})
         requirement = f"{DISTRIBUTION}[{','.join(extras)}]" if extras else DISTRIBUTION
@@ -42,7 +42,8 @@ def require(what: str, *packages: str) -> None:
         )
 
 
-def _is_there(package: str) -> bool:
+def is_there(package: str) -> bool:
+    """Whether a package can be imported."""
     try:
         return find_spec(package) is not None
     except ModuleNotFoundError:  # not even what it is a part of

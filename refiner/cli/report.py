@@ -32,3 +32,4 @@ class Report:
     low_confidence_s: list[tuple[float, float]]  # from, to
     notes: list[str]
     people: int = 1
+    estimator: str = ""  # that found the landmarks

@@ -27,6 +27,7 @@ from refiner.errors import UserError
 from refiner.estimators import DEFAULT
 from refiner.estimators.base import Smoothing
 from refiner.estimators.isolation import ChildError, Isolated
+from refiner.extras import is_there
 
 Format = Literal["json", "csv", "npz", "bvh", "glb", "trc", "c3d"]
 STALL_S = 300.0
@@ -61,8 +62,8 @@ class Options:
     people: int = 1
     """People who are followed, at most; each with a number that survives crossings and absences (blazepose)."""
     estimator: Literal["mediapipe", "blazepose"] | None = None
-    """What finds the landmarks. blazepose: MediaPipe's networks without its graph (extra [blazepose]).
-    By default mediapipe for one person, blazepose for several."""
+    """What finds the landmarks. mediapipe: PoseLandmarker; blazepose: its networks without its graph, faster.
+    By default blazepose where it is installed (extra [blazepose]) or for several people, else mediapipe."""
     smoothing: Smoothing = "mediapipe"
     """Of the landmarks over time: MediaPipe's filters, or none."""
     looks: int = 1
@@ -233,7 +234,8 @@ def _settings(options: Options) -> dict[str, Any]:
         "fov", "height",
     )  # fmt: skip
     settings = {name: list(value) if isinstance(value := getattr(options, name), tuple) else value for name in names}
-    return settings | {"estimator": options.estimator or (DEFAULT if options.people == 1 else "blazepose")}
+    blazepose = options.people > 1 or is_there("ai_edge_litert")
+    return settings | {"estimator": options.estimator or ("blazepose" if blazepose else DEFAULT)}
 
 
 def expected(result: Path, settings: dict[str, Any]) -> list[Path]:
@@ -286,6 +288,8 @@ def show(outcomes: list[Outcome], console: Console) -> None:
             *([str(report.people)] if several else []),
         )  # fmt: skip
     console.print(table)
+    if estimators := sorted({outcome.report.estimator for outcome in outcomes if outcome.report is not None}):
+        console.print(f"landmarks by {' and '.join(estimators)}", highlight=False)
     for outcome in outcomes:
         name = Path(outcome.video).name
         if outcome.report is not None:

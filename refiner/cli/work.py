@@ -102,7 +102,8 @@ def work(
         files += formats.write_people(motions, folder, source.stem, ending)
     if options["overlay"]:
         files.append(draw(folder / f"{source.stem}.overlay.mp4", source, seen, poses, placed, lens))
-    return dataclasses.asdict(report(source, files, seen, poses, confidence))
+    made = dataclasses.replace(report(source, files, seen, poses, confidence), estimator=options["estimator"])
+    return dataclasses.asdict(made)
 
 
 def see(source: Path, options: dict[str, Any], on_progress: Callable[[int], None]) -> Seen:

@@ -96,6 +96,11 @@ class Estimator(Protocol):
     @property
     def info(self) -> EstimatorInfo: ...
 
+    @property
+    def reads_rgb(self) -> bool:
+        """Whether it looks at `Frame.rgb`, not at the decoder's planes: converting can then be done ahead of it."""
+        ...
+
     def open(self) -> VideoEstimator:
         """Raises:
         UserError: it cannot run here: a library is missing, or the file is not its model.

@@ -26,6 +26,8 @@ SEVERAL = "MediaPipe does not say who is who from frame to frame: for several pe
 class MediaPipe:
     """The estimator `mediapipe`."""
 
+    reads_rgb = True
+
     def __init__(
         self, model: str | Path = "full", *, smoothing: Smoothing = "mediapipe", looks: int = 1, people: int = 1
     ) -> None:

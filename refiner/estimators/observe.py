@@ -141,7 +141,7 @@ def _watched(
     """Every frame through the estimator; what it tracks and smooths ends with each scene."""
     watched, cuts = _Watched([], [], [], [], []), CutFinder()
     with _Alone(estimator) if estimator.info.people == 1 else _Together(estimator) as watching:
-        for frame in ahead(frames) if threads > 1 else frames:
+        for frame in ahead(frames, as_rgb=estimator.reads_rgb) if threads > 1 else frames:
             watched.numbers.append(frame.index)
             watched.timestamps.append(frame.timestamp_us)
             watched.damaged.append(frame.damaged)
@@ -189,10 +189,14 @@ class _Together(contextlib.ExitStack):
         return told_apart(self._sightings, np.array(watched.timestamps), np.array(watched.begins), self._most)
 
 
-def ahead(frames: Iterator[video.Frame]) -> Iterator[video.Frame]:
+def ahead(frames: Iterator[video.Frame], as_rgb: bool = False) -> Iterator[video.Frame]:
     """The same frames, decoded on a thread of their own, a few ahead of whoever takes them.
 
     FFmpeg and the networks let go of Python's lock, so that both work at once where a core is free.
+
+    Args:
+        frames: of a video.
+        as_rgb: whether they are converted there, too.
     """
     done, left = object(), threading.Event()
     decoded: queue.Queue[Any] = queue.Queue(AHEAD)
@@ -205,6 +209,8 @@ def ahead(frames: Iterator[video.Frame]) -> Iterator[video.Frame]:
     def decode() -> None:
         try:
             for frame in frames:
+                if as_rgb:
+                    _ = frame.rgb  # which the frame keeps
                 put(frame)
                 if left.is_set():
                     return

@@ -105,8 +105,11 @@ def _coordinates(region: Region, size: int, to_stored: np.ndarray) -> tuple[np.n
     back = cv2.invert(forth)[1]
     along = np.arange(size, dtype=np.float64)
     down = back[:, 1, None] * along + back[:, 2, None]  # (3, size): of each row's first pixel, homogeneous
-    x, y, scale = (down[i, :, None] + back[i, 0] * along for i in range(3))
-    np.divide(_STEPS, scale, out=scale)
+    right = back[:, 0, None] * along
+    x, y = np.add.outer(down[0], right[0]), np.add.outer(down[1], right[1])
+    # a square's third coordinate is 1 everywhere, or nearly: where its corners agree, all of it does
+    weight = np.add.outer(down[2, [0, -1]], right[2, [0, -1]])
+    scale = _STEPS / (weight[0, 0] if (weight == weight[0, 0]).all() else np.add.outer(down[2], right[2]))
     x *= scale
     y *= scale
     if not np.array_equal(to_stored, UNTURNED):
@@ -116,7 +119,10 @@ def _coordinates(region: Region, size: int, to_stored: np.ndarray) -> tuple[np.n
 
 
 def _rounded(steps: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(steps, -_FARTHEST, _FARTHEST, out=steps), out=steps).astype(np.int32)
+    corners = steps[[0, 0, -1, -1], [0, -1, 0, -1]]  # between which all others lie
+    if not (np.abs(corners) < _FARTHEST).all():
+        np.clip(steps, -_FARTHEST, _FARTHEST, out=steps)
+    return np.rint(steps, out=steps).astype(np.int32)
 
 
 def _maps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,8 @@ VERSION = "1"
 class BlazePose:
     """MediaPipe's pose networks in this project's own code."""
 
+    reads_rgb = False  # but of pictures that have no fast way in
+
     def __init__(
         self,
         model: str | Path = "full",

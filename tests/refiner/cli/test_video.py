@@ -12,7 +12,7 @@ import pytest
 
 from refiner import UserError
 from refiner.cli import compare
-from refiner.cli.video import Options, find
+from refiner.cli.video import Options, _settings, find
 from refiner.cli.work import stretches
 from refiner.data import records, video
 from refiner.formats import FORMATS
@@ -59,6 +59,20 @@ def test_a_video_becomes_every_file_and_a_broken_one_costs_itself(done):
     assert "cut off.mp4" in result.stdout and "empty.mov is empty" in result.stdout.replace("\n", " ")
     assert "notes.txt" not in result.stdout and "Traceback" not in result.stdout + result.stderr
     assert max(len(line) for line in result.stdout.splitlines() if not line.startswith(("  /", "failed"))) <= 80
+
+
+def test_it_says_whose_landmarks_they_are(done):
+    assert "landmarks by blazepose" in done[0].stdout
+    estimator = json.loads(records.read_metadata(done[1] / "joey.refined.parquet")["options"])["estimator"]
+    assert estimator == "blazepose"
+
+
+def test_without_litert_mediapipe_looks_as_it_is(clip, monkeypatch):
+    monkeypatch.setattr("refiner.cli.video.is_there", lambda package: package != "ai_edge_litert")
+    assert _settings(Options(videos=(str(clip),)))["estimator"] == "mediapipe"
+    assert (
+        _settings(Options(videos=(str(clip),), people=2))["estimator"] == "blazepose"
+    )  # whose sentence names the extra
 
 
 def test_the_result_says_what_it_is_and_every_frame(done):

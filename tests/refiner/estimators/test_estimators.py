@@ -15,6 +15,8 @@ from refiner.estimators.observe import is_done, observe
 class Brightest:
     """Sees one person, where the picture is brightest; nobody in a dark one."""
 
+    reads_rgb = True
+
     def __init__(self, model: str) -> None:
         self.model = Path(model)
 
