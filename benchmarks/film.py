@@ -143,7 +143,8 @@ class Timed:
 
 def clocked(options: Options) -> dict[str, float]:
     """Milliseconds of a core, a frame of one take: to prepare body, room and first pictures (a clip), to draw, and for the
-    network. Of a core, for what else the machine does is no part of it."""
+    network. Of a core, for what else the machine does is no part of it.
+    """
     spec = replace(options.spec(), seconds=options.clock_frames / options.fps, sequences=1)
     best: dict[str, float] = {}
     for _ in range(3):

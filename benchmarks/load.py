@@ -145,7 +145,8 @@ async def constant_rate(
 ) -> Result:
     """Requests start at fixed times whether or not earlier ones were answered; latency counts from when one was due, so
     that a server which stalls is not forgiven ("coordinated omission"). While all connections wait for answers a further one
-    is opened: for rates below what the server can do."""
+    is opened: for rates below what the server can do.
+    """
     result, request = Result(), request_bytes(url, body, content_type)
     free: list[Connection | None] = []
     running: set[asyncio.Task] = set()

@@ -42,7 +42,8 @@ class Options:
 
 def offsets(take: Take, observations: Path) -> np.ndarray | None:
     """(F, 17, 3) m at 1.75 m, from each joint to where the views see it, in its bone's frame, the right side mirrored; NaN
-    where too few views agree. None where a view is missing."""
+    where too few views agree. None where a view is missing.
+    """
     paths = [observations / f"{take.name.with_camera(camera)}.parquet" for camera in CAMERAS]
     if not all(path.exists() for path in paths):
         return None

@@ -105,7 +105,8 @@ def look(frames: Iterable[Frame], stock: Path, refined: Path) -> dict[str, Seen]
 
 def apart(seen: Seen, refiner: DepthRefiner) -> tuple[np.ndarray, np.ndarray]:
     """(N, 17) mm between the refined file's joints and DepthRefiner on the stock file's, both about the hips; (N, 17) mm that
-    DepthRefiner moved them."""
+    DepthRefiner moved them.
+    """
     world, visibility, image = (
         np.stack([getattr(answer, part) for answer in seen.stock]) for part in ("world", "visibility", "image")
     )

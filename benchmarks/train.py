@@ -195,7 +195,8 @@ def step_table(
     seconds: float = 1.0,
 ) -> list[dict[str, object]]:
     """Samples per second for each batch size and precision; on a GPU also the share of the time in
-    which no kernel ran. What cannot run says why."""
+    which no kernel ran. What cannot run says why.
+    """
     rows = []
     for batch in batches:
         for precision in precisions:

@@ -117,6 +117,7 @@ def rendered(name: str) -> str:
 
 
 def run(options: Options) -> dict[str, int]:
+    """Writes every dashboard as JSON into --out; hands back each one's number of panels."""
     options.out.mkdir(parents=True, exist_ok=True)
     for name in DASHBOARDS:
         (options.out / f"{name}.json").write_text(rendered(name))

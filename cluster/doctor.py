@@ -39,6 +39,11 @@ class Finding:
 
 
 def run(options: Options) -> dict[str, list[str]]:
+    """Looks at everything, and says what would fail.
+
+    Raises:
+        UserError: something would; a line on stderr for each says what to do.
+    """
     findings = list(examine(os.environ))
     for finding in findings:
         log(f"{finding.name}: {finding.sentence}")
@@ -57,6 +62,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def temporary_folder(environ: Mapping[str, str]) -> str | None:
+    """Ray's sockets lie in it: their paths are at most 107 bytes long, and it must be possible to write there."""
     folder = environ.get("RAY_TMPDIR") or environ.get("TMPDIR") or tempfile.gettempdir()
     if len(os.fsencode(folder)) > LONGEST_TMPDIR:
         return (
@@ -67,6 +73,7 @@ def temporary_folder(environ: Mapping[str, str]) -> str | None:
 
 
 def ray_address(environ: Mapping[str, str]) -> str | None:
+    """Where jobs look for a cluster: host and port of one that answers, or nothing."""
     address = environ.get("RAY_ADDRESS", "").strip()
     if not address or address in ("auto", "local"):
         return None
@@ -88,6 +95,7 @@ def ray_address(environ: Mapping[str, str]) -> str | None:
 
 
 def home(environ: Mapping[str, str]) -> str | None:
+    """Models that are downloaded are kept below it."""
     folder = Path(environ.get("XDG_CACHE_HOME") or environ.get("HOME") or "/")
     if _writable(folder):
         return None
@@ -95,6 +103,7 @@ def home(environ: Mapping[str, str]) -> str | None:
 
 
 def shared_memory(environ: Mapping[str, str]) -> str | None:
+    """Ray's object store lies in it; containers have 64 MB by default."""
     folder = Path("/dev/shm")
     if not folder.is_dir():
         return None  # not Linux
@@ -105,6 +114,7 @@ def shared_memory(environ: Mapping[str, str]) -> str | None:
 
 
 def proxy(environ: Mapping[str, str]) -> str | None:
+    """Ray, MLflow and Serve talk over loopback, which a proxy must not catch."""
     names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "grpc_proxy")
     used = [name for name in names if environ.get(name)]
     direct = ",".join(environ.get(name, "") for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"))
@@ -114,6 +124,7 @@ def proxy(environ: Mapping[str, str]) -> str | None:
 
 
 def clock(environ: Mapping[str, str]) -> str | None:
+    """Tokens and certificates expire: the time cannot be before this was built."""
     now = time.time()
     if now > BUILT:
         return None

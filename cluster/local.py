@@ -256,6 +256,7 @@ class Options:
 
 
 def main() -> int:
+    """The command: hands back the exit status, which is COMMAND's where there is one."""
     # what follows the first `--` is the command's own, flags and all
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     arguments, command = sys.argv[1:at], sys.argv[at + 1 :]

@@ -39,6 +39,7 @@ def command(options: Options) -> list[str]:
 
 
 def main() -> int:
+    """The command: runs a node until it is told to end or one of its processes ends; hands back the exit status."""
     options = parse(Options)
     _wait_for(options.address)
     from ray._private.node import Node

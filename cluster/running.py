@@ -166,6 +166,7 @@ def free_ports(usual: list[int]) -> list[int]:
 
 
 def ray_env(token_path: Path) -> dict[str, str]:
+    """The environment in which Ray is started and reached: on loopback only, with the token in that file."""
     return {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "RAY_AUTH_MODE": "token",

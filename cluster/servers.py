@@ -106,6 +106,7 @@ def without_ray(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def ray_command(scratch: Path, gcs: int, dashboard: int, client_server: int, gpus: int, cpus: int) -> list[str]:
+    """What starts Ray's head on these ports, with sockets and logs below `scratch`."""
     # A file, not the `ray` script: with this interpreter, however the environment was set up.
     return [
         *(sys.executable, quiet.__file__, "start", "--head", "--block", "--disable-usage-stats"),

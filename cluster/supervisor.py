@@ -69,6 +69,7 @@ def processes_below(root: int) -> dict[int, int]:
 
 
 def send(number: signal.Signals, processes: list[int]) -> None:
+    """Signals processes; those that are gone already do not matter."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, number)
@@ -76,7 +77,8 @@ def send(number: signal.Signals, processes: list[int]) -> None:
 
 def end_all_below(grace_s: float) -> None:
     """SIGTERM to the direct children, who know best how to end what they started, and to whom they leave behind; then
-    SIGKILL to all that stays."""
+    SIGKILL to all that stays.
+    """
     own = os.getpid()
     told: set[int] = set()
     deadline = time.monotonic() + grace_s
@@ -93,7 +95,8 @@ def end_all_below(grace_s: float) -> None:
 
 def reap() -> dict[int, int]:
     """Collects children that ended (orphans handed to this subreaper too): their ids, and how each ended, as
-    `os.waitstatus_to_exitcode` has it."""
+    `os.waitstatus_to_exitcode` has it.
+    """
     ended = {}
     while True:
         try:
@@ -106,6 +109,7 @@ def reap() -> dict[int, int]:
 
 
 def start(server: Server) -> int:
+    """Starts a server that dies with this process, and hands back its process id. It appends what it prints to its log."""
     with open(server["log"], "ab") as out:
         process = subprocess.Popen(
             server["argv"],
@@ -164,6 +168,7 @@ def _run_once(name: str, server: Server, failures: int, stopping: list[int]) -> 
 
 
 def described(exitcode: int) -> str:
+    """How a process ended, for people; negative exit codes are signals."""
     return f"killed by {signal.Signals(-exitcode).name}" if exitcode < 0 else f"exit status {exitcode}"
 
 
@@ -180,6 +185,7 @@ def catch_signals() -> list[int]:
 
 
 def say(sentence: str) -> None:
+    """Tells the one who watches, on stderr."""
     print(sentence, file=sys.stderr, flush=True)
 
 
@@ -189,6 +195,7 @@ def ended_by_itself(text: str) -> list[str]:
 
 
 def main() -> int:
+    """Starts what stdin says (a line of JSON), stops it all when stdin or one of them ends, and hands back the exit status."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     orders = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 (stdin, unbuffered: what is unread can be waited for)
     spec = json.loads(orders.readline())

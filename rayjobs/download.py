@@ -95,6 +95,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
+    """Fetches what is wanted and is not there yet; what fails after all attempts is listed under `missing`.
+
+    Raises:
+        UserError: the terms are not accepted, or a list cannot be had.
+    """
     root = files.absolute(options.out)
     accept_terms(root, options.i_accept_the_aist_terms)
     fetcher, summaries = Fetcher(attempts=options.attempts), []

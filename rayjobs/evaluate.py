@@ -77,6 +77,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
+    """Measures the model beside the baselines and the champion, and promotes it if it wins.
+
+    Raises:
+        UserError: the pairs cannot be right, or there is no such model.
+    """
     checks.check_splits(options.pairs)
     registered = ModelSource.parse(options.model)
     if registered is None:

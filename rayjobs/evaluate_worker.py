@@ -59,7 +59,8 @@ def measure_all(
         split: of them.
         methods: the baselines.
         models: name -> what `DepthRefiner` is given.
-        workers, seen: as in `rayjobs.evaluate.Options`.
+        workers: as in `rayjobs.evaluate.Options`.
+        seen: as there.
 
     Raises:
         UserError: pairs that cannot be right.

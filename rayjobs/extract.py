@@ -97,6 +97,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary | Estimate:
+    """Observes every video that has no whole file of this estimator yet; with --dry-run says what that would take.
+
+    Raises:
+        UserError: there are no videos, none could be observed, or more than --max-failures failed.
+    """
     videos = list_videos(options.videos)
     estimator = named(
         options.estimator, options.model, smoothing=options.smoothing, looks=options.looks, people=options.people

@@ -76,6 +76,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
+    """Films the sequences that have no pairs yet, one file for each.
+
+    Raises:
+        UserError: --out holds pairs of other options or of another job, or the studio's extra is missing.
+    """
     # not at the module's top: --help is there without the extra, and its absence is one sentence
     from studio.dataset import MANIFEST, agreed, plan, record
     from studio.dataset.straight import estimator

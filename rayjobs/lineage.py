@@ -46,6 +46,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
+    """Follows a version back to its pairs and their videos.
+
+    Raises:
+        UserError: there is no such version, it names no pairs, or they have been moved.
+    """
     origin = registry.origin(options.model_name, options.version)
     if not origin.pairs:
         raise UserError(f"version {origin.version} was not trained by 'rayjobs.train': its run names no pairs")

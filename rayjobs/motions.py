@@ -73,6 +73,7 @@ class Recording:
 
 
 def run(options: Options) -> Summary:
+    """Writes the recordings as a dataset; `UserError` where --out holds another one, or nothing can be read."""
     # not at the module's top: --help is there without the studio's extra, and its absence is one sentence
     from studio.dataset import write_text
 

@@ -70,6 +70,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
+    """Pairs all observations, and puts the new pairs in the place of the old ones once they are whole.
+
+    Raises:
+        UserError: there are no observations, they come from several estimators, or the dataset is not complete.
+    """
     videos, estimator = observed_videos(options.observations)
     problems: dict[str, str] = {}
     with annotated(options.dataset) as dataset, replaced_folder(options.out, SUMMARY) as out:

@@ -114,6 +114,11 @@ class Record:
 
 
 def run(options: Options) -> Summary:
+    """Runs the steps whose inputs have changed since they were last done.
+
+    Raises:
+        UserError: as the steps.
+    """
     root = files.absolute(options.storage)
     videos, dataset = options.videos or files.join(root, "videos"), options.dataset or root
     observations, pairs = files.join(root, "observations"), files.join(root, "pairs")

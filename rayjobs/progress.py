@@ -1,5 +1,6 @@
 """A line of progress every few seconds, for logs as much as for terminals: what is done, how fast, how long still. The same is
-told to Prometheus, where the job is connected to Ray."""
+told to Prometheus, where the job is connected to Ray.
+"""
 
 import threading
 import time

@@ -64,6 +64,11 @@ class Refiner:
 
 
 def run(options: Options) -> Summary:
+    """Refines the observations that this model has not refined yet.
+
+    Raises:
+        UserError: there are no observations, or there is no such model.
+    """
     found = files.find(options.observations, {".parquet"})
     if not found:
         raise UserError(

@@ -64,11 +64,21 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
+    """Reads the dataset, and simulates pairs from it.
+
+    Raises:
+        UserError: the dataset or the pairs cannot be read.
+    """
     with annotated(options.dataset) as dataset:
         return simulated_from(dataset, options)
 
 
 def simulated_from(dataset: aistpp.Dataset, options: Options) -> Summary:
+    """Learns the errors of the training pairs, and puts them on the dataset's poses.
+
+    Raises:
+        UserError: the pairs cannot be right, or no sequence is left to simulate.
+    """
     sequences, left_out = plan(dataset, options.pairs)
     train = records.read_pairs(options.pairs, "train")
     checks.check_pairs(train, "train")

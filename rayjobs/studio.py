@@ -127,6 +127,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
+    """Films what is missing of the dataset, a video at a time on every core of the cluster.
+
+    Raises:
+        UserError: --out holds a dataset of other options, or the studio's extra is missing.
+    """
     from studio.dataset import is_whole, prepare
 
     start = time.monotonic()

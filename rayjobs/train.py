@@ -104,6 +104,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
+    """Trains, or goes on with the run of that --name, and registers the best epoch as @candidate.
+
+    Raises:
+        UserError: the pairs cannot be right, or a worker found a mistake in the options.
+    """
     clock = [time.monotonic()]
     start = str(SHIPPED if options.start == "box" else Path(options.start).absolute()) if options.start else ""
     config = options.model or presets.network(options.preset, start or options.network, options.dropout)

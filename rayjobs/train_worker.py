@@ -24,7 +24,8 @@ from refiner.training.trainer import Trainer, TrainingConfig, depth_errors, init
 
 def train_worker(config: dict[str, Any]) -> str | None:
     """What each worker runs. A mistake of the user's that all of them find at the start is returned, not raised: what is raised
-    is tried again."""
+    is tried again.
+    """
     try:
         trainer, history = _set_up(**config)
     except UserError as error:

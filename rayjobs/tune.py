@@ -81,6 +81,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
+    """Searches, and writes the best trial's network to <storage>/<name>/best.
+
+    Raises:
+        UserError: the pairs cannot be right, or no trial came to an end.
+    """
     started = time.monotonic()
     checks.check_splits(options.pairs)
     name = options.name or time.strftime("tune-%Y%m%d-%H%M%S")

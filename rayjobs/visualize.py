@@ -87,6 +87,11 @@ class Clip:
 
 
 def run(options: Options) -> Summary:
+    """Draws the chosen frames, into --out or into the model's run in MLflow.
+
+    Raises:
+        UserError: there is no such model, or Rerun is not installed.
+    """
     if options.recording:
         require("the recording (leave it out with --no-recording)", "rerun")
     registered, refiner = ModelSource.parse(options.model), DepthRefiner(options.model)

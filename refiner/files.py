@@ -37,6 +37,7 @@ class File:
 
 
 def is_uri(where: str | Path) -> bool:
+    """Whether it is an address (s3://…, file://…) and not a path of this machine."""
     return "://" in str(where)
 
 
@@ -70,7 +71,7 @@ def stem(where: str | Path) -> str:
 
 
 def printable(text: str | Path) -> str:
-    """A path that can be printed and stored as UTF-8: bytes that are none become \\xff."""
+    r"""A path that can be printed and stored as UTF-8: bytes that are none become \\xff."""
     return os.fsencode(text).decode(errors="backslashreplace")
 
 

@@ -80,6 +80,7 @@ def keep_bone_lengths(poses: np.ndarray, lengths: np.ndarray, rounds: int = ROUN
     Args:
         poses: (N, 17, 3) m.
         lengths: (B,) m, or (N, B) for each pose its own.
+        rounds: over all bones; more leave less of what is lacking.
 
     Returns:
         (N, 17, 3) of the same type.

@@ -64,7 +64,10 @@ class Batcher:
         does not harm those beside it.
 
         Args:
-            served, poses, visibility, image_points: as there.
+            served: the model.
+            poses: as there.
+            visibility: as there.
+            image_points: as there.
             checked: they went through `validate_poses`.
         """
         loop = asyncio.get_running_loop()

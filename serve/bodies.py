@@ -149,6 +149,7 @@ def declared_length(headers: Mapping[str, str]) -> int | None:
 
 
 def too_large(limit: int) -> HTTPException:
+    """The refusal of a body of more than `limit` bytes."""
     return HTTPException(413, f"the body has more than {limit:,} bytes: send the clip in parts")
 
 

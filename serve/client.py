@@ -43,7 +43,8 @@ class Retries:
 
     def pause(self, attempt: int, asked_s: float, chance: random.Random) -> float:
         """Seconds to wait after the failed attempt number 0, 1, …: doubling, with jitter, so that clients do not return as
-        one crowd; never less than the server asked for."""
+        one crowd; never less than the server asked for.
+        """
         return max(asked_s, chance.uniform(0.5, 1) * min(self.longest_s, self.first_s * 2**attempt))
 
 

@@ -108,7 +108,8 @@ class RefineEndpoint(InferenceService):
 
     def check_health(self) -> None:
         """Serve asks this every few seconds and replaces a replica whose model no longer answers. So may anybody, which is
-        why it looks but once a second."""
+        why it looks but once a second.
+        """
         if monotonic() - self._checked < CHECKED_S:
             return
         self.live.check()
@@ -360,7 +361,8 @@ class VideoPoses:
 
     async def check_health(self) -> None:
         """Serve asks this every few seconds and replaces a replica that no longer takes a clip all the way. It is tried with
-        a small one, where none was asked for in the meantime."""
+        a small one, where none was asked for in the meantime.
+        """
         if self._under_way or monotonic() - self._proved < PROVED_S:
             return
         with tempfile.TemporaryDirectory(prefix="upload-") as scratch:

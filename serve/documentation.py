@@ -34,6 +34,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def binary() -> dict[str, Any]:
+    """A body of bytes, in OpenAPI's terms."""
     return {"schema": {"type": "string", "format": "binary"}}
 
 

@@ -242,7 +242,8 @@ def _parsed(method: str, request: bytes) -> Any:
 
 def _refused(method: str, context: "RayServegRPCContext", error: Exception) -> Message:
     """An empty reply, and in the context what is wrong. (Serve would log whatever is raised, with a traceback, and send the
-    client its text.)"""
+    client its text.)
+    """
     if isinstance(error, UserError):
         status, detail = 422, str(error)
     elif isinstance(error, LookupError) and type(error) is LookupError:

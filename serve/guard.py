@@ -1,6 +1,7 @@
 """Who may call: bearer tokens, and pages of other origins. Tokens are read from a file and from the environment, several at
 once, so that one can be replaced without anybody being locked out meanwhile. For WebSockets browsers ask nobody first, so the
-endpoint looks at the origin itself."""
+endpoint looks at the origin itself.
+"""
 
 import base64
 import binascii

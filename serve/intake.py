@@ -57,7 +57,8 @@ def middlewares() -> list[Middleware]:
 
 def bound_messages() -> None:
     """Of WebSockets, in the server that Serve is about to start: Serve has no option for it, and 128 streams of uvicorn's
-    16 MB would be 2 GB. Compression is refused, too: small messages gain nothing, and a bomb has 1,000 times its size."""
+    16 MB would be 2 GB. Compression is refused, too: small messages gain nothing, and a bomb has 1,000 times its size.
+    """
     uvicorn.Config = functools.partial(uvicorn.Config, ws_max_size=MESSAGE_BYTES, ws_per_message_deflate=False)
 
 

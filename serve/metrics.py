@@ -1,5 +1,6 @@
 """What the endpoint tells Prometheus, through Ray's metrics: every replica's numbers reach its node's agent, and `/metrics`
-hands out what this node's agent has, Serve's own (queues, replicas, requests) among it."""
+hands out what this node's agent has, Serve's own (queues, replicas, requests) among it.
+"""
 
 from collections.abc import Mapping
 from time import perf_counter

@@ -147,6 +147,7 @@ def _array(values: list[Any], name: str, count: int, width: int | None = None) -
 
 
 def written(motion: Motion, ending: str) -> bytes:
+    """A motion as a file of that format."""
     with tempfile.TemporaryDirectory(prefix="export-") as scratch:
         return formats.write(motion, Path(scratch, f"motion.{ending}")).read_bytes()
 
@@ -209,7 +210,8 @@ def add_page(api: FastAPI, body_of: BodyOf) -> None:
     )
     async def export(request: Request, to: str = "json") -> Response:
         """Writes refined poses as a file for other tools; `to` is one of `/v1/formats`. The person stands in a room: y up, the
-        floor at 0."""
+        floor at 0.
+        """
         if to not in writable():
             raise UserError(f"there is no format '{shown(to)}' here: choose one of {', '.join(writable())}")
         async with body_of(request, EXPORT_BYTES) as body:

@@ -35,6 +35,7 @@ TITLES = {
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """A problem document (RFC 9457), without paths of this machine; Retry-After where coming again helps."""
     headers = {name.lower(): value for name, value in (headers or {}).items()}
     if status in RETRY_AFTER:
         headers.setdefault("retry-after", RETRY_AFTER[status])
@@ -63,18 +64,21 @@ async def on_user_error(request: Request, error: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
+    """What a route refuses, and what there is no route for."""
     assert isinstance(error, HTTPException)  # what it is registered for
     return problem(error.status_code, error.detail, dict(error.headers or {}))
 
 
 async def on_defect(request: Request, error: Exception) -> Response:
+    """A mistake of this program: the log has the traceback, the client only that there was one."""
     logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
     return problem(500, DEFECT)
 
 
 class Defects:
     """ASGI middleware: what nobody foresaw is a 500 and a line in the log. Starlette's own handler for that stands outside
-    all middlewares, so a browser would not be let to read its answer."""
+    all middlewares, so a browser would not be let to read its answer.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

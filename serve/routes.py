@@ -34,7 +34,8 @@ class Heads:
 
 class Shortcut:
     """ASGI middleware, the innermost: answers one route itself. FastAPI's way to it (two exit stacks, dependencies, a
-    second exception handler) costs as much as decoding, checking and encoding a pose."""
+    second exception handler) costs as much as decoding, checking and encoding a pose.
+    """
 
     def __init__(self, app: ASGIApp, route: tuple[str, str], answer: Callable[[Request], Awaitable[Response]]) -> None:
         self.app, self.route, self.answer = app, route, answer
@@ -132,7 +133,8 @@ def _add_refining(api: FastAPI, endpoint: "RefineEndpoint") -> None:
     )
     async def refine_video(request: Request) -> Response:
         """Finds the person in a video with MediaPipe, and corrects the poses. The body is the file itself; the answer is
-        JSON, or an Arrow IPC stream where the Accept header asks for one."""
+        JSON, or an Arrow IPC stream where the Accept header asks for one.
+        """
         return await endpoint.refine_video(request)
 
 
@@ -148,7 +150,8 @@ def _add_stream(api: FastAPI, endpoint: "RefineEndpoint") -> None:
         as a second one, `bearer.` and the token in base64url). A frame is a text message `{"pose", "visibility"?,
         "image_points"?, "timestamp_us"?}`, or a JPEG or WebP as a binary one. Answers are `{"frame", "timestamp_us",
         "dropped", "refined", "confidence", "view_angle"}`, `frame` being the number of the message from 0 on; one that makes
-        no sense gets `{"frame", "error"}`. `?smooth=false` leaves out the smoothing."""
+        no sense gets `{"frame", "error"}`. `?smooth=false` leaves out the smoothing.
+        """
         headers = {"Upgrade": "websocket", "Sec-WebSocket-Protocol": SUBPROTOCOL}
         return problems.problem(426, "this is a WebSocket: connect to it as one", headers)
 

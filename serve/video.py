@@ -73,7 +73,9 @@ class VideoObserver:
             estimator: its name.
             model: the estimator's file, or None for the usual one.
             limits: of one upload.
-            smoothing, looks, people: see `estimators.named`.
+            smoothing: see `estimators.named`.
+            looks: see there.
+            people: see there.
         """
         self._estimator, self._limits = estimator, limits
         self._options = {"smoothing": smoothing, "looks": looks, "people": people}

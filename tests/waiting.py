@@ -1,5 +1,6 @@
 """Waiting: for what a test waits for, with patience in minutes, so that no busy machine breaks it. Rates and times are
-measured in benchmarks/."""
+measured in benchmarks/.
+"""
 
 import time
 from collections.abc import Callable

@@ -81,6 +81,7 @@ class Clock:
 
 
 def run(options: Options) -> Summary:
+    """Runs all steps on the cluster of the environment. A `UserError` says which of them failed, and why."""
     require("the demo", "numba", "skimage", "jinja2")  # now, and not when half of it is done
     cluster = Cluster.from_environment()
     data, out = Path(options.data).absolute(), Path(options.out).absolute()
@@ -148,6 +149,7 @@ def _print_addresses(cluster: Cluster, url: str, request: bytes, file: Path) -> 
 
 
 def headline(figures: dict[str, float]) -> dict[str, float]:
+    """The three of a method's figures that the summary shows, rounded."""
     return {key: round(figures[key], 4) for key in ("depth_cm", "mpjpe_cm", "bone_cv")}
 
 
@@ -159,6 +161,7 @@ def clips(pairs: Pairs) -> Iterator[Pairs]:
 
 
 def frame_rate(clip: Pairs) -> float:
+    """Frames per second, from the median step between timestamps; 1 for a single frame."""
     return 1e6 / float(np.median(np.diff(clip.timestamp_us))) if len(clip) > 1 else 1.0
 
 

@@ -224,6 +224,7 @@ def _unchanged(path: Path) -> Iterator[None]:
 
 
 def token_of(options: Options) -> str:
+    """The endpoint's token: what was given, else the environment's; empty if there is none."""
     return options.token or os.environ.get(TOKEN, "")
 
 

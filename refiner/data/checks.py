@@ -1,6 +1,7 @@
 """Is a table of pairs what it says it is? Mistakes of units and frames are told apart here, before they become a model.
 
-Called by the training and evaluation jobs on everything they read."""
+Called by the training and evaluation jobs on everything they read.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

@@ -120,7 +120,8 @@ def _scale(size: np.ndarray, camera: Camera) -> np.ndarray:
 
 def _check_agreement(image: np.ndarray, projected: np.ndarray, turn: np.ndarray, seconds: float) -> None:
     """(F, 17, 2) pixels, what MediaPipe saw and where the truth should be seen; (F,) degrees between the two bodies; how
-    long the clip is."""
+    long the clip is.
+    """
     # the larger side of the box around the person: somebody who lies has hardly any height in the picture
     size = np.maximum(np.ptp(projected, axis=1).max(axis=-1), 1)  # (F,)
     short = seconds < TURN_JUDGED_S

@@ -19,7 +19,8 @@ Smoothing = Literal["mediapipe", "none"]
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One person in one frame, as MediaPipe sees them. An estimator with other landmarks gives the 17 that
-    `skeleton.to_coco` takes out of them; the others, with presence 0, are read by nobody."""
+    `skeleton.to_coco` takes out of them; the others, with presence 0, are read by nobody.
+    """
 
     world: np.ndarray  # (33, 3) float32 metres, virtual camera frame, the hips' midpoint at the origin
     image: np.ndarray  # (33, 2) float32 pixels

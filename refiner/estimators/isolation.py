@@ -87,6 +87,7 @@ class Isolated:
         Args:
             on_progress: told what the function tells.
             left: set, from another thread, when nobody waits for the answer any more.
+            **arguments: of the function.
 
         Raises:
             UserError: the function raised it.
@@ -254,6 +255,7 @@ def _read_requests(requests: "queue.SimpleQueue[str]") -> None:
 
 
 def main() -> None:
+    """The child: calls the function that its arguments name, as `Isolated` asks for it on stdin, until that ends."""
     faulthandler.enable()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the function prints is no answer

@@ -55,7 +55,9 @@ def observe(
         out: the Parquet file to write, path or URI; it appears when it is whole.
         model: the estimator's file.
         estimator: its name.
-        smoothing, looks, people: see `estimators.named`.
+        smoothing: see `estimators.named`.
+        looks: see there.
+        people: see there.
         stride: observe every stride-th frame.
         threads: with 2 or more, decoding has one of its own.
         on_progress: called with the number of frames so far.

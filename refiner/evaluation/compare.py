@@ -220,7 +220,8 @@ def goals(
 
 def flat(found: Evaluation) -> dict[str, float]:
     """Every figure under a name that MLflow takes, such as `mpjpe_cm`, `ridge/depth_cm`, `by/joint/nose/refined` and, for
-    a kind of motion, `sRM/depth_cm`. Intervals are in the JSON only."""
+    a kind of motion, `sRM/depth_cm`. Intervals are in the JSON only.
+    """
     rows = dict(found.confidence)
     for name, figures in found.methods.items():
         prefix = "" if name == REFINED else f"{name}/"

@@ -56,14 +56,16 @@ class ConfidenceCounts:
 
     def calibration_error(self, bins: int = 10) -> float:
         """Expected calibration error (ECE, Guo et al. 2017): mean |confidence − share that is within|, weighted by how
-        many joints say so."""
+        many joints say so.
+        """
         said, true, joints = self.reliability(bins)
         return float(np.nansum(np.abs(said - true) * joints) / joints.sum())
 
     def ause(self, steps: int = 20) -> float:
         """Area between the sparsification curves of the confidence and of the true errors (AUSE, Ilg et al. 2018), in units
         of the mean error. A curve is the mean error of what is left after the share 0, 1/steps, … of the joints that are
-        thought worst is taken away. 0 is perfect order; a random order scores about 0.5 here."""
+        thought worst is taken away. 0 is perfect order; a random order scores about 0.5 here.
+        """
         kept = 1 - np.arange(steps) / steps
         found = _sum_of_share(self.by_confidence[::-1, 0], self.by_confidence[::-1, 3], kept)
         oracle = _sum_of_share(self.by_error[:, 0], self.by_error[:, 1], kept)

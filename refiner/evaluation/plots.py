@@ -259,7 +259,8 @@ def _bars_with_share(axes: "Axes", middles: np.ndarray, widths: np.ndarray, sums
 
 def error_atlas(atlas: Atlas, path: str | Path) -> Path:
     """Mean |Δz| by joint (down), by the way the body faces (across) and by visibility (a panel for each), of MediaPipe above
-    and of the refiner below, in one scale of colours. Cells of fewer than 20 joints are empty."""
+    and of the refiner below, in one scale of colours. Cells of fewer than 20 joints are empty.
+    """
     shown = [name for name in (MEDIAPIPE, REFINED) if name in atlas.methods]
     bands = list(itertools.pairwise(BANDS))
     means = {name: np.where(atlas.counts >= 20, atlas.means(name), np.nan) for name in shown}

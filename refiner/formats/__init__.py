@@ -67,7 +67,9 @@ def write_people(motions: Sequence[Motion], folder: Path, stem: str, ending: str
 
     Args:
         motions: by person. One without a number (see `Motion.person`) is written as `joey.bvh`.
-        folder, stem, ending: of the files.
+        folder: of the files.
+        stem: their names without what tells people and formats apart.
+        ending: the format.
 
     Raises:
         UserError: as `write`.

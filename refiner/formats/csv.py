@@ -12,7 +12,8 @@ from refiner.skeleton import JOINTS
 
 def write(motions: Sequence[Motion], path: Path) -> None:
     """Writes the columns frame, time_s and, for each joint, `<joint>_x_m`, `_y_m`, `_z_m` and `_confidence`; of several people
-    first the column person."""
+    first the column person.
+    """
     heads = ["frame", "time_s"] + [
         f"{joint}_{part}" for joint in JOINTS for part in ("x_m", "y_m", "z_m", "confidence")
     ]

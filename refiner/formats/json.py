@@ -11,7 +11,8 @@ from refiner.skeleton import JOINTS
 
 def write(motions: Sequence[Motion], path: Path) -> None:
     """Writes `{"name", "fps", "joints", "unit", "axes", "frames": [{"frame", "time_s", "pose", "confidence"}]}`; of several
-    people each frame has its "person", too."""
+    people each frame has its "person", too.
+    """
     content = {
         "name": motions[0].name,
         "fps": motions[0].fps,

@@ -11,7 +11,8 @@ from refiner.skeleton import JOINTS
 
 def write(motions: Sequence[Motion], path: Path) -> None:
     """Writes `poses` (N, 17, 3) m, `confidence` (N, 17), `frames`, `timestamps_us` (N,), `fps` and `joint_names` (17,); of
-    several people, one after the other, also `person` (N,)."""
+    several people, one after the other, also `person` (N,).
+    """
     columns = {
         "poses": np.concatenate([motion.joints for motion in motions]).astype(np.float32),
         "confidence": np.concatenate([motion.confidence for motion in motions]).astype(np.float32),

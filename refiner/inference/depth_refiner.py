@@ -270,7 +270,8 @@ def along_clips(
         found: N poses.
         seconds: (N,) when, rising within a clip.
         clips: (N,) non-decreasing numbers of the clips.
-        smoothing_s, constant_bones: of the model's config.
+        smoothing_s: of the model's config.
+        constant_bones: of the same.
     """
     found = replace(found, poses=temporal.smooth(found.poses, seconds, clips, smoothing_s))
     return _levelled(found, clips) if constant_bones else found

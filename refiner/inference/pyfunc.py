@@ -1,5 +1,6 @@
 """What MLflow runs when it loads a registered version with `mlflow.pyfunc.load_model` ("models from code": MLflow keeps
-this file beside the checkpoint instead of a pickle). Wants the package `refiner` installed."""
+this file beside the checkpoint instead of a pickle). Wants the package `refiner` installed.
+"""
 
 import numpy as np
 from mlflow.models import set_model

@@ -215,6 +215,10 @@ def as_numbers(values: object, name: str) -> np.ndarray:
 
 
 def check_finite(array: np.ndarray, name: str) -> None:
+    """
+    Raises:
+        UserError: a number is not finite; the sentence says which.
+    """
     finite = np.isfinite(array)
     if not finite.all():
         where = np.argwhere(~finite)[0]
@@ -225,4 +229,5 @@ def check_finite(array: np.ndarray, name: str) -> None:
 
 
 def shape_of(array: np.ndarray) -> str:
+    """A shape as sentences have it: 5×17×3."""
     return "×".join(map(str, array.shape)) or "a single number"

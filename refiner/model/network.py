@@ -82,7 +82,8 @@ class JointAttention(nn.Module):
 
 class ResidualLayers(nn.Module):
     """Residual layers over all numbers at once, after Martinez et al., "A simple yet effective baseline for 3d human pose
-    estimation" (2017), with layer norms."""
+    estimation" (2017), with layer norms.
+    """
 
     def __init__(self, features: int, width: int, layers: int, dropout: float) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """Runs in MLflow: parameters, metrics, files. The server is what MLFLOW_TRACKING_URI names; without it a SQLite file under
-`runs/`."""
+`runs/`.
+"""
 
 import json
 import os
@@ -24,7 +25,8 @@ DIGEST = 32  # characters of a fingerprint
 
 def tracking_uri() -> str:
     """Where MLflow is: MLFLOW_TRACKING_URI, or as `refiner.settings` has it, or `runs/mlflow.db` in the current folder (as an
-    absolute path: Ray's workers run elsewhere)."""
+    absolute path: Ray's workers run elsewhere).
+    """
     return settings.setting("mlflow") or f"sqlite:///{Path.cwd() / 'runs' / 'mlflow.db'}"
 
 
@@ -82,6 +84,7 @@ def reopen_run(run_id: str) -> None:
 
 
 def finish_run(run_id: str, failed: bool = False) -> None:
+    """Marks a run as finished, or as failed."""
     mlflow_client().set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
 
@@ -131,7 +134,8 @@ def run_url(run_id: str) -> str:
 
 class MetricLog:
     """Sends a run's metrics from a thread of its own, so that training never waits for MLflow, and keeps what could not be
-    sent until MLflow is back."""
+    sent until MLflow is back.
+    """
 
     def __init__(self, run_id: str, uri: str | None = None) -> None:
         before_mlflow()
@@ -184,6 +188,7 @@ class MetricLog:
 
 
 def unreachable(error: Exception) -> UserError:
+    """What to raise where MLflow does not answer."""
     return UserError(
         f"MLflow at {tracking_uri()} does not answer ({error}): is it running, and is MLFLOW_TRACKING_URI right?"
     )
@@ -200,6 +205,7 @@ def before_mlflow() -> None:
 
 
 def mlflow_client(uri: str | None = None) -> Any:
+    """A client of that server or file, of the environment's by default. MLflow is imported here: it takes seconds."""
     before_mlflow()
     from mlflow import MlflowClient
 

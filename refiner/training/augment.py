@@ -1,5 +1,6 @@
 """Variations of a training batch. The random numbers are drawn for the whole (global) batch and then cut, so that what a
-pair goes through does not depend on how many workers share the batch."""
+pair goes through does not depend on how many workers share the batch.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple

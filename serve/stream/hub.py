@@ -174,7 +174,8 @@ class Hub:
 
     def _valid(self, group: list[_Asked]) -> list[_Asked]:
         """Those that make sense; the others are told why they do not. Whether something is a pose at all is asked of each
-        stream by itself, now and then: what one client sent must not decide about another."""
+        stream by itself, now and then: what one client sent must not decide about another.
+        """
         unknown = [one for one in group if one.member.answered % RECOGNISED == 0]
         wrong = {id(one) for one in unknown if not _is_valid(one)}
         rest = [one for one in group if id(one) not in wrong]

@@ -64,6 +64,7 @@ class Landmarks:
 
 
 def is_picture(message: str | bytes) -> bool:
+    """Whether a message is a JPEG or a WebP, by its first bytes."""
     return isinstance(message, bytes) and (
         message[:3] == b"\xff\xd8\xff" or (message[:4] == b"RIFF" and message[8:12] == b"WEBP")
     )
@@ -185,6 +186,7 @@ def nobody(frame: int, dropped: int) -> str:
 
 
 def refusal(frame: int, sentence: str) -> str:
+    """The answer to a message that makes no sense."""
     return orjson.dumps({"frame": frame, "error": sentence}).decode()
 
 

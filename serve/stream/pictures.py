@@ -183,7 +183,9 @@ def look(
         picture: a JPEG or WebP in base 64.
         stream: another number than before begins another one.
         timestamp_us: rising in each stream.
-        estimator, model, how: as `estimators.named` takes them.
+        estimator: its name.
+        model: the estimator's file.
+        how: its other options, as `estimators.named` takes them.
         max_pixels: of a picture.
         on_progress: not called.
 

@@ -113,7 +113,8 @@ class Body(ABC):
 
     def joints(self, turned: np.ndarray, placed: np.ndarray) -> np.ndarray:
         """(..., 24, 3, 3), (..., 24, 3) -> (..., 17, 3) the COCO joints as the body has them, metres, world: joints of the
-        skeleton, and points on the bare head."""
+        skeleton, and points on the bare head.
+        """
         poses = np.empty((*placed.shape[:-2], NUM_JOINTS, 3))
         for name, bone in _COCO_BONES.items():
             poses[..., INDEX[name], :] = placed[..., bone, :]

@@ -23,7 +23,8 @@ def _hung(points: np.ndarray, on: np.ndarray, centre: np.ndarray, low: float, hi
         points: (P, 3) on the body.
         on: (P,) which of them the cloth hangs around.
         centre: (3,) of the torso.
-        low, high: between these heights.
+        low: where the cloth ends, metres.
+        high: where it begins, metres.
         keep: how much of what sticks out above is kept per 10 cm.
     """
     rows, columns = 28, 40
@@ -60,6 +61,7 @@ def _outwards(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndar
 
 
 def top(vertices: np.ndarray, cut: Cut, rng: np.random.Generator) -> Layer:
+    """What is worn above: shirt, jumper or dress' upper half, cut at hem, neckline and sleeves."""
     layer = group_layer(TOP, "helper-tights", vertices, 1)
     points, normals, weights = layer.vertices, layer.normals(), layer.weights
     placed, look = cut.placed, cut.look
@@ -95,6 +97,7 @@ def top(vertices: np.ndarray, cut: Cut, rng: np.random.Generator) -> Layer:
 
 
 def trousers(vertices: np.ndarray, cut: Cut, wide: float, rng: np.random.Generator) -> Layer:
+    """Trousers of the look's length, `wide` metres off the legs where they are widest."""
     layer = group_layer(BOTTOM, "helper-tights", vertices, 1)
     points, normals, weights = layer.vertices, layer.normals(), layer.weights
     placed, look = cut.placed, cut.look
@@ -125,6 +128,7 @@ def _wrinkles(points: np.ndarray, normals: np.ndarray, rng: np.random.Generator)
 
 
 def skirt(vertices: np.ndarray, cut: Cut, length: float, rng: np.random.Generator) -> Layer:
+    """A pleated skirt that ends `length` metres below the hips."""
     layer = group_layer(BOTTOM, "helper-skirt", vertices, 1)
     points, normals = layer.vertices, layer.normals()
     down = np.clip((cut.waist - points[:, 1]) / 0.5, 0, 1.5)
@@ -136,6 +140,7 @@ def skirt(vertices: np.ndarray, cut: Cut, length: float, rng: np.random.Generato
 
 
 def shoes(vertices: np.ndarray, cut: Cut, ground: float) -> Layer:
+    """Shoes with soles at the height `ground`, metres."""
     layer = group_layer(SHOES, "helper-tights", vertices, 1)
     points, normals, weights = layer.vertices, layer.normals(), layer.weights
     field = cut.shoes(points, weights)

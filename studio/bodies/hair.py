@@ -86,6 +86,7 @@ def _grown(shell: Layer, field: np.ndarray, thickness: float, rise: float, rng: 
 
 
 def hair(skin: Layer, head: Head, look: Look, placed: np.ndarray, rng: np.random.Generator) -> list[Layer]:
+    """The look's hairstyle as layers, and what is worn on it. `placed`: (J, 3) m, the joints."""
     s, style = head.scale, look.hair
     middle = head.eyes.mean(0)
     bone = np.eye(rig.NUM_BONES)[rig.HEAD]

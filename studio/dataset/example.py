@@ -47,6 +47,11 @@ class Summary:
 
 
 def run(options: Options) -> Summary:
+    """Films and observes one clip, and writes video, landmarks and truth into --out.
+
+    Raises:
+        UserError: MediaPipe misses a frame of it.
+    """
     spec = Spec(
         sequences=options.number + 1, seconds=options.seconds, fps=options.fps, seed=options.seed, size=options.size,
         bodies="makehuman",

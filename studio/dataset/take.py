@@ -75,7 +75,8 @@ class Take:
     @property
     def name(self) -> Name:
         """Valid in AIST++; the situation tells the motion: sBM drawn, and two that the real dataset does not have, sRM real
-        and sRC recombined from two real ones."""
+        and sRC recombined from two real ones.
+        """
         situation = "sBM" if self.source is None else "sRM" if self.source.upper is None else "sRC"
         music = f"m{self.genre[1:]}{self.choreography % 6}"
         dancer = f"d{self.number + self.spec.first_dancer:02d}"
@@ -177,7 +178,8 @@ class Take:
 
     def _smpl(self, times: np.ndarray) -> dict[str, object]:
         """The motion as SMPL parameters. The studio's skeleton is SMPL's tree in SMPL's zero pose, so rotations carry over;
-        its bones are not SMPL's, so a body posed with them resembles the dancer without being it."""
+        its bones are not SMPL's, so a body posed with them resembles the dancer without being it.
+        """
         rotations, root = self.motion.at(times)
         scaling = self.dancer.build.height / _SMPL_HEIGHT / METRES_PER_UNIT
         return {

@@ -54,7 +54,6 @@ def perform(root: str, source: Source, dancer: Body, seconds: float, floor: floa
         seconds: length of the clip.
         floor: height of the floor in the world, metres.
     """
-
     times = window_times(seconds)
     motion = retarget(window(root, source, seconds), times, dancer, floor)
     if source.upper is not None:

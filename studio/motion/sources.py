@@ -130,7 +130,6 @@ def window_times(seconds: float) -> np.ndarray:
 
 def window(root: str, source: Source, seconds: float) -> np.ndarray:
     """(T, 17, 3) the poses of a window at `window_times`, metres, on the stage, the floor at zero."""
-
     poses = Dataset(Path(root)).keypoints3d(source.sequence)
     poses[..., 1] -= ground(poses)
     at = source.start + window_times(seconds) * FPS * source.tempo

@@ -86,7 +86,6 @@ def _skin(x, y, z, paint, soft, rgb):
 @fast
 def _complexion(ax, hy, hz, paint, rgb):
     """Cheeks, shades and beard at a point of the average head."""
-
     # cheeks and nose are redder, the eyes' surroundings darker
     blush = np.exp(-((ax - 0.042) ** 2 + (hy - 0.070) ** 2) / 0.0004) * 0.28
     blush += np.exp(-(ax**2 + (hy - 0.072) ** 2) / 0.00015) * 0.18
@@ -201,7 +200,6 @@ def _shoes(x, y, z, paint, soft, rgb):
 @fast
 def _hair(x, y, z, paint, rgb):
     """Hair, or what is worn on it."""
-
     s = paint[_SCALE]
     hx, hy, hz = (x - paint[_HEAD]) / s, (y - paint[_HEAD + 1]) / s, (z - paint[_HEAD + 2]) / s
     style = int(paint[_STYLE])

@@ -49,7 +49,6 @@ class Renderer:
         light: what lights the dancer.
         floor: the floor's height in the world, metres.
         """
-
         self.body, self.mesh, self.floor = body, body.mesh, floor
         self._paint = as_paint(body)
         self._tints = np.empty((0, 4), np.float32) if body.mesh.tints is None else body.mesh.tints
@@ -79,7 +78,6 @@ class Renderer:
 
     def _light_view(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The depth map of an orthographic camera around the dancer that looks along the light, and its matrix (3, 4)."""
-
         centre = (vertices.min(0) + vertices.max(0)).astype(np.float64) / 2
         side = np.cross([0.0, 1.0, 0.0], self._key)
         side /= np.linalg.norm(side)

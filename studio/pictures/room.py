@@ -32,7 +32,8 @@ class Room:
     @classmethod
     def draw(cls, rng: np.random.Generator, floor: float, cameras: dict[str, Camera], tripods: bool = True) -> "Room":
         """A room from a seed; the cameras stand in it on their tripods, and see each other. Without tripods they are there one
-        at a time: background is drawn behind the dancer, so nothing may stand between."""
+        at a time: background is drawn behind the dancer, so nothing may stand between.
+        """
         light = Light.draw(rng)
         reach = max(np.abs(c.position[[0, 2]]).max() for c in cameras.values())
         half = reach + rng.uniform(0.9, 2.2, 2)

@@ -31,6 +31,7 @@ def noise(x, y):
 
 @fast
 def floor_colour(kind, x, z, colours, rgb):
+    """Writes the colour of the floor at a point (x, z metres) into `rgb`, linear light 0 … 1."""
     base, second = colours[0], colours[1]
     if kind == WOOD:
         plank = int(np.floor(x / 0.14))

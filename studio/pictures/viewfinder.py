@@ -33,7 +33,8 @@ _RIM = 4  # pixels around a square that have a share in it: bilinear interpolati
 
 class Recording:
     """A camera's H.264, picture by picture: what a decoder shows of each as soon as it is encoded. Without B-frames, which
-    would have to wait for the next picture."""
+    would have to wait for the next picture.
+    """
 
     def __init__(self, size: tuple[int, int], fps: float, crf: int) -> None:
         """Args:

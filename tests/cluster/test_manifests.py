@@ -1,5 +1,6 @@
 """The manifests as `kubectl kustomize` renders them, against Kubernetes' own schema and KubeRay's definitions, strictly: a
-field that these do not know would be ignored there. And what they say, against the code that they run."""
+field that these do not know would be ignored there. And what they say, against the code that they run.
+"""
 
 import importlib
 import json

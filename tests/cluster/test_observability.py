@@ -1,5 +1,6 @@
 """Dashboards, rules and alerts: that they are what the code makes, that they fire when they should, and that everything they
-ask for is really there, answered by a real Prometheus."""
+ask for is really there, answered by a real Prometheus.
+"""
 
 import json
 import re

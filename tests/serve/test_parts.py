@@ -19,7 +19,8 @@ WITHIN_M = 1e-4
 
 def moving(count: int, rng: np.random.Generator) -> np.ndarray:
     """A person who turns, and whose size drifts as MediaPipe's do: medians of a part are not the whole's. Near the end
-    another one, of another size and seen from elsewhere, takes their place."""
+    another one, of another size and seen from elsewhere, takes their place.
+    """
     poses = standing_poses(count) * np.linspace(0.85, 1.15, count)[:, None, None]
     other = count * 85 // 100
     poses[other:] *= 0.8 * np.array([-1, 1, -1])
