@@ -78,9 +78,7 @@ class Honest:
 
 
 def honest(url: str, checkpoint: str, videos: list[bytes], pipe: Connection) -> None:
-    """The honest clients, in a process of their own: single poses at a steady rate, clips, videos and health checks, until the
-    pipe says so; then sends an `Honest` through it.
-    """
+    """The honest clients, in a process of their own, until the pipe says so; then sends an `Honest` through it."""
     torch.set_num_threads(1)
     seen, stop = Honest(), threading.Event()
     refiner = DepthRefiner(checkpoint, device="cpu")

@@ -71,7 +71,7 @@ def stem(where: str | Path) -> str:
 
 
 def printable(text: str | Path) -> str:
-    r"""A path that can be printed and stored as UTF-8: bytes that are none become \\xff."""
+    r"""A path that can be printed and stored as UTF-8: bytes that are none become \xff."""
     return os.fsencode(text).decode(errors="backslashreplace")
 
 

@@ -1,5 +1,6 @@
 """Which process runs which test files, where several do (pytest-xdist): files that share what takes long to make stay together,
-and those that take long come first, so that no process is left alone with them at the end."""
+and those that take long come first, so that no process is left alone with them at the end.
+"""
 
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
