@@ -1,14 +1,18 @@
 """Bodies of requests: read within a size, a pace and a budget, and kept on disk where they are large.
 
 A stranger decides how large a body is and how slowly it comes. So nothing here waits longer than `Pace` says, what a
-process holds for all its requests together is bounded (`Budget`), and memory has small bodies only.
+process holds for all its requests together is bounded (`Budget`), memory has small bodies only, and the event loop never
+waits for a disk (`Disk`).
 """
 
 import asyncio
 import mmap
+import os
 import tempfile
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 PIECE_BYTES = 8_000_000
 # A body of up to so many bytes stays in memory and is decoded on the event loop, in two milliseconds at most.
 SMALL_BYTES = 65_536
+# Of a larger one so many bytes wait in memory to be written together: each time costs the event loop a hand-over.
+UNWRITTEN_BYTES = 131_072
 # Digits of a length that are read as a number.
 LENGTH_DIGITS = 15
 
@@ -48,6 +54,7 @@ class Budget:
 
     def __init__(self, most: int) -> None:
         self.most, self.held = most, 0
+        self._one_at_a_time = threading.Lock()
 
     def take(self, size: int) -> None:
         """
@@ -56,12 +63,14 @@ class Budget:
         """
         if size > self.most:
             raise HTTPException(413, f"the request takes more than {self.most:,} bytes: send the clip in parts")
-        if self.held + size > self.most:
-            raise HTTPException(429, "too many large requests are under way: send this one again in a second")
-        self.held += size
+        with self._one_at_a_time:
+            if self.held + size > self.most:
+                raise HTTPException(429, "too many large requests are under way: send this one again in a second")
+            self.held += size
 
     def give_back(self, size: int) -> None:
-        self.held -= size
+        with self._one_at_a_time:
+            self.held -= size
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -73,24 +82,38 @@ class Budget:
             self.give_back(size)
 
 
+class Disk(Budget):
+    """Where large bodies lie. What takes long there, writing and freeing megabytes, one thread does for all of them, in order:
+    where the disk is slow, uploads wait, and nothing else."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="disk")
+
+
 class Body:
     """A whole body, in memory or in a file without a name. To be closed."""
 
-    def __init__(self, budget: Budget | None = None) -> None:
-        self._budget, self._charged = budget, 0
-        self._small = bytearray()
+    def __init__(self, disk: Disk | None = None) -> None:
+        self._disk, self._charged = disk, 0
+        self._unwritten = bytearray()
         self._file: BinaryIO | None = None
         self.size = 0
 
     @classmethod
     def of(cls, content: bytes) -> "Body":
         body = cls()
-        body._small, body.size = content, len(content)
+        body._unwritten, body.size = bytearray(content), len(content)
         return body
 
     @property
     def is_small(self) -> bool:
-        return self._file is None
+        return self.size <= SMALL_BYTES
+
+    @property
+    def to_write(self) -> bool:
+        """Whether `write` is due, before more is appended."""
+        return len(self._unwritten) > UNWRITTEN_BYTES
 
     def append(self, chunk: bytes) -> None:
         """
@@ -98,38 +121,55 @@ class Body:
             HTTPException: the budget does not allow it.
         """
         self.size += len(chunk)
-        if self._budget is not None and self.size > SMALL_BYTES:  # small ones always have room
-            self._budget.take(self.size - self._charged)
+        if self._disk is not None and self.size > SMALL_BYTES:  # small ones always have room
+            self._disk.take(self.size - self._charged)
             self._charged = self.size
-        if self._file is None and self.size > SMALL_BYTES:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the body)
-            self._file.write(self._small)
-            self._small = bytearray()
+        self._unwritten += chunk
+
+    def write(self) -> None:
+        """Puts what is in memory into the file. Waits for the disk: not for the event loop."""
         if self._file is None:
-            self._small += chunk
-        else:
-            self._file.write(chunk)
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (lives as long as the body)
+        rest = memoryview(self._unwritten)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._unwritten = bytearray()
+
+    def whole(self) -> bool:
+        """Whether it lies in one place; where it does not, `write` is due."""
+        return self._file is None or not self._unwritten
 
     def content(self) -> bytes | memoryview:
         """All of it; of a file as a map of it, which lives on when the body is closed."""
         if self._file is None:
-            return bytes(self._small)
-        self._file.flush()
+            return bytes(self._unwritten)
         return memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def chunks(self, size: int) -> Iterator[bytes]:
         if self._file is None:
-            yield bytes(self._small)
+            yield bytes(self._unwritten)
             return
         self._file.seek(0)
         while chunk := self._file.read(size):
             yield chunk
 
+    def path(self) -> str | None:
+        """Where another process of this user finds it, as long as it is open; None where there is no /proc. Waits for the
+        disk."""
+        if self._file is None:
+            self.write()
+        assert self._file is not None  # it was written
+        path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+        return path if os.path.exists(path) else None
+
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
-        if self._budget is not None:
-            self._budget.give_back(self._charged)
+            if self._disk is not None:
+                self._disk.thread.submit(self._file.close)  # after what it still writes
+            else:
+                self._file.close()
+        if self._disk is not None:
+            self._disk.give_back(self._charged)
             self._charged = 0
 
 
@@ -157,7 +197,7 @@ class ClientLeft(Exception):
     """The connection closed before the body was whole."""
 
 
-async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, budget: Budget) -> Body:
+async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, disk: Disk) -> Body:
     """A request's body, whole.
 
     Args:
@@ -165,7 +205,7 @@ async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, b
         declared: its length, where the client says it.
         limit: bytes that are taken.
         pace: that the client must keep.
-        budget: of the process.
+        disk: of the process.
 
     Raises:
         HTTPException: 413, 408, or 429.
@@ -175,7 +215,7 @@ async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, b
         raise too_large(limit)
     loop = asyncio.get_running_loop()
     start = loop.time()
-    body = Body(budget)
+    body = Body(disk)
     try:
         while True:
             async with asyncio.timeout_at(start + pace.seconds(body.size)):
@@ -187,7 +227,10 @@ async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, b
                 raise too_large(limit)
             if chunk:
                 body.append(chunk)
-            if not message.get("more_body", False):
+            more = message.get("more_body", False)
+            if body.to_write or not (more or body.whole()):
+                await loop.run_in_executor(disk.thread, body.write)
+            if not more:
                 return body
     except TimeoutError:
         body.close()
@@ -269,7 +312,7 @@ class _FileInForm:
 ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
-def inflated(body: Body, encoding: str, limit: int, budget: Budget) -> Body:
+def inflated(body: Body, encoding: str, limit: int, disk: Disk) -> Body:
     """A body as it was before it was compressed. Takes long: for a thread.
 
     Raises:
@@ -283,7 +326,7 @@ def inflated(body: Body, encoding: str, limit: int, budget: Budget) -> Body:
             f"Content-Encoding is {encoding[:100]}: gzip and deflate are taken",
             {"Accept-Encoding": "gzip, deflate"},
         )
-    plain = Body(budget)
+    plain = Body(disk)
     try:
         decoder = zlib.decompressobj(ENCODINGS[names[0]])
         for chunk in body.chunks(SMALL_BYTES):
@@ -293,8 +336,12 @@ def inflated(body: Body, encoding: str, limit: int, budget: Budget) -> Body:
                     raise too_large(limit)
                 plain.append(piece)
                 chunk = decoder.unconsumed_tail
+                if plain.to_write:
+                    plain.write()
         if not decoder.eof or decoder.unused_data:
             raise UserError(f"the body is not complete {names[0]} data")
+        if not plain.whole():
+            plain.write()
     except zlib.error:
         plain.close()
         raise UserError(f"the body is not {names[0]} data, which its Content-Encoding says") from None

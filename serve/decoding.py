@@ -50,16 +50,19 @@ class Decoder:
             Abandoned: `left` was set.
         """
         with tempfile.TemporaryDirectory(prefix="body-") as scratch:
-            path = Path(scratch, "body")
-            with path.open("wb") as file:
-                for chunk in body.chunks(PIECE_BYTES):
-                    file.write(chunk)
+            path = body.path()
+            if path is None:
+                path = str(Path(scratch, "body"))
+                with open(path, "wb") as file:
+                    for chunk in body.chunks(PIECE_BYTES):
+                        file.write(chunk)
             header_length = codec.header_length if isinstance(codec, InferenceCodec) else None
             try:
                 said = self._child(
                     lambda progress: None,
                     left,
-                    path=str(path),
+                    path=path,
+                    scratch=scratch,
                     inference=isinstance(codec, InferenceCodec),
                     header_length=header_length,
                     max_poses=self._max_poses,
@@ -78,12 +81,13 @@ class Decoder:
 def decode_file(
     *,
     path: str,
+    scratch: str,
     inference: bool,
     header_length: str | None,
     max_poses: int,
     on_progress: Callable[[int], None],
 ) -> dict[str, Any]:
-    """The child's part: arrays are written beside the body.
+    """The child's part: arrays are written into `scratch`.
 
     Raises:
         UserError: the body is not in its form, or is larger than it can be.
@@ -99,7 +103,7 @@ def decode_file(
         fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
         arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
         for name, array in arrays.items():
-            np.save(Path(path).with_name(f"{name}.npy"), array, allow_pickle=False)
+            np.save(Path(scratch, f"{name}.npy"), array, allow_pickle=False)
         options = {name: value for name, value in fields.items() if not isinstance(value, np.ndarray)}
         wanted = dataclasses.asdict(inference_codec.wanted) if inference_codec else None
         del request, fields

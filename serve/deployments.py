@@ -33,7 +33,7 @@ from refiner.inference.depth_refiner import DepthRefiner, Refinement
 from refiner.inference.validation import validate_poses
 from refiner.temporal import check_fps
 from serve.batching import ROWS, Batcher
-from serve.bodies import SMALL_BYTES, Body, Budget, ClientLeft, Pace, declared_length, inflated, read, video_in
+from serve.bodies import SMALL_BYTES, Body, Budget, ClientLeft, Disk, Pace, declared_length, inflated, read, video_in
 from serve.codec import ARROW, JSON, ArrowCodec, Codec, InferenceCodec, JsonCodec, RefineRequest, RefineResponse
 from serve.decoding import Decoder
 from serve.grpc_service import InferenceService
@@ -88,7 +88,7 @@ class RefineEndpoint(InferenceService):
             on_swap=self.metrics.swapped,
         )
         self._checked = -CHECKED_S
-        self.uploads, self.memory = Budget(int(args.uploads_mb * 1e6)), Budget(int(args.memory_mb * 1e6))
+        self.uploads, self.memory = Disk(int(args.uploads_mb * 1e6)), Budget(int(args.memory_mb * 1e6))
         self._decoder = Decoder(args.max_poses)
         self.about = About(lambda: self.live.current.model, self.statistics, args.max_poses)
         self._short = Batcher(MOST_TOGETHER, self.metrics.batched)
@@ -180,9 +180,7 @@ class RefineEndpoint(InferenceService):
                 stack.callback(body.close)
             yield body
 
-    async def respond(
-        self, route: str, served: Served, body: Body | bytes, codec: Codec
-    ) -> tuple[bytes, dict[str, str]]:
+    async def respond(self, route: str, served: Served, body: Body, codec: Codec) -> tuple[bytes, dict[str, str]]:
         """A body's answer, and the headers that belong to it.
 
         Raises:
@@ -190,7 +188,7 @@ class RefineEndpoint(InferenceService):
             HTTPException: 429, too many large ones are under way.
         """
         start = perf_counter()
-        content = await self.decode(Body.of(body) if isinstance(body, bytes) else body, codec)
+        content = await self.decode(body, codec)
         decoded = perf_counter()
         with self.memory.holding(len(content.poses) * HELD_BYTES if content.poses.ndim == 3 else 0):
             found = await self.refine(served, content)

@@ -12,6 +12,7 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -23,6 +24,7 @@ from starlette.exceptions import HTTPException
 
 from refiner import UserError
 from refiner.extras import require
+from serve.bodies import Body
 from serve.codec import InferenceCodec
 from serve.codec.inference import HEADER_LENGTH
 from serve.inference_protocol import SERVER
@@ -125,7 +127,10 @@ class InferenceService:
                 raise HTTPException(
                     413, f"the tensors have more than {self.args.max_body_mb:g} MB: send the clip in parts"
                 )
-            payload, headers = await self.respond("ModelInfer", self.live.current, body, InferenceCodec(str(header)))
+            with closing(Body.of(body)) as kept:
+                payload, headers = await self.respond(
+                    "ModelInfer", self.live.current, kept, InferenceCodec(str(header))
+                )
             return infer_reply(payload, int(headers[HEADER_LENGTH]))
         except Exception as error:
             return _refused("ModelInfer", grpc_context, error)

@@ -24,7 +24,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import problems
-from serve.bodies import Body, Budget, ClientLeft, Pace, declared_length, read
+from serve.bodies import Body, Budget, ClientLeft, Disk, Pace, declared_length, read
 from serve.guard import Tokens, across_origins, token_of
 from serve.schemas import AppArgs
 
@@ -50,7 +50,7 @@ def middlewares() -> list[Middleware]:
     except RayServeException:
         # a proxy, which knows no application: replicas refuse what is too large for them
         most, memory = int(AppArgs().uploads_mb * 1e6), int(AppArgs().memory_mb * 1e6)
-        return [Middleware(Intake, limit_of=lambda path: most, uploads=Budget(most), memory=Budget(memory))]
+        return [Middleware(Intake, limit_of=lambda path: most, uploads=Disk(most), memory=Budget(memory))]
     bound_messages()
     return [Middleware(InReplica)]
 
@@ -104,7 +104,7 @@ class Intake:
         app: ASGIApp,
         *,
         limit_of: Callable[[str], int],
-        uploads: Budget,
+        uploads: Disk,
         memory: Budget,
         pace: Pace | None = None,
         application: ASGIApp | None = None,

@@ -2,9 +2,13 @@
 
 import asyncio
 import gzip
+import io
 import os
+import tempfile
+import threading
 import time
 import zlib
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -12,7 +16,7 @@ import orjson
 import pytest
 
 from serve import codec
-from serve.bodies import SMALL_BYTES, Body, Budget, Pace, video_in
+from serve.bodies import SMALL_BYTES, UNWRITTEN_BYTES, Body, Disk, Pace, read, video_in
 from serve.live import standing_poses
 from tests.serve.conftest import before_the_queue
 
@@ -221,7 +225,7 @@ async def test_beyond_its_budget_a_replica_says_later_and_small_requests_have_ro
 
 
 def test_a_budget_is_kept_and_given_back():
-    budget, bodies = Budget(300_000), []
+    budget, bodies = Disk(300_000), []
     for _ in range(2):
         bodies.append(Body(budget))
         bodies[-1].append(bytes(100_000))
@@ -248,3 +252,56 @@ async def test_small_requests_are_answered_while_a_large_one_is_decoded(applicat
         assert (await large).status_code == 200
         print(f"{answered} single poses in {time.monotonic() - start:.1f} s beside it")
     assert answered > 20
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("size", [0, 1, SMALL_BYTES, SMALL_BYTES + 1, UNWRITTEN_BYTES, UNWRITTEN_BYTES + 1, 1_000_003])
+@pytest.mark.parametrize("piece", [7_001, 65_536, 300_000])
+async def test_a_body_is_what_was_sent_however_it_comes(size, piece):
+    disk, sent = Disk(10_000_000), bytes(i * 7 % 251 for i in range(size))
+    body = await read(messages_of(sent, piece), size, 2_000_000, Pace(), disk)
+    assert (body.size, body.is_small) == (size, size <= SMALL_BYTES)
+    assert bytes(body.content()) == b"".join(body.chunks(50_000)) == sent
+    assert Path(body.path()).read_bytes() == sent  # as another process has it
+    body.close()
+    assert disk.held == 0
+
+
+@pytest.mark.anyio
+async def test_a_slow_disk_stops_nobody_but_who_uploads(monkeypatch):
+    """Each write lasts until the event loop had another turn: on the loop itself it would wait for ever."""
+    turn, writes = threading.Event(), []
+
+    class Slow(io.FileIO):
+        def write(self, data):
+            writes.append(turn.wait(60))
+            return super().write(data)
+
+    def temporary(**options):
+        with tempfile.NamedTemporaryFile() as file:
+            return Slow(file.name, "r+")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", temporary)
+    sent = bytes(3 * UNWRITTEN_BYTES)
+    upload = asyncio.create_task(read(messages_of(sent, 65_536), None, len(sent), Pace(), Disk(len(sent))))
+    while not upload.done():
+        turn.set()
+        await asyncio.sleep(0.001)
+        turn.clear()
+    body = await upload
+    assert writes and all(writes) and bytes(body.content()) == sent
+    body.close()
+
+
+def messages_of(content: bytes, piece: int):
+    """ASGI's receive of a body that comes in pieces."""
+    pieces = [content[start : start + piece] for start in range(0, len(content), piece)] or [b""]
+    messages = iter(
+        {"type": "http.request", "body": part, "more_body": number < len(pieces) - 1}
+        for number, part in enumerate(pieces)
+    )
+
+    async def receive():
+        return next(messages)
+
+    return receive
