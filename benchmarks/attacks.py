@@ -140,15 +140,20 @@ def honest(url: str, checkpoint: str, videos: list[bytes], pipe: Connection) -> 
     if videos:
         kinds["video"] = (video, 2.0)
     threads = [threading.Thread(target=keep_on, args=(name, *what)) for name, what in kinds.items()]
+    until_told(pipe, threads, stop)
+    pipe.send(seen)
+
+
+def until_told(pipe: Connection, threads: list[threading.Thread], stop: threading.Event) -> None:
+    """Runs them until the pipe says something, or the benchmark is gone."""
     for thread in threads:
         thread.start()
     try:
         pipe.recv()
-    finally:  # also where the benchmark is gone
+    finally:
         stop.set()
     for thread in threads:
         thread.join()
-    pipe.send(seen)
 
 
 def play(name: str, target: Target, seconds: float, slow_connections: int, pipe: Connection) -> None:

@@ -63,8 +63,8 @@ def edits(folder: Path, traced: bool = False) -> str:
     - Bodies are waited for here, as far as the buffer holds them: a slow client costs no replica anything.
     - Replicas keep no tasks beside a short request for poses that watch for the client's leaving and for a timeout, which
       take a tenth of its time: HAProxy has that timeout, and what a client left behind is done at once.
-    - A storm is refused here. A replica refuses, too, but in Python: 10 times what it can answer is more than it can
-      refuse, and then connections pile up until the kernel drops them.
+    - A storm is refused here, over gRPC with RESOURCE_EXHAUSTED (8). A replica refuses, too, but in Python: 10 times what it
+      can answer is more than it can refuse, and then connections pile up until the kernel drops them.
     - Streams are counted by themselves, or a few hundred of them would be taken for a storm; one whose client is gone without a
       word ends.
     - One that was told of no application yet, since it is new or replaces one that died, says 503 and not 404.
@@ -75,6 +75,7 @@ def edits(folder: Path, traced: bool = False) -> str:
     document = "content-type application/problem+json"
     too_many = problem(429, "Too many requests", f"too many requests are under way: {LATER}")
     busy = f"status 429 {document} hdr Retry-After 1 string '{too_many}'"
+    grpc_busy = f"status 200 hdr content-type application/grpc hdr grpc-status 8 hdr grpc-message '{LATER}'"
     nowhere = f"status 404 {document} string '{problem(404, 'Not found', 'there is no such path here')}'"
     nobody = f"status 503 {document} hdr Retry-After 1 string '{problem(503, *PROBLEMS[503])}'"
     defaults = [
@@ -99,8 +100,11 @@ def edits(folder: Path, traced: bool = False) -> str:
             "/^ *use_backend /h",
             "/^    http-request return status 404 content-type text.plain /{\nx\n/./!{\nx",
             "s/.*/" + _escaped(f"    http-request return {nobody}") + "/\nx\n}\nx\n}",
-            r"s/^( *)use_backend ([^ ]+) if (is_[^ ]+)$/"
+            r"/^frontend http_frontend$/,/^backend /s/^( *)use_backend ([^ ]+) if (is_[^ ]+)$/"
             + _escaped(rf"\1http-request return {busy} if \3 !beside !incomplete !stream {full}")
+            + r"\n&/",
+            r"/^frontend grpc_frontend$/,/^backend /s/^( *)use_backend (grpc-[^ ]+) if (is_[^ ]+)$/"
+            + _escaped(rf"\1http-request return {grpc_busy} if {{ be_conn(\2) ge {MOST_REQUESTS} }}")
             + r"\n&/",
             "s/^    http-request return status 404 content-type text.plain .*$/"
             + _escaped(f"    http-request return {nowhere}")

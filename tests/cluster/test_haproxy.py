@@ -7,12 +7,15 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import httpx
 import pytest
 import websockets.sync.server
+from ray.serve._private.common import RequestProtocol
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-from ray.serve.config import HTTPOptions
+from ray.serve.config import HTTPOptions, gRPCOptions
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -44,10 +47,11 @@ class Replica(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def proxy(tmp_path, replica_port: int | None) -> Iterator[str]:
-    """A running HAProxy; without a replica's port it knows of no application."""
+def proxy(tmp_path, replica_port: int | None, grpc_ports: tuple[int, int] | None = None) -> Iterator[str]:
+    """A running HAProxy; without a replica's port it knows of no application. `grpc_ports` are its own and its replica's."""
     port, metrics, stats = free_ports([0, 0, 0])
     config = HAProxyConfig(
+        grpc_options=gRPCOptions(port=grpc_ports[0], grpc_servicer_functions=["any"]) if grpc_ports else gRPCOptions(),
         http_options=HTTPOptions(host=HOST, port=port),
         metrics_port=metrics,
         stats_port=stats,
@@ -67,6 +71,11 @@ def proxy(tmp_path, replica_port: int | None) -> Iterator[str]:
     )
     path = tmp_path / "haproxy.cfg"
     backends = {} if replica_port is None else {"app": backend}
+    if grpc_ports:
+        server = ServerConfig(name="grpc-one", host=HOST, port=grpc_ports[1])
+        backends["grpc-app"] = BackendConfig(
+            name="grpc-app", path_prefix="/", app_name="app", servers=[server], protocol=RequestProtocol.GRPC
+        )
     api = HAProxyApi(config, backend_configs=backends, config_file_path=str(path))
     api._generate_config_file_internal()
     (tmp_path / "server-state").touch()
@@ -221,3 +230,43 @@ def _opens(where: str) -> bool:
             return True
     except InvalidStatus:
         return False
+
+
+def test_grpc_calls_reach_the_replica_and_a_storm_of_them_is_refused(tmp_path, replica, monkeypatch):
+    monkeypatch.setattr(haproxy, "MOST_REQUESTS", 3)
+    go_on = threading.Event()
+
+    class Methods(grpc.GenericRpcHandler):
+        def service(self, call):
+            def answer(request, context):
+                if call.method.endswith("/Wait"):
+                    go_on.wait(PATIENCE_S)
+                return b"success" if call.method.endswith("/Healthz") else request  # what Ray's proxy looks for
+
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    server = grpc.server(ThreadPoolExecutor(8), handlers=(Methods(),))
+    ports = free_ports([0])[0], server.add_insecure_port(f"{HOST}:0")
+    server.start()
+    try:
+        with proxy(tmp_path, replica, ports) as url, grpc.insecure_channel(f"{HOST}:{ports[0]}") as channel:
+
+            def call(method: str, **options):
+                return channel.unary_unary(f"/a.Service/{method}").future(b"body", **options)
+
+            def answered() -> bool:  # the proxy looks for its replicas first
+                with contextlib.suppress(grpc.RpcError):
+                    return call("Echo").result() == call("Echo", metadata=[("application", "app")]).result() == b"body"
+                return False
+
+            wait_for(answered)
+            waiting = [call("Wait") for _ in range(3)]
+            wait_for(lambda: call("Echo").code() == grpc.StatusCode.RESOURCE_EXHAUSTED)
+            assert haproxy.LATER in call("Echo").details()
+            assert answers(url)  # HTTP is counted by itself
+            go_on.set()
+            assert [one.result() for one in waiting] == [b"body"] * 3
+            wait_for(lambda: call("Echo").code() == grpc.StatusCode.OK)
+    finally:
+        go_on.set()
+        server.stop(None)

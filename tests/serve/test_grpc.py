@@ -277,9 +277,6 @@ def test_no_message_breaks_it(address, given, outputs, general, raw, identity):
 
 
 @pytest.mark.cluster
-@pytest.mark.xfail(
-    run=False, reason="Ray Serve's HAProxy gets no gRPC backend from this config: every call is NOT_FOUND"
-)
 def test_serves_own_ingress_answers_on_loopback_only_and_refuses_without_a_token(checkpoint, tmp_path):
     (port,) = free_ports([0])
     (tokens := tmp_path / "tokens").write_text("secret\n")
