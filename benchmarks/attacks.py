@@ -80,7 +80,8 @@ class Honest:
 def stand_aside(niceness: int) -> None:
     """Puts this process into a group of its own, with so much less of a CPU than others. Linux shares CPUs out among sessions
     first, and looks at the niceness of processes only within one (sched(7), "The autogroup feature"): an attacker of nice 19
-    in the honest clients' session would use up their share."""
+    in the honest clients' session would use up their share.
+    """
     os.setsid()
     os.nice(niceness)
     with contextlib.suppress(OSError):  # a kernel without it, where the niceness says all

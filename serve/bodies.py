@@ -84,7 +84,8 @@ class Budget:
 
 class Disk(Budget):
     """Where large bodies lie. What takes long there, writing and freeing megabytes, one thread does for all of them, in order:
-    where the disk is slow, uploads wait, and nothing else."""
+    where the disk is slow, uploads wait, and nothing else.
+    """
 
     def __init__(self, most: int) -> None:
         super().__init__(most)
@@ -155,7 +156,8 @@ class Body:
 
     def path(self) -> str | None:
         """Where another process of this user finds it, as long as it is open; None where there is no /proc. Waits for the
-        disk."""
+        disk.
+        """
         if self._file is None:
             self.write()
         assert self._file is not None  # it was written
