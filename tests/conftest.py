@@ -1,6 +1,7 @@
 """What tests share. Real data is used where it lies beside the checkout, and its tests skip where it does not."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from refiner.geometry import Camera, azimuth, crop_normalise, view_angle
 from refiner.skeleton import root_centred
 from tests.schedule import Together
 
+# The two parts of the suite, as the Makefile asks for them.
+FAST, SLOW = "not cluster and not slow and not survival", "cluster or slow"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -97,6 +100,18 @@ def ring() -> list[Camera]:
             )
         )
     return cameras
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files without a test of the part that is run are not imported: Ray, MLflow and PyTorch take seconds of each process."""
+    part = config.getoption("markexpr")
+    if not collection_path.name.startswith("test_") or part not in (FAST, SLOW):
+        return None
+    text = collection_path.read_text()
+    whole = re.search(
+        r"^pytestmark = (?:pytest\.mark\.|\[\n    pytest\.mark\.)(?:cluster|slow|survival)\b", text, re.MULTILINE
+    )
+    return True if (whole if part == FAST else not re.search(r"mark\.(cluster|slow)\b", text)) else None
 
 
 def pytest_configure() -> None:

@@ -123,28 +123,45 @@ def test_the_demos_path_calls_nobody(trap, tmp_path):
     assert trap.attempts() == []
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "registry.find_run('a', 'b')",
-        "registry.MetricLog('0' * 32, 'sqlite:///x.db')",
-        "registry.get_alias('a', 'b')",
-        "registry.download('models:/a/1')",
-        "DepthRefiner('models:/a/1')",
-    ],
-)
-def test_whichever_call_imports_mlflow_first_does_not_turn_it_on(call, tmp_path):
+# Each call in a process of its own, which has our library already and MLflow not yet.
+FIRST_CALLS = """
+import os, sys, traceback
+from refiner import DepthRefiner, UserError, registry
+import refiner.inference.depth_refiner
+
+assert "mlflow" not in sys.modules
+for call in (
+    lambda: registry.find_run("a", "b"),
+    lambda: registry.MetricLog("0" * 32, "sqlite:///x.db"),
+    lambda: registry.get_alias("a", "b"),
+    lambda: registry.download("models:/a/1"),
+    lambda: DepthRefiner("models:/a/1"),
+):
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status))
+        continue
+    try:
+        try:
+            call()
+        except UserError:
+            pass
+        import mlflow.telemetry.client as client, mlflow.telemetry.utils as utils
+        assert client.get_telemetry_client() is None and utils.is_telemetry_disabled()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+"""
+
+
+def test_whichever_call_imports_mlflow_first_does_not_turn_it_on(tmp_path):
     """In a notebook, that is: no command has set anything."""
-    script = (
-        f"from refiner import DepthRefiner, UserError, registry\n"
-        f"try:\n    {call}\nexcept UserError: pass\n"
-        "import mlflow.telemetry.client as client, mlflow.telemetry.utils as utils\n"
-        "assert client.get_telemetry_client() is None and utils.is_telemetry_disabled()\n"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True
+        [sys.executable, "-c", FIRST_CALLS], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0 and done.stdout.split() == ["0"] * 5, done.stdout + done.stderr[-2000:]
 
 
 def test_who_wants_to_report_may(monkeypatch):

@@ -132,6 +132,7 @@ async def honest(url: str, requests: int) -> Counter:
     return statuses
 
 
+@pytest.mark.slow
 def test_a_thousand_slow_clients_are_not_noticed_and_are_sent_away(tmp_path, replica):
     head = b"POST /v1/refine HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n"
 

@@ -46,6 +46,7 @@ def checkpoint(tmp_path) -> Path:
     return save_checkpoint(model, tmp_path / "checkpoint")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_measured_without_ray_or_mlflow(pairs, checkpoint, tmp_path):
     out = tmp_path / "out"
     found = evaluate.run(evaluate.Options(pairs=str(pairs), model=str(checkpoint), out=str(out)))

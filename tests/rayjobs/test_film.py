@@ -24,6 +24,7 @@ def summary(options) -> film.Summary:
     return film.run(options)
 
 
+@pytest.mark.slow
 def test_a_folder_of_pairs_comes_out_that_training_reads_in_every_way(options, summary):
     assert summary.sequences == {"train": 1, "val": 1, "test": 1} and summary.filmed == 3 and not summary.left_out
     assert set(summary.depth_cm) == set(records.SEEN) and all(3 < cm < 25 for cm in summary.depth_cm.values())
@@ -36,6 +37,7 @@ def test_a_folder_of_pairs_comes_out_that_training_reads_in_every_way(options, s
     assert len(every) == 3 * len(one) == 3 * summary.pairs["train"] and len(val) == 3 * summary.pairs["val"]
 
 
+@pytest.mark.slow
 def test_what_is_there_is_left_alone_and_what_is_missing_is_filmed(options, summary):
     files = {file: file.stat().st_mtime_ns for file in sorted(Path(options.out).glob("split=*/*.parquet"))}
     before = manifest.read(options.out)
@@ -49,6 +51,7 @@ def test_what_is_there_is_left_alone_and_what_is_missing_is_filmed(options, summ
     assert more.filmed == 1 and sum(more.sequences.values()) == 4
 
 
+@pytest.mark.slow
 def test_other_options_other_pairs_and_impossible_rates_are_refused(options, summary, tmp_path, make_pairs):
     with pytest.raises(UserError, match="made with seed 0, not 1"):
         film.run(dataclasses.replace(options, seed=1))

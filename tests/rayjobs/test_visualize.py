@@ -42,6 +42,7 @@ def test_the_worst_and_the_best_are_chosen_each_from_a_clip_of_its_own(pairs, tm
     assert len({clip.name for why, clip, _ in chosen if why == "worst"}) == 2
 
 
+@pytest.mark.slow
 def test_sheet_and_recording_are_written_and_the_worst_clip_is_named(pairs, tmp_path):
     pytest.importorskip("rerun")
     summary = visualize.run(options(pairs, tmp_path))

@@ -72,6 +72,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("route", ["/v1/refine", f"/v2/models/{NAME}/infer"])
 async def test_hostile_json_is_refused_beside_single_poses_that_are_answered(application, route):
@@ -238,6 +239,7 @@ def test_a_budget_is_kept_and_given_back():
     assert budget.held == 0
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_small_requests_are_answered_while_a_large_one_is_decoded(application):
     """The largest honest body takes seconds to decode; the event loop is not what it takes them of."""

@@ -110,6 +110,7 @@ async def statuses(application, path: str, bodies: list[tuple[bytes, dict[str, s
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_json(application):
     chance = random.Random(1)
@@ -118,6 +119,7 @@ async def test_json(application):
     assert found[200] and found[422] > MUTATIONS / 2 and set(found) == {200, 422}
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_the_open_inference_protocol(application):
     chance = random.Random(2)
@@ -138,6 +140,7 @@ async def test_the_open_inference_protocol(application):
     assert found[200] and found[400] > MUTATIONS / 2 and set(found) == {200, 400}
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_arrow(application):
     chance = random.Random(3)

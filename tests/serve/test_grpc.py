@@ -253,6 +253,7 @@ inputs = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(
     given=st.lists(inputs, max_size=3),

@@ -60,6 +60,7 @@ def test_so_do_too_many(endpoint, monkeypatch):
     assert code == 1008 and "a second" in reason
 
 
+@pytest.mark.slow
 def test_a_client_that_sends_nothing_or_never_a_whole_message_is_sent_away(served):
     with served(stream_idle_s=0.5) as (address, replica):
         with opened(address) as quiet:

@@ -69,6 +69,7 @@ def test_an_upload_is_held_to_its_limits(observer, tmp_path, size, count, fps, s
         observer.clip(drawn(tmp_path / "clip.mp4", size, count, fps))
 
 
+@pytest.mark.slow
 def test_what_takes_more_memory_than_it_may_dies_alone(tmp_path):
     small = VideoObserver(
         "mediapipe", None, Limits(seconds=60, frames=100, pixels=100_000_000, timeout_s=120, memory_bytes=700_000_000)
@@ -83,6 +84,7 @@ def test_what_takes_more_memory_than_it_may_dies_alone(tmp_path):
         small.close()
 
 
+@pytest.mark.slow
 def test_whoever_leaves_in_mid_clip_takes_no_answer_along(observer, clip, tmp_path):
     """The check asks for clips of other lengths: a predecessor's answer would show."""
     for seconds in (0.05, 0.3, 0.6):

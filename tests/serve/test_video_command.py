@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -86,14 +87,17 @@ def test_an_endpoint_that_is_not_there_or_something_else_is_one_sentence(clip, s
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
-    done = refiner("video", clip, "--out", tmp_path / "out", "--endpoint", nowhere)
-    assert done.returncode == 2 and f"{nowhere} gave no answer in" in done.stderr and done.stderr.count("\n") == 1
 
     async def another(scope: dict, receive: Callable, send: Callable) -> None:
         if scope["type"] == "http":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b'{"hello": "world"}'})
 
-    done = refiner("video", clip, "--out", tmp_path / "out", "--endpoint", serve(another))
-    assert done.returncode == 2 and "is no endpoint of this version" in done.stderr
+    with ThreadPoolExecutor() as pool:  # together, for most of it is waiting for nobody to answer
+        nobody, somebody = pool.map(
+            lambda url: refiner("video", clip, "--out", tmp_path / "out", "--endpoint", url), (nowhere, serve(another))
+        )
+    assert nobody.returncode == 2 and f"{nowhere} gave no answer in" in nobody.stderr
+    assert nobody.stderr.count("\n") == 1
+    assert somebody.returncode == 2 and "is no endpoint of this version" in somebody.stderr
     assert not (tmp_path / "out").exists()

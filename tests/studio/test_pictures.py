@@ -24,6 +24,7 @@ from studio.pictures.stage import Set
 from tests.studio.specs import spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bodies", ["drawn", "makehuman"])
 def test_every_joint_projects_onto_the_body_in_every_view_and_lies_behind_its_surface(bodies):
     size = (960, 540)
@@ -118,11 +119,13 @@ def nine_views(request) -> NineViews:
     )
 
 
+@pytest.mark.slow
 def test_mediapipe_finds_people_from_all_nine_sides_and_tells_front_from_back(nine_views):
     assert nine_views.seen >= 0.95 * nine_views.pictures
     assert np.mean(nine_views.turned < 45) > 0.9
 
 
+@pytest.mark.slow
 def test_the_truth_is_where_nine_views_of_mediapipe_see_the_joints(nine_views):
     marked, joints = nine_views.apart["marked"], nine_views.apart["joints"]
     assert marked.mean() < 0.03

@@ -118,6 +118,7 @@ def pairs_of(done: straight.Filmed, way: records.Seen, folder) -> Pairs:
     return records.read_pair_files([folder / "one.parquet"], way)
 
 
+@pytest.mark.slow
 def test_every_frame_is_there_in_every_way_that_it_was_seen(filmed, tmp_path):
     for take, done in filmed:
         assert done.frames == 48 and done.detected >= 46 and not done.problems
@@ -136,6 +137,7 @@ def test_every_frame_is_there_in_every_way_that_it_was_seen(filmed, tmp_path):
         assert jerk["mediapipe"] < jerk["raw"]
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_path_through_a_video(filmed, tmp_path):
     """On average: frame by frame the tracking loop makes two runs differ."""
     from refiner.data.pairing import pair_video, read_observations
@@ -158,6 +160,7 @@ def test_errors_are_those_of_the_path_through_a_video(filmed, tmp_path):
     assert other == pytest.approx(video, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_same_sequence_gives_the_same_pairs(filmed):
     take, done = filmed[0]
     again = plan(take.spec)[0]

@@ -35,6 +35,7 @@ def clips(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_is_done_and_resume_goes_on(clips, tmp_path_factory, tmp_path):
     names, many = "abcdefgh", tmp_path_factory.mktemp("many")  # more than are done by the time of the interrupt
     for name in names:
@@ -161,6 +162,7 @@ def test_the_lens_is_what_the_file_says(key, value, fov, clips, tmp_path):
     assert video.probe(path).fov == (None if fov is None else pytest.approx(fov, abs=0.1))
 
 
+@pytest.mark.slow
 def test_a_result_says_which_lens_was_taken(clips, tmp_path):
     path = tagged(clips / "a.mp4", tmp_path / "phone.mov", **{IPHONE: "18"})
     for fov, more in ((90, ()), (50, ("--fov", 50))):

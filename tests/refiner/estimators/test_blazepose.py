@@ -50,6 +50,7 @@ def apart(a: Observation, b: Observation) -> tuple[float, float, float]:
     return 1000 * np.abs(a.world - b.world).max(), np.abs(a.image - b.image).max(), visibility
 
 
+@pytest.mark.slow
 def test_the_landmarks_of_the_same_crop_are_mediapipes(people, raw):
     """MediaPipe is given the crop as a picture, and all of it for its crop."""
     whole = Region.whole((landmarks.SIZE, landmarks.SIZE))
@@ -68,6 +69,7 @@ def test_the_landmarks_of_the_same_crop_are_mediapipes(people, raw):
     assert millimetres <= 0.1 and pixels < 0.05 and visibility < 0.001
 
 
+@pytest.mark.slow
 def test_detector_and_crop_are_mediapipes_on_whole_frames(people, raw):
     """To the rounding of the detector: a crop that is off by a ten-thousandth of a pixel may round a few pixels otherwise."""
     worst, regions = [], 0
@@ -177,6 +179,7 @@ def test_two_looks_are_a_look_and_its_mirror_image(people):
     assert (LANDMARK_MIRROR[LANDMARK_MIRROR] == np.arange(33)).all() and height > width
 
 
+@pytest.mark.slow
 def test_videos_looked_at_together_give_what_each_gives_alone(real_people):
     paths = [real_people / f"{name}.mp4" for name in CAMERAS]
     estimator = BlazePose()

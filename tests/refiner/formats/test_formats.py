@@ -161,6 +161,7 @@ needs_blender = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_blender
 @pytest.mark.parametrize("ending", ["bvh", "glb"])
 def test_blender_sees_the_same_joints(ending, tmp_path):
@@ -173,6 +174,7 @@ def test_blender_sees_the_same_joints(ending, tmp_path):
             np.testing.assert_allclose((x, z, -y), expected[n, NAMES.index(name)], atol=1e-3)
 
 
+@pytest.mark.slow
 @needs_blender
 def test_blender_sees_both_people_of_a_glb(tmp_path):
     people = two()

@@ -39,6 +39,7 @@ def new_trainer(data, training: TrainingConfig = SHORT, model: RefinerConfig = S
     return Trainer(initialise(model, training, train), training, train, val)
 
 
+@pytest.mark.slow
 def test_training_learns(make_pairs):
     train, val, test = make_pairs(60, seed=1), make_pairs(6, seed=2, first=100), make_pairs(8, seed=3, first=200)
     training = dataclasses.replace(SHORT, epochs=8)
