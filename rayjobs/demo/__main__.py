@@ -44,6 +44,8 @@ class Options:
     """Length of each."""
     fps: int = 15
     """Frame rate of the videos (the annotations are at 60 Hz, as in AIST++)."""
+    size: tuple[int, int] = (960, 540)
+    """Width and height of the videos in pixels. At 720p, rendering takes half as long again."""
     seed: int = 0
     """Of the dancers, their motion and the training."""
     train_seconds: float = 60
@@ -95,7 +97,7 @@ def run(options: Options) -> Summary:
     with clock.step("studio", f"{options.sequences} dances, nine cameras each"):
         submit(
             *("studio", "--out", dataset, "--sequences", options.sequences, "--seconds", options.seconds),
-            *("--fps", options.fps, "--seed", options.seed),
+            *("--fps", options.fps, "--size", *options.size, "--seed", options.seed),
         )
     with clock.step("extract", "MediaPipe on every frame"):
         submit("extract", "--videos", dataset / "videos", "--out", observations)
