@@ -27,9 +27,12 @@ DISTANCE_SIGMA_S = 0.2
 ACROSS_M_S, AWAY_M_S, STANDING_HEIGHT_M = 0.3, 0.7, 0.15
 ACROSS_SIGMA_S, AWAY_SIGMA_S = 0.03, 0.1
 ANKLE_HEIGHT_M = 0.08  # of the joint above the sole
-# What is believed of a floor before it is seen: within how many degrees it is at right angles to the body, to the picture's
-# vertical; how far from it standing ankles are found, and how many of them say something of their own.
-BODY_DEG, LEVEL_DEG, ANKLE_SPREAD_M, INDEPENDENT = 5.0, 6.0, 0.10, 15
+# What is believed of a floor before it is seen. Cameras look up or down by so many degrees, but their horizon is level; the
+# floor is at right angles to a body that stands, within so many degrees, and as many more as it moves about. How far from it
+# standing ankles are found, and how many of them say something of their own. Chosen on 28 rendered clips (docs/own-video.md).
+PITCH_DEG, ROLL_DEG, BODY_DEG, ANKLE_SPREAD_M, INDEPENDENT = 6.0, 2.5, 6.0, 0.10, 15
+LEVEL = np.array([0.0, -1.0, 0.0])  # up in the picture
+SIDEWAYS = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # in which a normal near it can lean: right, and away
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,42 +163,39 @@ def slow_ankles(
 
 
 def find_floor(joints: np.ndarray, slow: np.ndarray) -> Floor:
-    """The plane through slow, low ankles. Where they say little of its tilt, the body's and the picture's vertical count.
+    """The plane through slow, low ankles. Where they say little of its lean, a standing body and the picture's vertical count.
 
     Args:
         joints: (N, 17, 3) m, camera frame.
         slow: (N, 2) bool, as `slow_ankles` gives it.
     """
     ankles = joints[:, ANKLES]  # (N, 2, 3)
-    shoulders = joints[:, (LEFT_SHOULDER, RIGHT_SHOULDER)].mean(1)
-    body = unit(shoulders - ankles.mean(1))
-    level = np.array([0.0, -1.0, 0.0])
-    upright = slow.any(1) & (body @ level > 0.85)
-    normal, trust = level, np.radians(LEVEL_DEG)
+    body = unit(joints[:, (LEFT_SHOULDER, RIGHT_SHOULDER)].mean(1) - ankles.mean(1))
+    # the lean (2,) by weighted least squares: `sure` @ lean = `said`, to which whoever knows something adds
+    sure, said = np.diag(np.radians([ROLL_DEG, PITCH_DEG]) ** -2.0), np.zeros(2)
+    upright = slow.any(1) & (body @ LEVEL > 0.85)
     if upright.sum() > 5:
-        normal = unit(unit(np.median(body[upright], axis=0)) / BODY_DEG**2 + level / LEVEL_DEG**2)
-        trust = np.radians((1 / BODY_DEG**2 + 1 / LEVEL_DEG**2) ** -0.5)
-    believed = normal
+        usual = unit(np.median(body[upright], axis=0))
+        moves = np.median(np.arccos(np.clip(body[upright] @ usual, -1, 1)))  # radians
+        weight = 1 / (np.radians(BODY_DEG) ** 2 + moves**2)
+        sure, said = sure + weight * np.eye(2), said + weight * SIDEWAYS @ usual / (LEVEL @ usual)
+    normal = _leaning(np.linalg.solve(sure, said))
     low = points = ankles[slow] if slow.sum() >= 5 else ankles.reshape(-1, 3)
     for _ in range(5):
         heights = points @ normal
         low = points[heights < np.quantile(heights, 0.1) + STANDING_HEIGHT_M]
-        normal = _tilted(believed, low, trust)
+        # as many points as there are say the same many times over: a stand of a second counts once
+        share = min(1.0, INDEPENDENT / len(low)) / ANKLE_SPREAD_M**2
+        spread = low - low.mean(0)
+        slopes = spread @ SIDEWAYS.T
+        normal = _leaning(np.linalg.solve(sure + share * slopes.T @ slopes, said - share * slopes.T @ (spread @ LEVEL)))
     height = np.median(low @ normal)
     return Floor(normal=normal, height=float(height) - ANKLE_HEIGHT_M)
 
 
-def _tilted(normal: np.ndarray, points: np.ndarray, trust: float) -> np.ndarray:
-    """The normal of the plane through these points (M, 3), one being believed within `trust` radians; for small angles."""
-    sideways = unit(np.cross(normal, (0.0, 0.0, 1.0)))
-    axes = np.stack([sideways, np.cross(sideways, normal)])  # (2, 3)
-    middle = points.mean(0)
-    slopes, heights = (points - middle) @ axes.T, (points - middle) @ normal
-    # as many points as there are say the same many times over: a stand of a second counts once
-    share = min(1.0, INDEPENDENT / len(points)) / ANKLE_SPREAD_M**2
-    gram = share * slopes.T @ slopes + np.eye(2) / trust**2
-    tilt = np.linalg.solve(gram, -share * slopes.T @ heights)
-    return unit(normal + tilt @ axes)
+def _leaning(lean: np.ndarray) -> np.ndarray:
+    """The unit normal that leans from the picture's vertical by (2,) to the right and away."""
+    return unit(LEVEL + lean @ SIDEWAYS)
 
 
 def find_standing(

@@ -96,6 +96,15 @@ def test_the_floor_is_under_the_feet_and_level(pitch_deg):
     assert abs(lowest - room.ANKLE_HEIGHT_M) < 0.03
 
 
+def test_who_leans_to_one_side_leans_alone():
+    joints = np.repeat(walker()[0][:1], 90, axis=0)
+    lean = np.tan(np.radians(12 + 8 * np.sin(np.arange(90) / 7)))  # to the left, now more, now less, on feet that stand
+    joints[..., 0] += (joints[..., 1] - room.ANKLE_HEIGHT_M) * lean[:, None]
+    camera, _, _ = filmed(joints)
+    floor = room.find_floor(camera, np.ones((90, 2), dtype=bool))
+    assert np.degrees(np.arccos(floor.normal @ np.array([0.0, -1.0, 0.0]))) < 3
+
+
 def test_feet_stand_when_they_stand():
     joints, standing = walker()
     camera, _, points = filmed(joints)
