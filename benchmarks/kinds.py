@@ -1,11 +1,12 @@
 """What `validate_poses` refuses: true poses of captured motion, and the same as each wrong kind of numbers, alone and by clip.
 
-    python -m benchmarks.kinds --motions recordings/
+    python -m benchmarks.kinds --motions recordings/ --observations data/observations
 
-Motion is seen from anywhere, with errors like MediaPipe's: depth squashed, a bias for each joint and clip, noise.
+Motion is seen from anywhere, with errors like MediaPipe's: depth squashed, a bias for each joint and clip, noise. Observations
+are what the estimator really saw. Both are taken as they are, as children's, and lying on the side.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +14,24 @@ import numpy as np
 
 from refiner import UserError
 from refiner.command import launch, log
+from refiner.data import records
 from refiner.inference.validation import validate_poses
-from refiner.skeleton import MIRROR, root_centred
+from refiner.skeleton import MIRROR, root_centred, to_coco
 
 EVERY = 3  # of 60 Hz
-LENGTHS = (1, 20, 60, 200)  # poses in a batch
+LENGTHS = (1, 5, 20, 60, 200)  # poses in a batch
+DEPTHS = (
+    2.7,
+    4.3,
+)  # z of image landmarks over that of world landmarks, both against x: see refiner/inference/stretched.py
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    motions: Path
+    motions: Path | None = None
     """Folder of BVH files."""
+    observations: Path | None = None
+    """Folder of observations."""
     seed: int = 0
 
 
@@ -44,13 +52,34 @@ def in_picture(poses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     aspect = rng.choice([16 / 9, 9 / 16, 4 / 3, 1])
     size = np.ptp(poses, axis=1).max(0)
     scale = min(rng.uniform(0.3, 1) / size[1], aspect / size[0])
-    return poses * scale / (aspect, 1, aspect)
+    return poses * scale / (aspect, 1, aspect) * (1, 1, rng.uniform(*DEPTHS))
+
+
+def child(poses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A big head, short limbs, and 0.6 of the size."""
+    shoulders = poses[:, 5:7].mean(1, keepdims=True)
+    small = poses.copy()
+    small[:, :5] = shoulders + 1.25 * (poses[:, :5] - shoulders)
+    for joint, parent in ((7, 5), (8, 6), (9, 7), (10, 8), (13, 11), (14, 12), (15, 13), (16, 14)):
+        small[:, joint] = small[:, parent] + 0.8 * (poses[:, joint] - poses[:, parent])
+    return 0.6 * small
+
+
+def lying(poses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Turned in the picture by up to a quarter, so that no head is lower than the feet."""
+    turn = rng.uniform(-np.pi / 2, np.pi / 2)
+    x, y = poses[..., 0], poses[..., 1]
+    return np.stack([np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y, poses[..., 2]], axis=-1)
 
 
 KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "true": lambda poses, rng: poses,
+    "true, 0.6 of the size": lambda poses, rng: 0.6 * poses,
+    "true, child": child,
+    "true, lying": lying,
     "image landmarks": lambda poses, rng: in_picture(poses, rng) + np.append(rng.uniform(0.35, 0.65, 2), 0),
     "image landmarks, centred": in_picture,
+    "image landmarks, centred, lying": lambda poses, rng: in_picture(lying(poses, rng), rng),
     "pixels": lambda poses, rng: in_picture(poses, rng) * 1080 + (640, 540, 0),
     "millimetres": lambda poses, rng: poses * 1000,
     "y and z negated": lambda poses, rng: poses * (1, -1, -1),
@@ -61,17 +90,10 @@ KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 
 
 def run(options: Options) -> dict[str, dict[str, str]]:
-    from studio.bvh import decoded, read_bvh
-    from studio.mocap import keypoints
-
-    rng, clips = np.random.default_rng(options.seed), []
-    for path in sorted(options.motions.rglob("*.bvh")):
-        try:
-            motion = keypoints(read_bvh(decoded(path.read_bytes()), str(path)), str(path))
-        except UserError as error:
-            log(str(error))
-            continue
-        clips.append(seen(motion[::EVERY], rng))
+    rng = np.random.default_rng(options.seed)
+    clips = [*_captured(options.motions, rng), *_observed(options.observations)]
+    if not clips:
+        raise UserError("there are no poses: give --motions or --observations")
     table: dict[str, dict[str, str]] = {}
     for kind, change in KINDS.items():
         table[kind] = {}
@@ -81,6 +103,27 @@ def run(options: Options) -> dict[str, dict[str, str]]:
             table[kind][f"{length} poses"] = f"{refused:,} of {len(parts):,} ({refused / len(parts):.2%})"
             log(f"{kind}, {length} poses: {table[kind][f'{length} poses']} refused")
     return table
+
+
+def _captured(folder: Path | None, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    from studio.bvh import decoded, read_bvh
+    from studio.mocap import keypoints
+
+    for path in sorted(folder.rglob("*.bvh")) if folder else ():
+        try:
+            motion = keypoints(read_bvh(decoded(path.read_bytes()), str(path)), str(path))
+        except UserError as error:
+            log(str(error))
+            continue
+        yield seen(motion[::EVERY], rng)
+
+
+def _observed(folder: Path | None) -> Iterator[np.ndarray]:
+    for path in sorted(folder.rglob("*.parquet")) if folder else ():
+        table = records.read_table(path, records.OBSERVATIONS, ["detected", "world"])
+        world = records.column(table, "world")[records.column(table, "detected")]
+        if len(world):
+            yield root_centred(to_coco(world))
 
 
 def _refused(poses: np.ndarray) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from refiner.errors import UserError
+from refiner.inference.stretched import stretched
 from refiner.skeleton import INDEX, NUM_JOINTS, NUM_LANDMARKS, root_centred, to_coco
 
 # A person measures 0.3 m (a crouching child) to 1.5 m (a raised arm of a tall one) from the hips to the farthest joint.
@@ -17,8 +18,16 @@ from refiner.skeleton import INDEX, NUM_JOINTS, NUM_LANDMARKS, root_centred, to_
 NEAREST_M, FARTHEST_M = 0.1, 3.0
 
 # Trunk + thigh + shank, median of a batch. In 89,297 poses of captured motion (326 BVH files), seen from anywhere and with
-# MediaPipe's kind of errors, the smallest is 0.98 m; a child of four has about 0.75.
-SHORTEST_BODY_M = 0.70
+# MediaPipe's kind of errors, the smallest is 0.98 m; a child of two has about 0.55.
+SHORTEST_BODY_M = 0.50
+
+# `stretched` of a batch: (poses at least, limit). Of 241,000 rendered, true and real poses and 89,000 of captured motion, each
+# also turned by any angle, with children's proportions, and with depths of 0.6, past these are 12 in 1.43 million singly, 2 in
+# 604,000 windows of 5, none in windows of 20 and more.
+_STRETCHED = ((60, -2.5), (20, 0.8), (5, 2.0), (1, 4.6))
+# A single pose whose depth is less than this share of its width or height is not looked at: these are one in a hundred of
+# the image landmarks that are told, and six in seven of all true poses.
+_DEEP = 0.5
 
 # Image landmarks as they are: the hips lie in the picture instead of at the origin.
 _OFF_ORIGIN, _IN_PICTURE = 0.15, (-0.25, 1.25)
@@ -38,6 +47,7 @@ _LONG, _SOME, _ONCE = 120, 0.1, 0.02
 
 _TURNED = np.array([1, -1, -1], dtype=np.float32)  # by half a turn about x
 _LEG_STARTS = [INDEX[name] for name in ("left_hip", "right_hip", "left_knee", "right_knee")]
+_ARMS = [INDEX[name] for name in ("left_elbow", "right_elbow", "left_wrist", "right_wrist")]
 _LEG_ENDS = [INDEX[name] for name in ("left_knee", "right_knee", "left_ankle", "right_ankle")]
 
 
@@ -113,6 +123,11 @@ def _check_kind(joints: np.ndarray, poses: np.ndarray) -> None:
             f"trunk and leg are {length:.2f} long together, which is too short for a person in metres: these look like image "
             "landmarks moved to the hips; send MediaPipe's pose_world_landmarks (metres)"
         )
+    if _is_deep(poses) and stretched(poses) > next(limit for count, limit in _STRETCHED if len(poses) >= count):
+        raise UserError(
+            "the depth is stretched against width and height, as in image landmarks (here they look moved to the hips): send "
+            "MediaPipe's pose_world_landmarks (metres), not pose_landmarks"
+        )
     upside_down, hands_free = is_upside_down(poses)
     if (np.count_nonzero(upside_down) > _MOSTLY * len(poses) and hands_free.mean() > _NOW_AND_THEN) or (
         len(poses) >= _LONG and hands_free.mean() > _SOME and is_upside_down(poses * _TURNED)[0].mean() < _ONCE
@@ -159,8 +174,14 @@ def is_upside_down(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(N, 17, 3) root-centred -> (N,) whether trunk and legs point down; (N,) whether also the hands touch nothing."""
     upside_down = (_middle(poses, "shoulder")[:, 1] > _TRUNK_DOWN) & (_middle(poses, "ankle")[:, 1] < -_LEGS_UP)
     head = poses[:, : INDEX["left_shoulder"], 1].max(-1)
-    hands = np.maximum(poses[:, INDEX["left_wrist"], 1], poses[:, INDEX["right_wrist"], 1])
+    hands = poses[:, _ARMS, 1].max(-1)  # with the elbows: a shoulder stand rests on them
     return upside_down, upside_down & (hands < head - _HANDS_FREE)
+
+
+def _is_deep(poses: np.ndarray) -> bool:
+    """Whether (N, 17, 3) may be stretched in depth at all: a quick look, for single poses come by the thousand a second."""
+    wide, high, deep = np.square(poses[0]).sum(0).tolist()
+    return len(poses) > 1 or deep > _DEEP**2 * max(wide, high)
 
 
 def _inside(joints: np.ndarray) -> bool:

@@ -57,6 +57,13 @@ def test_handstands_cartwheels_and_lying_people_are_taken(dance):
         handstand[:, [9, 10]] = np.add(handstand[:, :5].max(1, keepdims=True), (0, 0.4, 0))  # on its hands
         validate_poses(handstand)
         validate_poses(clip[..., [1, 0, 2]] * (1, -1, 1))  # lies on its side
+        candle = clip * (-1, -1, 1)
+        candle[:, :5] = np.add(candle[:, [5, 6]].mean(1, keepdims=True), (0, 0, 0.2))  # the head lies on the floor
+        candle[:, [7, 8]] = candle[:, [5, 6]] + (0, 0.02, -0.25)  # on its shoulders and elbows, hands at the hips
+        candle[:, [9, 10]] = candle[:, [11, 12]] + (0, 0.1, -0.1)
+        validate_poses(candle)
+        for pose in candle[::5]:
+            validate_poses(pose[None])
 
 
 @dataclass
@@ -88,3 +95,54 @@ def test_mediapipes_own_lists_are_taken_and_its_image_landmarks_named(dance):
     for gap in ([pose.tolist(), None], [None, pose]):
         with pytest.raises(UserError, match=r"poses\[[01]\] is None: leave out"):
             validate_poses(gap)
+
+
+@pytest.fixture(scope="module")
+def from_mediapipe(cases) -> tuple[np.ndarray, np.ndarray]:
+    """MediaPipe's own world landmarks and image landmarks of a real video, (N, 33, 3) each."""
+    import mediapipe
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    from refiner.data import video
+    from refiner.estimators.mediapipe_assets import model_path
+
+    base = BaseOptions(model_asset_path=str(model_path()))
+    options = vision.PoseLandmarkerOptions(base_options=base, running_mode=vision.RunningMode.VIDEO)
+    world, image = [], []
+    with vision.PoseLandmarker.create_from_options(options) as landmarker:
+        for frame in video.frames(cases / "plain.mp4"):
+            picture = mediapipe.Image(mediapipe.ImageFormat.SRGB, frame.rgb)
+            told = landmarker.detect_for_video(picture, frame.timestamp_us // 1000)
+            world.append([(p.x, p.y, p.z) for p in told.pose_world_landmarks[0]])
+            image.append([(p.x, p.y, p.z) for p in told.pose_landmarks[0]])
+    return np.array(world), np.array(image)
+
+
+@pytest.mark.parametrize("aspect", [9 / 16, 3 / 4, 1, 16 / 9])
+def test_mediapipes_image_landmarks_are_told_wherever_they_are_moved_to(from_mediapipe, aspect):
+    world, image = from_mediapipe
+    validate_poses(world)
+    image = image * (1, aspect * 16 / 9, 1)  # as of a picture of another shape; the video's is 9:16
+    hips = image[:, 23:25].mean(1, keepdims=True)
+    for moved in (image, image - hips, image - hips * (1, 1, 0), (image - hips) * 1.5):
+        for batch in (moved, moved[:20], moved[10:15]):
+            with pytest.raises(UserError, match=r"not pose_landmarks|send MediaPipe's pose_world_landmarks"):
+                validate_poses(batch)
+
+
+def test_small_people_of_other_proportions_are_taken_from_everywhere(dance, from_mediapipe):
+    rng = np.random.default_rng(0)
+    for clip in [*dance[::3], from_mediapipe[0][:, FROM_MEDIAPIPE].astype(np.float32)]:
+        child = clip.copy()
+        shoulders = clip[:, 5:7].mean(1, keepdims=True)
+        child[:, :5] = shoulders + 1.25 * (clip[:, :5] - shoulders)  # a big head
+        for joint, parent in ((7, 5), (8, 6), (9, 7), (10, 8), (13, 11), (14, 12), (15, 13), (16, 14)):  # short limbs
+            child[:, joint] = child[:, parent] + 0.8 * (clip[:, joint] - clip[:, parent])
+        turn = rng.uniform(-np.pi / 2, np.pi / 2)
+        lying = child.copy()
+        lying[..., 0] = np.cos(turn) * child[..., 0] - np.sin(turn) * child[..., 1]
+        lying[..., 1] = np.sin(turn) * child[..., 0] + np.cos(turn) * child[..., 1]
+        for poses in (child * 0.6, child * 1.2, lying[:15] * 0.6):
+            validate_poses(poses)
+            for pose in poses[::7]:
+                validate_poses(pose[None])
