@@ -79,6 +79,8 @@ def _document(api: FastAPI, tokens: bool) -> dict[str, Any]:
     content["security"] = [{"token": []}] if tokens else [{}, {"token": []}]
     for path, operations in content["paths"].items():
         for operation in operations.values():
+            if path.startswith("/v2") and operation["responses"].pop("422", None):
+                operation["responses"]["400"] = problems(400)[400]  # as `serve.problems.on_user_error` has it
             if is_open(path):
                 operation["security"] = []
             elif tokens:

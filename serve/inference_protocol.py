@@ -15,6 +15,7 @@ from starlette.responses import Response
 from refiner.registry import NAME
 from serve.codec import BINARY, JSON, Codec, InferenceCodec
 from serve.codec.inference import HEADER_LENGTH
+from serve.documentation import problems
 from serve.live import rounded, standing_poses
 from serve.metrics import Statistics
 
@@ -172,26 +173,28 @@ def _add_server(router: APIRouter, about: About) -> None:
 
 
 def _add_model(router: APIRouter, about: About) -> None:
-    @router.get("/models/{name}")
-    @router.get("/models/{name}/versions/{version}")
+    unknown = problems(404)
+
+    @router.get("/models/{name}", responses=unknown)
+    @router.get("/models/{name}/versions/{version}", responses=unknown)
     async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
         """The model's inputs and outputs."""
         return _or_404(about.metadata, name, version)
 
-    @router.get("/models/{name}/ready")
-    @router.get("/models/{name}/versions/{version}/ready")
+    @router.get("/models/{name}/ready", responses=unknown)
+    @router.get("/models/{name}/versions/{version}/ready", responses=unknown)
     async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
         """The model answers requests."""
         return {"name": _or_404(about.named, name, version)["name"], "ready": True}
 
-    @router.get("/models/{name}/config")
-    @router.get("/models/{name}/versions/{version}/config")
+    @router.get("/models/{name}/config", responses=unknown)
+    @router.get("/models/{name}/versions/{version}/config", responses=unknown)
     async def configuration(name: str, version: str | None = None) -> dict[str, Any]:
         """Triton's model configuration: inputs, outputs, and how many poses a request may have."""
         return _or_404(about.configuration, name, version)
 
-    @router.get("/models/{name}/stats")
-    @router.get("/models/{name}/versions/{version}/stats")
+    @router.get("/models/{name}/stats", responses=unknown)
+    @router.get("/models/{name}/versions/{version}/stats", responses=unknown)
     async def statistics(name: str, version: str | None = None) -> dict[str, Any]:
         """Requests, poses and times, counted by the replica that answers, since it started."""
         return _or_404(about.statistics, name, version)
@@ -201,6 +204,7 @@ def _add_inference(router: APIRouter, about: About, infer: Infer) -> None:
     schema = {"type": "object", "required": ["inputs"], "properties": {"inputs": {"type": "array", "items": {}}}}
     documented: dict[str, Any] = {
         "openapi_extra": {"requestBody": {"content": {JSON: {"schema": schema, "example": example()}, BINARY: {}}}},
+        "responses": problems(404, 413, 415, 429),
         "response_model": None,
     }
 

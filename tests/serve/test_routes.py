@@ -162,11 +162,28 @@ async def test_the_openapi_document_says_who_may_call_and_what_errors_look_like(
             assert (answer.status_code == 401) != is_open(path), path
             assert ("401" in operation["responses"]) != is_open(path)
             errors = {status: r for status, r in operation["responses"].items() if not status.startswith("2")}
-            assert {"422", "500"} <= set(errors)
+            assert {"400" if path.startswith("/v2") else "422", "500"} <= set(errors)
             for described in errors.values():
                 assert set(described["content"]) == {"application/problem+json"}
                 reference = described["content"]["application/problem+json"]["schema"]["$ref"]
                 assert reference.rpartition("/")[2] in document["components"]["schemas"]
+
+
+async def test_the_openapi_document_has_the_refusals_that_the_protocol_answers_with(http):
+    document = (await http.get("/openapi.json")).json()
+    paths = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
+    for path in paths:
+        described = document["paths"][path]["post"]["responses"]
+        assert {"200", "400", "404", "413", "415", "429"} <= set(described)
+        assert all("application/problem+json" in described[status]["content"] for status in ("400", "404", "429"))
+    for path, body, status in (
+        (paths[0], b"[]", 400),
+        (paths[0].replace("{name}", "another"), b"{}", 404),
+    ):
+        answer = await http.post(
+            path.replace("{name}", "checkpoint"), content=body, headers={"content-type": "application/json", **TOKEN}
+        )
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
 
 
 async def test_the_examples_in_the_openapi_document_work(http):
