@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.estimators import pairs_of, same_rows
 from rayjobs import film, pair
 from rayjobs.studio import Scenes
+from refiner import files
 from refiner.command import parse, to_json
 from refiner.data.aistpp import SPLITS
 from refiner.data.records import Pairs, Seen, pair_files, read_pair_files
@@ -31,7 +32,7 @@ from refiner.evaluation import metrics
 from refiner.evaluation.metrics import CM
 from refiner.geometry import AZIMUTH_EDGES
 from refiner.skeleton import JOINTS
-from studio.dataset import Take, is_whole, prepare
+from studio.dataset import Take, prepare
 from studio.dataset.straight import estimator, sights
 
 # How a video is observed to be seen in each of these ways.
@@ -60,9 +61,10 @@ def through_videos(options: Options, root: Path) -> dict[Seen, Pairs]:
     """Renders, observes and pairs."""
     takes = prepare(root / "dataset", options.spec())
     for take in takes:
-        if not is_whole(root / "dataset", take):
+        there = files.below(root / "dataset")
+        if not take.is_whole(there):
             take.write_annotations(root / "dataset")
-            take.film(root / "dataset", take.missing(root / "dataset"))
+            take.film(root / "dataset", take.missing(there))
     found: dict[Seen, Pairs] = {}
     for way, chosen in WAYS.items():
         folder = root / "observations" / way

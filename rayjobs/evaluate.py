@@ -18,7 +18,7 @@ from rayjobs.evaluate_worker import CHAMPION_METHOD, fit_baselines, measure_all
 from rayjobs.visualize import worst_of
 from refiner import DepthRefiner, files, registry
 from refiner.command import launch, log, to_json
-from refiner.data import checks
+from refiner.data import checks, manifest
 from refiner.data.records import Seen
 from refiner.evaluation import compare, plots, tables
 from refiner.evaluation.atlas import Atlas
@@ -165,7 +165,9 @@ def _publish(options: Options, model: DepthRefiner, registered: bool, found: Eva
         if registered:
             figures = {f"{options.split}/{key}": value for key, value in compare.flat(found).items()}
             under = f"evaluation/{options.split}"
-            registry.record_evaluation(model.name, model.version, figures, folder, under)
+            fingerprint, counts = manifest.counted(options.pairs)
+            run_id = registry.record_evaluation(model.name, model.version, figures, folder, under, fingerprint)
+            registry.log_dataset(run_id, files.absolute(options.pairs), fingerprint, counts, "evaluation")
 
 
 if __name__ == "__main__":

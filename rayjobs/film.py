@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rayjobs.progress import Progress
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options(Scenes):
     out: str
-    """Folder of the pairs: split=train …, manifest.json, and studio.json, which says what they were made from."""
+    """Folder (path or URI) of the pairs: split=train …, manifest.json, and studio.json: what they were made from."""
     fps: float = 30
     """Frame rate of the cameras: a divisor of 60, at which the truth is."""
     seconds: float = 2.7
@@ -86,24 +85,25 @@ def run(options: Options) -> Summary:
     from studio.dataset.straight import estimator
 
     start = time.monotonic()
-    out = files.local_folder(options.out, "--out")
-    if any(out.glob("split=*/*.parquet")) and not (out / MANIFEST).exists():
+    out = files.absolute(options.out)
+    there = files.below(out).keys()
+    if any(name.startswith("split=") and name.endswith(".parquet") for name in there) and MANIFEST not in there:
         raise UserError(f"{out} holds pairs that this job did not make: give another --out")
     spec = agreed(out, options.spec())
     model = str(estimator(options.model).model)
     record(out, spec)
-    todo = [take for take in plan(spec) if take.split in options.splits and not file_of(out, take).exists()]
+    todo = [take for take in plan(spec) if take.split in options.splits and file_of(take) not in there]
     log(f"{len(todo)} sequences to film")
     frames = detected = 0
     left_out: Counter[str] = Counter()
     with Progress("sequences", len(todo), len(todo)) as progress:
-        for seen, found, problems in filmed(todo, str(out), model, options.workers):
+        for seen, found, problems in filmed(todo, out, model, options.workers):
             frames, detected = frames + seen, detected + found
             left_out.update(problems)
             progress.add(1, 1, frames=seen)
     pair_files, errors = described(out, model, options)
     return Summary(
-        out=str(out),
+        out=out,
         pairs={split: sum(f.rows for f in pair_files if f.split == split) for split in SPLITS},
         sequences={split: sum(f.split == split for f in pair_files) for split in SPLITS},
         filmed=len(todo),
@@ -115,9 +115,9 @@ def run(options: Options) -> Summary:
     )
 
 
-def file_of(out: Path, take: "Take") -> Path:
-    """Where the pairs of a sequence are; a file appears when it is whole."""
-    return out / f"split={take.split}" / f"{take.name}.parquet"
+def file_of(take: "Take") -> str:
+    """Where in --out the pairs of a sequence are; a file appears when it is whole."""
+    return f"split={take.split}/{take.name}.parquet"
 
 
 def filmed(todo: list["Take"], out: str, model: str, workers: int) -> Iterator[tuple[int, int, list[str]]]:
@@ -135,7 +135,7 @@ def film_one(take: "Take", out: str, model: str) -> tuple[int, int, list[str]]:
 
     done = film(take, _estimator(model))
     if done.pairs is not None:
-        file = file_of(Path(out), take)
+        file = files.join(out, *file_of(take).split("/"))
         records.write_atomically(done.pairs, file, {"sequence": str(take.name), "split": take.split})
     return done.frames, done.detected, list(done.problems.values())
 
@@ -148,7 +148,7 @@ def _estimator(model: str) -> "BlazePose":
     return estimator(model)
 
 
-def described(out: Path, model: str, options: Options) -> tuple[list[manifest.PairFile], dict[str, float]]:
+def described(out: str, model: str, options: Options) -> tuple[list[manifest.PairFile], dict[str, float]]:
     """Writes manifest.json about all that is there; what it says of each file, and mean |Δz| in cm by how it was seen.
 
     Raises:
@@ -160,12 +160,12 @@ def described(out: Path, model: str, options: Options) -> tuple[list[manifest.Pa
     gists: dict[str, list[Gist]] = {}
     sums = dict.fromkeys(records.SEEN, 0.0)
     for split in SPLITS:
-        for file in sorted((out / f"split={split}").glob("*.parquet")):
+        for file in records.files_of_split(out, split):
             for seen in records.SEEN:
                 pairs = records.read_pair_files([file], seen)
                 sums[seen] += float(metrics.depth_error(pairs.corrupted, pairs.ground_truth).mean(-1).sum())
                 if seen == "mediapipe":
-                    pair_files[str(file.relative_to(out))] = manifest.described(pairs, file, split)
+                    pair_files[f"split={split}/{files.stem(file)}.parquet"] = manifest.described(pairs, file, split)
                     gists.setdefault(split, []).append(Gist.of(pairs, split))
     if not pair_files:
         raise UserError(f"nobody was found in any picture of {out}: longer sequences, or other cameras, may do")

@@ -6,6 +6,7 @@
 The same options give the same dataset; what is rendered already is left alone; more --sequences add to what is there.
 """
 
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ class Scenes:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options(Scenes):
     out: str
-    """Root of the dataset: videos/, annotations/ …, as AIST++ has them."""
+    """Root of the dataset (path or URI): videos/, annotations/ …, as AIST++ has them."""
     videos: bool = True
     """Whether videos are rendered. Annotations alone, a hundred times as quick, are what `rayjobs.simulate` works on."""
 
@@ -132,16 +133,17 @@ def run(options: Options) -> Summary:
     Raises:
         UserError: --out holds a dataset of other options, or the studio's extra is missing.
     """
-    from studio.dataset import is_whole, prepare
+    from studio.dataset import prepare
 
     start = time.monotonic()
-    root = files.local_folder(options.out, "--out")
+    root = files.absolute(options.out)
     spec = options.spec()
     takes = [take for take in prepare(root, spec) if take.split in options.splits]
-    todo = [take for take in takes if not is_whole(root, take, videos=options.videos)]
+    there = files.below(root).keys()
+    todo = [take for take in takes if not take.is_whole(there, videos=options.videos)]
     for take in todo:
         take.write_annotations(root)
-    missing = [(take, take.missing(root)) for take in todo] if options.videos else []
+    missing = [(take, take.missing(there)) for take in todo] if options.videos else []
     log(f"{len(takes)} sequences: {len(takes) - len(todo)} done, {len(todo)} to do")
     videos, frames = sum(len(cameras) for _, cameras in missing), 0
     if videos:
@@ -149,26 +151,33 @@ def run(options: Options) -> Summary:
             for made, count in filmed(missing, root):
                 frames += count
                 progress.add(made, made, frames=count)
+        there = files.below(root).keys()
     return Summary(
-        dataset=str(root),
+        dataset=root,
         sequences={split: sum(take.split == split for take in takes) for split in SPLITS},
-        videos=sum(len(take.filming) - len(take.missing(root)) for take in takes),
+        videos=sum(len(take.filming) - len(take.missing(there)) for take in takes),
         rendered=videos,
         frames=frames,
         seconds=round(time.monotonic() - start, 1),
     )
 
 
-def filmed(missing: list[tuple["Take", list[str]]], root: Path) -> Iterator[tuple[int, int]]:
+def filmed(missing: list[tuple["Take", list[str]]], root: str) -> Iterator[tuple[int, int]]:
     """(videos, frames) of each piece of work as it is done; as many at once as the cluster has cores."""
     limit = cluster_cores()
     size = len(CAMERAS) if len(missing) >= 4 * limit else CAMERAS_PER_TASK
-    todo = [(take, cameras[i : i + size], str(root)) for take, cameras in missing for i in range(0, len(cameras), size)]
+    todo = [(take, cameras[i : i + size], root) for take, cameras in missing for i in range(0, len(cameras), size)]
     return over_tasks(_film, todo, limit)
 
 
 def _film(take: "Take", cameras: list[str], root: str) -> tuple[int, int]:
-    return len(cameras), take.film(Path(root), cameras)
+    if not files.is_uri(root):
+        return len(cameras), take.film(Path(root), cameras)
+    with tempfile.TemporaryDirectory() as folder:
+        frames = take.film(Path(folder), cameras)
+        for camera in cameras:
+            files.upload(take.video(Path(folder), camera), files.join(root, *take.video_name(camera).split("/")))
+    return len(cameras), frames
 
 
 if __name__ == "__main__":

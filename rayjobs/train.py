@@ -23,7 +23,7 @@ from rayjobs.session import ray_session
 from rayjobs.train_worker import train_worker
 from refiner import UserError, files, registry
 from refiner.command import cores, launch, log
-from refiner.data import aistpp, checks, manifest, records
+from refiner.data import checks, manifest, records
 from refiner.evaluation import plots
 from refiner.inference import drift
 from refiner.inference.depth_refiner import SHIPPED
@@ -185,15 +185,15 @@ def fit(options: Options, config: RefinerConfig, start: str, name: str, run_id: 
 def _register(options: Options, folder: str, run_id: str, name: str, clock: list[float]) -> Summary:
     card = read_card(folder)
     history = card.pop("history")
-    known = manifest.read(options.pairs)
-    fingerprint = records.fingerprint(options.pairs, aistpp.SPLITS) if known is None else known.fingerprint
-    counts = {split: 0 if known is None else known.rows(split) for split in aistpp.SPLITS}
+    fingerprint, counts = manifest.counted(options.pairs)
     registry.log_dataset(run_id, files.absolute(options.pairs), fingerprint, counts)
     with tempfile.TemporaryDirectory() as scratch:
         # the checkpoint that is registered: without the state of the training, with where it comes from
         model = load_checkpoint(folder)
         card |= {"run_id": run_id, "git_commit": registry.git_commit(), "dataset_fingerprint": fingerprint}
-        card[drift.CARD_KEY] = (known and known.inputs) or drift.of_pairs(options.pairs)
+        card[drift.CARD_KEY] = ((known := manifest.read(options.pairs)) and known.inputs) or drift.of_pairs(
+            options.pairs
+        )
         clean = save_checkpoint(model, Path(scratch, "checkpoint"), card)
         pictures = Path(scratch, "plots")
         plots.loss_curve(history, pictures / "loss.png")

@@ -9,18 +9,28 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
 from pyarrow import fs
 
 from refiner.errors import UserError
+
+T = TypeVar("T")
+# A store that is away for a minute, as where it is restarted, costs no work that is under way. Listing a folder, with which
+# jobs begin, is not tried again: there a wrong address is to be said at once.
+PATIENCE_S = 180.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+# What pyarrow says of a store that may be back in a moment.
+_AWAY = ("NETWORK_CONNECTION", "SERVICE_UNAVAILABLE", "SLOW_DOWN", "INTERNAL_FAILURE", "REQUEST_TIMEOUT", "THROTTLING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +238,9 @@ def fetched(where: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, PurePosixPath(path).name)
         try:
-            fs.copy_files(path, str(copy), source_filesystem=filesystem, destination_filesystem=_LOCAL)
+            _patiently(
+                lambda: fs.copy_files(path, str(copy), source_filesystem=filesystem, destination_filesystem=_LOCAL)
+            )
         except FileNotFoundError:
             raise UserError(f"{where} is missing") from None
         yield copy
@@ -237,7 +249,25 @@ def fetched(where: str | Path) -> Iterator[Path]:
 def upload(path: Path, where: str | Path) -> None:
     """Copies a local file to a URI, where it is there when it is whole."""
     filesystem, place = resolve(where)
-    fs.copy_files(str(path), place, source_filesystem=_LOCAL, destination_filesystem=filesystem)
+    _patiently(lambda: fs.copy_files(str(path), place, source_filesystem=_LOCAL, destination_filesystem=filesystem))
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """What the call gives; while the store is away, it is tried again.
+
+    Raises:
+        OSError: for another reason, or for too long.
+    """
+    deadline, pause = time.monotonic() + PATIENCE_S, _FIRST_PAUSE_S
+    while True:
+        try:
+            return call()
+        except OSError as error:
+            away = isinstance(error, ConnectionError | TimeoutError) or any(word in str(error) for word in _AWAY)
+            if not away or time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(_LONGEST_PAUSE_S, 2 * pause)
 
 
 def copy_folder(folder: Path, where: str | Path) -> None:
@@ -252,7 +282,7 @@ def copy_folder(folder: Path, where: str | Path) -> None:
 def opened(where: str | Path) -> Iterator[pa.NativeFile]:
     """The file for reading at any place in it; out of a store comes only what is read."""
     filesystem, path = resolve(where)
-    with filesystem.open_input_file(path) as file:
+    with _patiently(lambda: filesystem.open_input_file(path)) as file:
         yield file
 
 

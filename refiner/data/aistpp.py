@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from refiner import files
 from refiner.errors import UserError
 from refiner.geometry import Camera, rotation_matrix, rotation_vector
 from refiner.skeleton import NUM_JOINTS
@@ -161,12 +162,10 @@ def read_pickle(path: Path, keys: Iterable[str] = (), any_of: Iterable[str] = ()
     return content
 
 
-def write_pickle(path: Path, arrays: Mapping[str, object]) -> None:
-    """Writes an annotation file as AIST++ has them, in one step. Only the studio does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(pickle.dumps(dict(arrays), protocol=4))
-    part.replace(path)
+def write_pickle(where: str | Path, arrays: Mapping[str, object]) -> None:
+    """Writes an annotation file (path or URI) as AIST++ has them, in one step. Only the studio does."""
+    with files.written_whole(where) as part:
+        part.write_bytes(pickle.dumps(dict(arrays), protocol=4))
 
 
 # --- the dataset on disk ----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 
 from refiner import files
 from refiner.data import records
+from refiner.data.aistpp import SPLITS
 from refiner.data.records import Pairs
 from refiner.errors import UserError
 
@@ -65,15 +66,15 @@ class Manifest:
         return {name for split in splits for file in self.of_split(split) for name in file.sequences}
 
 
-def described(pairs: Pairs, path: Path, split: str) -> PairFile:
+def described(pairs: Pairs, path: str | Path, split: str) -> PairFile:
     """What the manifest says of one file, once it is written."""
     names = sorted(set(pairs.sequence.tolist()))
     digest = f"{records.content_digest(pairs, split):064x}"
-    return PairFile(split=split, rows=len(pairs), bytes=path.stat().st_size, sequences=names, digest=digest)
+    return PairFile(split=split, rows=len(pairs), bytes=files.info(path).size, sequences=names, digest=digest)
 
 
 def write(
-    root: Path,
+    root: str | Path,
     pair_files: Mapping[str, PairFile],
     *,
     gists: Mapping[str, dict[str, Any]],
@@ -99,7 +100,7 @@ def write(
         made_of=dict(made_of),
     )
     content = {**asdict(manifest), "fingerprint": manifest.fingerprint}
-    files.write_text(root / FILE, json.dumps(content, indent=1) + "\n")
+    files.write_text(files.join(root, FILE), json.dumps(content, indent=1) + "\n")
     return manifest
 
 
@@ -134,6 +135,14 @@ def read(root: str | Path) -> Manifest | None:
             if there[name].size != file.bytes or number != file.rows:
                 raise UserError(f"{there[name].where} is not the file that {path} describes: {again}")
     return manifest
+
+
+def counted(root: str | Path) -> tuple[str, dict[str, int]]:
+    """Fingerprint of a folder of pairs, and the number of pairs by split, where its manifest has them; else without."""
+    known = read(root)
+    if known is None:
+        return records.fingerprint(root, SPLITS), dict.fromkeys(SPLITS, 0)
+    return known.fingerprint, {split: known.rows(split) for split in SPLITS}
 
 
 def _rows(where: str) -> int:

@@ -20,6 +20,7 @@ from refiner.errors import UserError
 from refiner.extras import require
 
 EXPERIMENT = "pose-depth-refiner"
+PAIRS = "pairs"  # name of the datasets of runs
 DIGEST = 32  # characters of a fingerprint
 
 
@@ -88,33 +89,45 @@ def finish_run(run_id: str, failed: bool = False) -> None:
     mlflow_client().set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
 
-def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-    """Logs numbers of a run; those that are not finite are left out."""
-    MetricLog(run_id).log(metrics, step).close()
+def log_metrics(
+    run_id: str, metrics: Mapping[str, float], *, model_id: str | None = None, fingerprint: str = ""
+) -> None:
+    """Logs numbers of a run; those that are not finite are left out.
+
+    Args:
+        run_id: of the run.
+        metrics: by name.
+        model_id: of the logged model whose figures they are.
+        fingerprint: of the pairs on which they were measured, as `log_dataset` was told.
+    """
+    MetricLog(run_id).log(metrics, 0, model_id=model_id, fingerprint=fingerprint).close()
 
 
-def log_dataset(run_id: str, where: str, fingerprint: str, counts: Mapping[str, int]) -> None:
-    """Records what a run learnt from, as MLflow shows it under the run's datasets.
+def log_dataset(
+    run_id: str, where: str, fingerprint: str, counts: Mapping[str, int], context: str = "training"
+) -> None:
+    """Records what a run learnt from or was measured on, as MLflow shows it under the run's datasets.
 
     Args:
         run_id: of the run.
         where: folder of the pairs, path or URI.
         fingerprint: of the pairs' content; MLflow's digest is its beginning, for it has room for 36 characters.
         counts: pairs by split.
+        context: what the pairs were used for: training, evaluation.
     """
     client = mlflow_client()
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     kind = urlsplit(where).scheme or "local"
     pairs = Dataset(
-        name="pairs",
+        name=PAIRS,
         digest=fingerprint[:DIGEST],
         source_type=kind,
         source=json.dumps({"uri": where}),
         schema=None,
         profile=json.dumps({"fingerprint": fingerprint, **counts}),
     )
-    client.log_inputs(run_id, [DatasetInput(pairs, [InputTag("mlflow.data.context", "training")])])
+    client.log_inputs(run_id, [DatasetInput(pairs, [InputTag("mlflow.data.context", context)])])
 
 
 def log_files(run_id: str, folder: str | Path, under: str | None = None) -> None:
@@ -147,11 +160,16 @@ class MetricLog:
         self._thread = threading.Thread(target=self._send_all, daemon=True, name="mlflow-metrics")
         self._thread.start()
 
-    def log(self, metrics: Mapping[str, float], step: int) -> "MetricLog":
+    def log(
+        self, metrics: Mapping[str, float], step: int, *, model_id: str | None = None, fingerprint: str = ""
+    ) -> "MetricLog":
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)  # the wall clock, as MLflow shows it
-        batch = [Metric(key, float(value), now, step) for key, value in metrics.items() if np.isfinite(value)]
+        of = {"model_id": model_id, "run_id": self._run_id} if model_id else {}
+        if fingerprint:
+            of |= {"dataset_name": PAIRS, "dataset_digest": fingerprint[:DIGEST]}
+        batch = [Metric(key, float(value), now, step, **of) for key, value in metrics.items() if np.isfinite(value)]
         self._queue.put(batch)
         return self
 

@@ -36,6 +36,9 @@ from refiner.wheels import cache_folder
 NAME = "pose-depth-refiner"
 CANDIDATE, CHAMPION = "candidate", "champion"
 _log = logging.getLogger(__name__)
+FINGERPRINT = "dataset_fingerprint"  # tag of a version
+MODEL_ID = "model_id"  # tag of a version: the registry in a database of MLflow's keeps none
+_TYPE = "pose refiner"
 CHECKPOINT = "checkpoint"  # folder of the checkpoint inside a version's artifacts
 
 _SCHEME = "models:"
@@ -112,27 +115,54 @@ def register(
         The version.
     """
     client = mlflow_client()
-    log_metrics(run_id, metrics)
-    with tempfile.TemporaryDirectory() as scratch:
-        _describe(Path(scratch, "model"), checkpoint, example)
-        client.log_artifacts(run_id, str(Path(scratch, "model")), "model")
+    model = _logged_model(client, run_id, name, checkpoint, example, tags)
+    log_metrics(run_id, metrics, model_id=model.model_id, fingerprint=tags.get(FINGERPRINT, ""))
     _make_sure_of(client, name)
     version = client.create_model_version(
         name,
-        source=f"{client.get_run(run_id).info.artifact_uri}/model",
+        source=model.artifact_location,
         run_id=run_id,
         await_creation_for=0,  # it is there when the call returns; waiting is for stores in the cloud
         tags={
             "git_commit": git_commit(),
             **tags,
+            MODEL_ID: model.model_id,
             **{f"metric.{key}": f"{value:.6g}" for key, value in metrics.items()},
         },
     )
+    # as mlflow.register_model does it: the model's page names its versions
+    versions = [{"name": name, "version": str(version.version)}]
+    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": json.dumps(versions)})
     set_alias(name, CANDIDATE, version.version)
     return str(version.version)
 
 
-def _describe(folder: Path, checkpoint: str | Path, example: tuple[np.ndarray, np.ndarray]) -> None:
+def _logged_model(
+    client: Any,
+    run_id: str,
+    name: str,
+    checkpoint: str | Path,
+    example: tuple[np.ndarray, np.ndarray],
+    tags: Mapping[str, str],
+) -> Any:
+    """What MLflow shows under a run's models, and links with its figures, its data and its versions."""
+    from mlflow.entities import LoggedModelOutput
+
+    experiment = client.get_run(run_id).info.experiment_id
+    plain = re.sub(r"[/:.%\"']", "-", name)  # which a logged model's name may not have
+    model = client.create_logged_model(experiment, name=plain, source_run_id=run_id, tags=dict(tags), model_type=_TYPE)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            _describe(Path(scratch, "model"), checkpoint, example, model.model_id)
+            client.log_model_artifacts(model.model_id, str(Path(scratch, "model")))
+    except BaseException:
+        client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return client.finalize_logged_model(model.model_id, "READY")
+
+
+def _describe(folder: Path, checkpoint: str | Path, example: tuple[np.ndarray, np.ndarray], model_id: str) -> None:
     """Writes a version as MLflow has them: the checkpoint, the code that loads it, signature and example."""
     import mlflow
 
@@ -151,7 +181,7 @@ def _describe(folder: Path, checkpoint: str | Path, example: tuple[np.ndarray, n
                 # itself is on no index and must be installed beside them
                 pip_requirements=["mlflow", "numpy", "pyarrow", "safetensors", "torch"],
             )
-    _save_example(folder, {"poses": example[0], "visibility": example[1]})
+    _save_example(folder, {"poses": example[0], "visibility": example[1]}, model_id)
 
 
 def _signature() -> Any:
@@ -179,7 +209,7 @@ def _make_sure_of(client: Any, name: str) -> None:
             raise
 
 
-def _save_example(model: Path, example: dict[str, np.ndarray]) -> None:
+def _save_example(model: Path, example: dict[str, np.ndarray], model_id: str) -> None:
     # save_model(input_example=…) would run the model in a child process to check it, for ten seconds
     from mlflow.models import Model
     from mlflow.models.utils import _Example
@@ -188,17 +218,34 @@ def _save_example(model: Path, example: dict[str, np.ndarray]) -> None:
     saved = _Example(example)
     saved.save(str(model))
     description.saved_input_example_info = saved.info
+    description.model_id = model_id
     description.save(model / "MLmodel")
 
 
-def record_evaluation(name: str, version: str, metrics: Mapping[str, float], folder: str | Path, under: str) -> None:
-    """Attaches figures (as tags of the version and metrics of its run) and a folder of files to a registered version."""
+def record_evaluation(
+    name: str, version: str, metrics: Mapping[str, float], folder: str | Path, under: str, fingerprint: str = ""
+) -> str:
+    """Attaches figures (as tags of the version and metrics of its run) and a folder of files to a registered version.
+
+    Args:
+        name: of the registered model.
+        version: of it.
+        metrics: by name.
+        folder: of the files.
+        under: where they go among the run's artifacts.
+        fingerprint: of the pairs on which it was measured.
+
+    Returns:
+        The run's id.
+    """
     client = mlflow_client()
     run_id = log_version_files(name, version, folder, under)
-    log_metrics(run_id, metrics)
+    model_id = client.get_model_version(name, version).tags.get(MODEL_ID)  # none where an older program registered it
+    log_metrics(run_id, metrics, model_id=model_id, fingerprint=fingerprint)
     for key, value in metrics.items():
         if key.count("/") == 1:  # the model's own; the baselines' are in the run
             client.set_model_version_tag(name, version, f"metric.{key}", f"{value:.6g}")
+    return run_id
 
 
 def log_version_files(name: str, version: str, folder: str | Path, under: str) -> str:
@@ -244,7 +291,7 @@ def origin(name: str, version: str) -> Origin:
         run_id=found.run_id,
         run_url=run_url(found.run_id),
         git_commit=found.tags.get("git_commit", "unknown"),
-        fingerprint=found.tags.get("dataset_fingerprint", ""),
+        fingerprint=found.tags.get(FINGERPRINT, ""),
         pairs=run.data.params.get("pairs", ""),
     )
 

@@ -12,9 +12,9 @@ A sequence's content depends on the seed and on its number alone: a larger datas
 from studio.dataset.ensemble import Ensemble
 from studio.dataset.layout import MANIFEST, agreed, plan, prepare, record, write_text
 from studio.dataset.spec import Spec
-from studio.dataset.take import PATTERN, Take, is_whole, setting_files
+from studio.dataset.take import PATTERN, Take, setting_files
 
 __all__ = [
-    "MANIFEST", "PATTERN", "Ensemble", "Spec", "Take", "agreed", "is_whole", "plan", "prepare", "record", "setting_files",
+    "MANIFEST", "PATTERN", "Ensemble", "Spec", "Take", "agreed", "plan", "prepare", "record", "setting_files",
     "write_text",
 ]  # fmt: skip

@@ -1,11 +1,13 @@
 """The sequences of a dataset, and what lies around them on disk, as AIST++ has it."""
 
+import contextlib
 import dataclasses
 import json
-import os
-import uuid
 from pathlib import Path
 
+from pyarrow.fs import FileType
+
+from refiner import files
 from refiner.data.aistpp import SPLITS, write_cameras
 from refiner.errors import UserError
 from studio.dataset.spec import Spec, seed_of
@@ -60,8 +62,12 @@ def _source(spec: Spec, root: str, names: list[str], order: list[str], number: i
     raise too_short[0]
 
 
-def prepare(root: Path, spec: Spec) -> list[Take]:
+def prepare(root: str | Path, spec: Spec) -> list[Take]:
     """Lays a dataset out: manifest, splits, camera settings, everything but annotations and videos of single sequences.
+
+    Args:
+        root: path or URI.
+        spec: what it is made from.
 
     Returns:
         Its sequences. Where a larger dataset of the same kind is there already, all of that.
@@ -69,36 +75,43 @@ def prepare(root: Path, spec: Spec) -> list[Take]:
     Raises:
         UserError: the folder holds a dataset made with other options, or something else.
     """
-    if not (root / MANIFEST).exists() and ((root / "annotations").exists() or (root / "videos").exists()):
+
+    def there(name: str) -> bool:
+        return files.info(files.join(root, name)).type != FileType.NotFound
+
+    if not there(MANIFEST) and (there("annotations") or there("videos")):
         raise UserError(f"{root} holds a dataset that the studio did not make: give another folder with --out")
     spec = agreed(root, spec)
     takes = plan(spec)
     settings = {take.setting: write_cameras(take.cameras.values()) for take in takes}
     # the manifest first: whatever else an interrupted run leaves undone, the next one does
     record(root, spec)
-    annotations = root / "annotations"
+    annotations = files.join(root, "annotations")
     for split in SPLITS:
         names = [str(take.name) for take in takes if take.split == split]
-        write_text(annotations / "splits" / f"pose_{split}.txt", "".join(f"{name}\n" for name in names))
+        write_text(files.join(annotations, "splits", f"pose_{split}.txt"), "".join(f"{name}\n" for name in names))
     for name, text in settings.items():
-        write_text(annotations / "cameras" / f"{name}.json", text)
-    write_text(annotations / "cameras/mapping.txt", "".join(f"{take.name} {take.setting}\n" for take in takes))
-    write_text(annotations / "ignore_list.txt", "")
-    (root / "videos").mkdir(parents=True, exist_ok=True)
+        write_text(files.join(annotations, "cameras", f"{name}.json"), text)
+    mapping = "".join(f"{take.name} {take.setting}\n" for take in takes)
+    write_text(files.join(annotations, "cameras", "mapping.txt"), mapping)
+    write_text(files.join(annotations, "ignore_list.txt"), "")
+    if not files.is_uri(root):
+        Path(root, "videos").mkdir(parents=True, exist_ok=True)
     return takes
 
 
-def agreed(root: Path, spec: Spec) -> Spec:
+def agreed(root: str | Path, spec: Spec) -> Spec:
     """What a folder is made from; where more of the same is there already, all of that.
 
     Raises:
         UserError: what is there was made with other options.
     """
-    manifest = root / MANIFEST
-    if not manifest.exists():
+    try:
+        content = json.loads(files.read_text(files.join(root, MANIFEST)))
+    except FileNotFoundError:
         return spec
     # a manifest from before an option existed has what is its default now
-    there = {f.name: f.default for f in dataclasses.fields(Spec)} | json.loads(manifest.read_text())
+    there = {f.name: f.default for f in dataclasses.fields(Spec)} | content
     made = _recorded(spec)
     other = [key for key in made if key != "sequences" and there.get(key) != made[key]]
     if other:
@@ -110,20 +123,18 @@ def agreed(root: Path, spec: Spec) -> Spec:
     return dataclasses.replace(spec, sequences=max(spec.sequences, there["sequences"]))
 
 
-def record(root: Path, spec: Spec) -> None:
+def record(root: str | Path, spec: Spec) -> None:
     """Writes down what a folder is made from."""
-    write_text(root / MANIFEST, json.dumps(_recorded(spec)))
+    write_text(files.join(root, MANIFEST), json.dumps(_recorded(spec)))
 
 
 def _recorded(spec: Spec) -> dict[str, object]:
     return {"version": VERSION, **dataclasses.asdict(spec), "size": list(spec.size)}
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(where: str, text: str) -> None:
     """Writes a file in one step; leaves it alone where it already says so."""
-    if path.exists() and path.read_text() == text:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    part.write_text(text)
-    os.replace(part, path)
+    with contextlib.suppress(FileNotFoundError):
+        if files.read_text(where) == text:
+            return
+    files.write_text(where, text)

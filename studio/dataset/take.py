@@ -1,7 +1,7 @@
 """One sequence: who dances what, where, filmed by which cameras; its annotations and its videos."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from refiner import files
 from refiner.data.aistpp import (
     CAMERAS,
     FPS,
     GENRES,
     METRES_PER_UNIT,
-    Dataset,
     Name,
     read_cameras,
     timestamps_us,
@@ -147,34 +147,43 @@ class Take:
 
     # --- files
 
+    def video_name(self, camera: str) -> str:
+        """Its place in the dataset's folder."""
+        return f"videos/{self.name.with_camera(camera)}.mp4"
+
     def video(self, root: Path, camera: str) -> Path:
-        return root / "videos" / f"{self.name.with_camera(camera)}.mp4"
+        return root / self.video_name(camera)
 
-    def missing(self, root: Path) -> list[str]:
-        """Cameras whose video is not there. A video appears under its name when it is whole."""
-        return [camera for camera in self.filming if not self.video(root, camera).exists()]
+    def missing(self, there: Collection[str]) -> list[str]:
+        """Cameras whose video is not among the files of the dataset's folder (`files.below`): each appears when it is whole."""
+        return [camera for camera in self.filming if self.video_name(camera) not in there]
 
-    def write_annotations(self, root: Path) -> None:
-        """keypoints3d, keypoints2d and motions, as AIST++ has them."""
+    def is_whole(self, there: Collection[str], *, videos: bool = True) -> bool:
+        """Whether its annotations are there and (unless no `videos` are wanted) all its videos."""
+        annotations = [f"annotations/{kind}/{self.name}.pkl" for kind in ANNOTATIONS]
+        return not (videos and self.missing(there)) and all(name in there for name in annotations)
+
+    def write_annotations(self, root: str | Path) -> None:
+        """keypoints3d, keypoints2d and motions, as AIST++ has them, into the dataset's folder (path or URI)."""
         times = np.arange(self.spec.annotations) / FPS
         joints = self.joints(times)
         file = f"{self.name}.pkl"
         centimetres = joints / METRES_PER_UNIT
         write_pickle(
-            root / "annotations/keypoints3d" / file,
+            files.join(root, "annotations", "keypoints3d", file),
             {"keypoints3d": centimetres, "keypoints3d_optim": centimetres.copy()},
         )
         seen = np.stack([self.cameras[camera].project(joints) for camera in CAMERAS])
         certain = np.ones((*seen.shape[:-1], 1))
         write_pickle(
-            root / "annotations/keypoints2d" / file,
+            files.join(root, "annotations", "keypoints2d", file),
             {
                 "keypoints2d": np.concatenate([seen, certain], axis=-1).astype(np.float32),
                 "det_scores": np.ones(seen.shape[:2], np.float32),
                 "timestamps": timestamps_us(len(times)),
             },
         )
-        write_pickle(root / "annotations/motions" / file, self._smpl(times))
+        write_pickle(files.join(root, "annotations", "motions", file), self._smpl(times))
 
     def _smpl(self, times: np.ndarray) -> dict[str, object]:
         """The motion as SMPL parameters. The studio's skeleton is SMPL's tree in SMPL's zero pose, so rotations carry over;
@@ -236,13 +245,7 @@ def setting_files(folder: str) -> list[Path]:
         UserError: there are none.
     """
     for where in (Path(folder), Path(folder) / "cameras", Path(folder) / "annotations/cameras"):
-        files = sorted(where.glob("setting*.json"))
-        if files:
-            return files
+        settings = sorted(where.glob("setting*.json"))
+        if settings:
+            return settings
     raise UserError(f"no camera settings in {folder}: expected AIST++'s folder with setting1.json …")
-
-
-def is_whole(root: Path, take: Take, *, videos: bool = True) -> bool:
-    """Whether a sequence has its annotations and (unless no `videos` are wanted) all its videos."""
-    folder, file = Dataset(root).annotations, f"{take.name}.pkl"
-    return not (videos and take.missing(root)) and all((folder / kind / file).exists() for kind in ANNOTATIONS)

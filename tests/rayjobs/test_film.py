@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rayjobs import film
-from refiner import UserError
+from refiner import UserError, files
 from refiner.data import checks, manifest, records
 from refiner.model.config import RefinerConfig
 from refiner.training.dataset import load
@@ -39,13 +39,13 @@ def test_a_folder_of_pairs_comes_out_that_training_reads_in_every_way(options, s
 
 @pytest.mark.slow
 def test_what_is_there_is_left_alone_and_what_is_missing_is_filmed(options, summary):
-    files = {file: file.stat().st_mtime_ns for file in sorted(Path(options.out).glob("split=*/*.parquet"))}
+    before_files = {file: file.stat().st_mtime_ns for file in sorted(Path(options.out).glob("split=*/*.parquet"))}
     before = manifest.read(options.out)
-    gone = next(iter(files))
+    gone = next(iter(before_files))
     gone.unlink()
     again = film.run(options)
     assert again.filmed == 1 and again.pairs == summary.pairs
-    assert [f for f in files if f.stat().st_mtime_ns != files[f]] == [gone]
+    assert [f for f in before_files if f.stat().st_mtime_ns != before_files[f]] == [gone]
     assert manifest.read(options.out).fingerprint == before.fingerprint  # the same pairs
     more = film.run(dataclasses.replace(options, sequences=4))
     assert more.filmed == 1 and sum(more.sequences.values()) == 4
@@ -67,3 +67,18 @@ def test_pairs_that_were_not_filmed_say_so(tmp_path, make_pairs):
         records.write_atomically(make_pairs(1).to_table(), tmp_path / f"split={split}" / "a.parquet", {})
     with pytest.raises(UserError, match="does not say how 'raw' saw its frames"):
         load(tmp_path, RefinerConfig(), "cpu", 0, seen=("raw",))
+
+
+def test_a_store_gets_the_same_pairs_and_what_is_there_is_left_alone(options, summary, server, monkeypatch):
+    for name, value in {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    where = f"s3://archive/filmed?endpoint_override={server.removeprefix('http://')}&scheme=http"
+    far = film.run(dataclasses.replace(options, out=where))
+    assert far.filmed == 3 and far.sequences == summary.sequences and far.depth_cm == pytest.approx(summary.depth_cm)
+    known = manifest.read(where)
+    assert known is not None and known.rows("train") == summary.pairs["train"]
+    gone = next(name for name in files.below(where) if name.endswith(".parquet"))
+    files.delete(files.join(where, *gone.split("/")))
+    again = film.run(dataclasses.replace(options, out=where))
+    assert again.filmed == 1 and again.pairs == far.pairs
+    assert manifest.read(where).fingerprint == known.fingerprint

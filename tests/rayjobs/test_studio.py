@@ -1,6 +1,7 @@
 """A dataset is rendered once, on the cluster, and only what is missing is rendered again."""
 
 import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import ray
 
 from rayjobs import studio
-from refiner import UserError
+from refiner import UserError, files
 from refiner.data.aistpp import CAMERAS, SPLITS, Dataset
 
 pytestmark = pytest.mark.cluster
@@ -75,3 +76,28 @@ def test_wrong_folders_end_the_run_before_anything_is_written(tmp_path):
         with pytest.raises(UserError, match=str(tmp_path)):
             studio.run(studio.Options(out=str(tmp_path / "out"), **wrong))
         assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_in_a_store_is_the_one_on_disk_and_goes_on_where_it_was(rendered, server, monkeypatch):
+    options, summary = rendered
+    for name, value in {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    keys = {"runtime_env": {"env_vars": {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "secret"}}}
+    monkeypatch.setattr("rayjobs.tasks.ray.remote", functools.partial(ray.remote, **keys))
+    host = server.removeprefix("http://")
+    far = dataclasses.replace(options, out=f"s3://archive/studio?endpoint_override={host}&scheme=http")
+    made = studio.run(far)
+    assert (made.videos, made.rendered, made.frames) == (27, summary.rendered, summary.frames)
+    here = contents(Path(options.out))
+    assert {n: digest(file.where) for n, file in files.below(far.out).items()} == here
+    lost = next(name for name in here if name.endswith(".mp4"))
+    files.delete(files.join(far.out, *lost.split("/")))
+    assert studio.run(far).rendered == 1
+    assert digest(files.join(far.out, *lost.split("/"))) == here[lost]
+    with pytest.raises(UserError, match="made with seconds"):
+        studio.run(dataclasses.replace(far, seconds=0.4))
+
+
+def digest(where: str) -> str:
+    with files.fetched(where) as path:
+        return hashlib.sha256(path.read_bytes()).hexdigest()

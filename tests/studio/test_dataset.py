@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refiner import UserError
+from refiner import UserError, files
 from refiner.data import aistpp
 from refiner.data.aistpp import CAMERAS, FPS, SPLITS, Dataset, Name
 from refiner.data.video import probe
-from studio.dataset import Take, is_whole, plan, prepare
+from studio.dataset import Take, plan, prepare
 from tests.studio.specs import spec
 
 
@@ -115,8 +115,9 @@ def _described(path: Path) -> dict[str, object]:
 
 def test_a_sequence_is_whole_only_with_all_of_its_files(dataset):
     root, takes = dataset
-    assert not is_whole(root, takes[0])
-    assert takes[0].missing(root) == list(CAMERAS[1:8])
+    there = files.below(root)
+    assert not takes[0].is_whole(there)
+    assert takes[0].missing(there) == list(CAMERAS[1:8])
 
 
 def test_datasets_numbered_apart_share_no_name_and_dance_the_same():

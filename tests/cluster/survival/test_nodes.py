@@ -91,7 +91,7 @@ def test_training_goes_on_in_the_same_run_and_logs_no_epoch_twice(nodes: Nodes, 
         return sorted(m.step for m in client.get_metric_history(run, "train/depth"))
 
     program = (
-        "import json; from rayjobs import train; from refiner.command import to_json\n"
+        "import json; from math import inf; from rayjobs import train; from refiner.command import to_json\n"
         "from refiner.training.trainer import TrainingConfig\n"
         f"print(json.dumps(to_json(train.run(train.{options!r}))))"
     )

@@ -59,6 +59,36 @@ def test_a_registered_version_is_the_candidate_and_loads_as_the_checkpoint_it_wa
         np.testing.assert_array_equal(loaded.refine(*example), local.refine(*example))
 
 
+def test_run_model_figures_data_and_version_are_linked(store, checkpoint, example):
+    pairs = "ab" * 32
+    run = registry.start_run("linked", {})
+    registry.log_dataset(run, "/pairs", pairs, {"train": 3})
+    made = registry.register(
+        checkpoint,
+        run,
+        name="linked",
+        example=example,
+        metrics={"val_depth_cm": 5.0},
+        tags={"dataset_fingerprint": pairs},
+    )
+    registry.record_evaluation("linked", made, {"test/depth_cm": 6.0}, checkpoint, "evaluation/test", "cd" * 32)
+    registry.log_dataset(run, "/pairs", "cd" * 32, {"test": 3}, "evaluation")
+    client = MlflowClient(registry.tracking_uri())
+    version = client.get_model_version("linked", made)
+    model = client.get_logged_model(version.tags["model_id"])
+    assert model.status == "READY" and (model.source_run_id, model.name) == (run, "linked")
+    assert {m.key: (m.value, m.dataset_name, m.dataset_digest) for m in model.metrics} == {
+        "val_depth_cm": (5.0, "pairs", pairs[:32]),
+        "test/depth_cm": (6.0, "pairs", "cd" * 16),
+    }
+    there = client.get_run(run)
+    assert [output.model_id for output in there.outputs.model_outputs] == [model.model_id]
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "linked", "version": made}]
+    assert there.data.metrics == {"val_depth_cm": 5.0, "test/depth_cm": 6.0}
+    context = {i.dataset.digest: i.tags[0].value for i in there.inputs.dataset_inputs}
+    assert context == {pairs[:32]: "training", "cd" * 16: "evaluation"}
+
+
 def test_a_version_says_where_it_comes_from(version):
     found = registry.download(f"models:/{registry.NAME}@candidate")
     assert found.tags["git_commit"] == "0123abc" and found.tags["dataset_fingerprint"] == "fff"
