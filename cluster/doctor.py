@@ -83,7 +83,7 @@ def ray_address(environ: Mapping[str, str]) -> str | None:
     except ValueError:
         host, port = None, None
     if not host or not port:
-        return f"RAY_ADDRESS is '{address}', which is no address: give host:port, or unset it for a Ray of its own"
+        return f"RAY_ADDRESS is '{address}', which is not an address: give host:port, or unset it for a Ray of its own"
     try:
         socket.create_connection((host, port), CONNECT_S).close()
     except OSError as error:

@@ -31,7 +31,7 @@ SILENT_S = 60
 BESIDE = "/healthz /metrics /v2/health/live /v2/health/ready"
 LATER = "send this request again in a second"
 PROBLEMS = {
-    400: ("Bad request", "this is no HTTP request that can be answered"),
+    400: ("Bad request", "this is not an HTTP request that can be answered"),
     403: ("Forbidden", "this may not be asked for"),
     408: ("Request timeout", "the request came too slowly"),
     500: ("Internal server error", "something is broken here"),

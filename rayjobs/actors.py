@@ -104,7 +104,7 @@ def unpacked(content: bytes) -> dict[str, Any]:
     """What `packed` was given; single numbers and texts as Python's own.
 
     Raises:
-        ValueError: it is no NPZ of plain arrays.
+        ValueError: it is not an NPZ of plain arrays.
     """
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         values = {name: arrays[name] for name in arrays.files}

@@ -161,7 +161,7 @@ def check_video(path: Path) -> None:
     try:
         video.probe(path)
     except UserError as error:
-        raise FetchError(f"what came is no whole video ({error})") from None
+        raise FetchError(f"what arrived is not a complete video ({error})") from None
 
 
 def check_archive(path: Path) -> None:
@@ -172,7 +172,7 @@ def check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except zipfile.BadZipFile as error:
-        raise FetchError(f"what came is no archive ({error})") from None
+        raise FetchError(f"what arrived is not an archive ({error})") from None
     if damaged:
         raise FetchError(f"{damaged} in the archive is damaged")
 

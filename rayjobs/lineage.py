@@ -53,7 +53,9 @@ def run(options: Options) -> Summary:
     """
     origin = registry.origin(options.model_name, options.version)
     if not origin.pairs:
-        raise UserError(f"version {origin.version} was not trained by 'rayjobs.train': its run names no pairs")
+        raise UserError(
+            f"version {origin.version} was not trained by 'rayjobs.train': its run does not say on which pairs"
+        )
     known = manifest.read(origin.pairs)
     if known is None:
         raise UserError(

@@ -206,7 +206,7 @@ def hold_out(recordings: list[Recording], val: tuple[str, ...], test: tuple[str,
 def _fitting(option: str, pattern: str, names: list[str]) -> set[str]:
     fitting = {name for name in names if fnmatch(name, pattern)}
     if not fitting:
-        raise UserError(f"{option} {pattern} is none of the recordings: they are {', '.join(names[:20])}")
+        raise UserError(f"{option} {pattern} matches none of the recordings: they are {', '.join(names[:20])}")
     return fitting
 
 

@@ -141,7 +141,7 @@ def plan(
         try:
             by_sequence[aistpp.Name.parse(video).sequence].append((video, path))
         except UserError:
-            problems[video] = "its name is no AIST++ name, which would say to what annotation and camera it belongs"
+            problems[video] = "its name is not an AIST++ name, which would say to what annotation and camera it belongs"
     if not by_sequence:
         return
     splits = official_splits(dataset) if split_by == "official" else disjoint_splits(list(by_sequence))

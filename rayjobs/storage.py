@@ -67,7 +67,7 @@ def _in_folder(where: str) -> list[File]:
     if others:
         kinds = ", ".join(f"{count:,} × {kind}" for kind, count in others.most_common(6))
         more = "" if len(others) <= 6 else f" and {len(others) - 6} more kinds"
-        log(f"not read, for their names are no video's: {kinds}{more}")
+        log(f"not read, for their names are not those of videos: {kinds}{more}")
     return videos
 
 

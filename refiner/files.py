@@ -81,7 +81,7 @@ def stem(where: str | Path) -> str:
 
 
 def printable(text: str | Path) -> str:
-    r"""A path that can be printed and stored as UTF-8: bytes that are none become \xff."""
+    r"""A path that can be printed and stored as UTF-8: bytes that are not UTF-8 become \xff."""
     return os.fsencode(text).decode(errors="backslashreplace")
 
 
@@ -104,7 +104,7 @@ def resolve(where: str | Path) -> tuple[fs.FileSystem, str]:
     """The filesystem on which a path or URI lies, and its path there.
 
     Raises:
-        UserError: it is no URI that pyarrow or fsspec understands.
+        UserError: it is not a URI that pyarrow or fsspec understands.
     """
     if not is_uri(where):
         return _LOCAL, os.path.abspath(where)
@@ -137,7 +137,7 @@ def _filesystem(folder: str) -> tuple[fs.FileSystem, str]:
         return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
     except (ValueError, ImportError) as error:
         raise UserError(
-            f"{folder} is no place for files ({reason}; {error}): give a path, or a URI like s3://bucket/folder"
+            f"{folder} is not a place for files ({reason}; {error}): give a path, or a URI like s3://bucket/folder"
         ) from None
 
 

@@ -100,7 +100,7 @@ def keep_bone_lengths(poses: np.ndarray, lengths: np.ndarray, rounds: int = ROUN
 def check_fps(fps: float) -> None:
     """
     Raises:
-        UserError: it is no frame rate that a clip has.
+        UserError: a clip cannot have that frame rate.
     """
     if not 0 < fps <= MOST_FPS:
         raise UserError(f"fps is {fps:g}: a clip has more than 0 and at most {MOST_FPS:g} frames a second")

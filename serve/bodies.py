@@ -178,7 +178,7 @@ class Body:
 def declared_length(headers: Mapping[str, str]) -> int | None:
     """
     Raises:
-        HTTPException: 400, Content-Length is no number; 413, it is beyond all bounds.
+        HTTPException: 400, Content-Length is not a number; 413, it is beyond all bounds.
     """
     length = headers.get("content-length")
     if length is None:

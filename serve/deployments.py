@@ -262,7 +262,7 @@ class RefineEndpoint(InferenceService):
         """POST /v1/refine/video: through MediaPipe in its deployment, and refined here.
 
         Raises:
-            UserError: it is no video, too long, or there is nobody in it.
+            UserError: it is not a video, too long, or there is nobody in it.
             HTTPException: it is too large.
         """
         assert self._videos is not None  # the route is there with its deployment only
@@ -370,7 +370,7 @@ class VideoPoses:
     async def clip(self, pieces: list[ray.ObjectRef]) -> Clip:
         """
         Raises:
-            UserError: it is no video, too long, or there is nobody in it.
+            UserError: it is not a video, too long, or there is nobody in it.
         """
         self._under_way += 1
         try:

@@ -99,7 +99,7 @@ def writable() -> dict[str, str]:
 def motion_of(body: ExportBody) -> Motion:
     """
     Raises:
-        UserError: the lists do not fit together, or are no poses.
+        UserError: the lists do not fit together, or are not poses.
     """
     poses, _ = validate_poses(body.refined, None, recognise=False)
     count = len(poses)

@@ -34,7 +34,7 @@ class RemoteRefiner:
             self._smoothing_s, self._constant_bones = float(sequence["smoothing_s"]), bool(sequence["constant_bones"])
         except (KeyError, TypeError, ValueError):
             raise UserError(
-                f"{url} is no endpoint of this version: its /info does not say how clips are refined"
+                f"{url} is not an endpoint of this version: its /info does not say how clips are refined"
             ) from None
         self._url = url
 

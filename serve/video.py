@@ -93,7 +93,7 @@ class VideoObserver:
             left: set when nobody waits for the clip any more.
 
         Raises:
-            UserError: it is no video, too long, takes too much, or there is nobody in it.
+            UserError: it is not a video, too long, takes too much, or there is nobody in it.
             Abandoned: `left` was set.
         """
         out = path.with_suffix(".parquet")

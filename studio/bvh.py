@@ -63,7 +63,7 @@ def read_bvh(text: str, where: str) -> Capture:
     parts = re.split(r"^\s*MOTION\b", text, maxsplit=1, flags=re.MULTILINE)
     start = re.match(r"HIERARCHY\b", text)
     if start is None or len(parts) != 2:
-        raise UserError(f"{where} is no BVH file: it must begin with HIERARCHY and go on to MOTION")
+        raise UserError(f"{where} is not a BVH file: it must begin with HIERARCHY and go on to MOTION")
     tree = _hierarchy(parts[0][start.end() :], where)
     values, step, notes = _motion(parts[1], sum(map(len, tree.channels)), where)
     frames = len(values)

@@ -83,10 +83,10 @@ def read_deepmimic(text: str, where: str) -> tuple[Capture, bool]:
         frames = np.array(content["Frames"], dtype=np.float64)
         cyclic = content.get("Loop") == "wrap"
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{where} is no DeepMimic motion ({type(error).__name__}: {error})") from None
+        raise UserError(f"{where} is not a DeepMimic motion ({type(error).__name__}: {error})") from None
     width = 4 + sum(values for *_, values in _HUMANOID)
     if frames.ndim != 2 or frames.shape[1] != width or not np.isfinite(frames).all():
-        raise UserError(f"{where} is no motion of DeepMimic's humanoid: expected frames of {width} numbers")
+        raise UserError(f"{where} is not a motion of DeepMimic's humanoid: expected frames of {width} numbers")
     durations = frames[:-1, 0]
     if not (durations > 0).all():
         raise UserError(f"{where} is damaged: a frame before the last one lasts no time")

@@ -78,7 +78,7 @@ def keypoints(
     placed = capture.world()[1]
     leg = _leg({role: placed[:, joint] for role, joint in joints.items()})
     if not leg > 0:
-        raise UserError(f"{where} has legs of no length: it is no captured motion of a human body")
+        raise UserError(f"{where} has legs of no length: it is not a captured motion of a human body")
     stature = leg / _LEG
     scale = next((unit for unit in _UNITS if _STATURES[0] <= stature * unit <= _STATURES[1]), USUAL_STATURE / stature)
     skipped = _reference_frames(placed[:, [joints[role] for role in INDEX if role in joints]] * scale, capture)
@@ -236,7 +236,7 @@ def _to_y_up(of_joint: dict[str, np.ndarray], up: str, where: str) -> np.ndarray
         direction = np.eye(3)[axis] * np.sign(mean[axis]) if abs(mean[axis]) > _UPRIGHT else np.eye(3)[1]
     else:
         if not re.fullmatch("-?[xyz]", up):
-            raise UserError(f"'{up}' is no axis that could point up: give auto, x, y, z, -x, -y or -z")
+            raise UserError(f"'{up}' is not an axis that can point up: give auto, x, y, z, -x, -y or -z")
         direction = np.eye(3)["xyz".index(up[-1])] * (-1 if up[0] == "-" else 1)
     if direction[1]:  # y is the axis: upside down is a half turn about x
         return np.diag([1.0, direction[1], direction[1]])

@@ -85,10 +85,10 @@ class Options:
         if not self.videos:
             raise UserError("name a video, a folder of them, or a pattern in quotes")
         if self.fov is not None and not 5 <= self.fov <= 170:
-            raise UserError(f"--fov {self.fov:g} is no lens's angle of view: give 5 to 170 degrees")
+            raise UserError(f"--fov {self.fov:g} is not a lens's angle of view: give 5 to 170 degrees")
         for height in self.height:
             if not 0.5 <= height <= 2.6:
-                raise UserError(f"--height {height:g} is no person's stature in metres: give 0.5 to 2.6")
+                raise UserError(f"--height {height:g} is not a person's height in metres: give 0.5 to 2.6")
         if not 1 <= self.people <= MOST_PEOPLE:
             raise UserError(f"--people is {self.people}: give 1 to {MOST_PEOPLE}")
         if len(self.height) > self.people:
@@ -148,7 +148,7 @@ def find(named: tuple[str, ...]) -> list[Path]:
         else:
             inside = [Path(match) for match in sorted(glob(name, recursive=True)) if Path(match).is_file()]
         if not inside:
-            raise UserError(f"'{name}' names no video: give a file, a folder with videos, or a pattern in quotes")
+            raise UserError(f"no video matches '{name}': give a file, a folder with videos, or a pattern in quotes")
         found |= dict.fromkeys(inside)
     return list(found)
 

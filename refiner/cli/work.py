@@ -74,12 +74,12 @@ def work(
         `Report` as a dict, for it crosses a process boundary.
 
     Raises:
-        UserError: it is no video, shows nobody, or a file cannot be written.
+        UserError: it is not a video, shows nobody, or a file cannot be written.
     """
     source, folder = Path(video), Path(out)
     seen = see(source, options, on_progress)
     if not seen.people:
-        raise UserError(f"{source} shows nobody whom the estimator finds in any of its {seen.total} frames")
+        raise UserError(f"{source} shows nobody: the estimator finds no person in its {seen.total} frames")
     table, model = refined(seen, options, token)
     lens = Lens.of_fov(seen.size, fov_of(seen, options))
     person = records.column(table, "person")

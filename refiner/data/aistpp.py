@@ -63,13 +63,13 @@ class Name:
         """Reads a name, a file name or a path.
 
         Raises:
-            UserError: it is no AIST++ name.
+            UserError: it is not an AIST++ name.
         """
         stem = Path(name).stem
         match = _NAME.fullmatch(stem)
         if match is None:
             raise UserError(
-                f"'{stem}' is no AIST++ name: expected the form gBR_sBM_c01_d04_mBR0_ch01, "
+                f"'{stem}' is not an AIST++ name: expected the form gBR_sBM_c01_d04_mBR0_ch01, "
                 "since the name says which annotation and which camera belong to a video"
             )
         return cls(**match.groupdict())
@@ -158,7 +158,7 @@ def read_pickle(path: Path, keys: Iterable[str] = (), any_of: Iterable[str] = ()
         raise UserError(f"annotation {path} lacks {', '.join(missing)}: it has {has}; fetch it anew")
     for key in keys + any_of:
         if key in content and (not isinstance(content[key], np.ndarray) or content[key].dtype.kind not in "fiu"):
-            raise UserError(f"annotation {path}: '{key}' is no array of numbers; fetch it anew")
+            raise UserError(f"annotation {path}: '{key}' is not an array of numbers; fetch it anew")
     return content
 
 
@@ -276,7 +276,7 @@ def read_cameras(text: str, where: str) -> list[Camera]:
     """Reads a `settingX.json`.
 
     Raises:
-        UserError: it is no camera setting.
+        UserError: it is not a camera setting.
     """
     try:
         return [

@@ -79,9 +79,9 @@ def opened(path: str | Path, file: BinaryIO | None = None) -> Iterator[Opened]:
         file: its content, where that is not a local file's; `path` then only names it.
 
     Raises:
-        UserError: it is no video, with the reason.
+        UserError: it is not a video, with the reason.
     """
-    name = str(path).encode(errors="backslashreplace").decode()  # a name that is no UTF-8 can be printed, too
+    name = str(path).encode(errors="backslashreplace").decode()  # a name that is not UTF-8 can be printed, too
     with ExitStack() as stack:
         # FFmpeg gets an open file, never a name: "a:b.mp4" would be a protocol, "clip%d.mp4" a series, and what is no
         # UTF-8 could not be said.
@@ -107,7 +107,7 @@ def opened(path: str | Path, file: BinaryIO | None = None) -> Iterator[Opened]:
 
 def _unreadable(name: str, error: FFmpegError) -> UserError:
     return UserError(
-        f"{name} is no video that can be read ({error.strerror or error}): "
+        f"{name} is not a video that can be read ({error.strerror or error}): "
         "it is damaged, cut off, still being written, or something else; fetch it anew"
     )
 

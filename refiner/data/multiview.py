@@ -201,7 +201,7 @@ def read_qualisys(path: str | Path) -> list[Camera]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: it holds the cameras' calibration as Qualisys exports it") from None
     except (ElementTree.ParseError, IndexError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is no Qualisys calibration ({error}): export it again from QTM") from None
+        raise UserError(f"{path} is not a Qualisys calibration ({error}): export it again from QTM") from None
     if not cameras:
         raise UserError(f"{path} holds no camera: export the calibration again from QTM")
     return cameras

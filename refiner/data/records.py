@@ -164,7 +164,7 @@ def read_table(path: str | Path, schema: pa.Schema, columns: Sequence[str] | Non
         raise UserError(f"{path} is missing") from None
     except (pa.ArrowException, OSError) as error:
         raise UserError(
-            f"{path} is no whole Parquet file ({error}): delete it and run the step that writes it again"
+            f"{path} is not a complete Parquet file ({error}): delete it and run the step that writes it again"
         ) from None
     wanted = list(columns or schema.names)
     for name in wanted:
@@ -360,7 +360,7 @@ def import_npz(path: str | Path) -> Pairs:
     except KeyError as error:
         raise UserError(f"{path} lacks {error}: an NPZ of pairs holds {', '.join(NPZ_KEYS)}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no NPZ file of plain arrays ({error})") from None
+        raise UserError(f"{path} is not an NPZ file of plain arrays ({error})") from None
     rows = len(arrays["corrupted"])
     expected = {
         "corrupted": (rows, NUM_JOINTS, 3),

@@ -84,7 +84,7 @@ def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
         file: its content, where that is not a local file's; `path` then only names it.
 
     Raises:
-        UserError: it is no video, with the reason.
+        UserError: it is not a video, with the reason.
     """
     with opened(path, file) as source:
         container, stream = source.container, source.stream
@@ -105,7 +105,7 @@ def declared(path: str | Path) -> Declared:
     """Reads a video's header, and nothing else.
 
     Raises:
-        UserError: it is no video, with the reason.
+        UserError: it is not a video, with the reason.
     """
     with opened(path) as source:
         container, stream = source.container, source.stream
@@ -129,7 +129,7 @@ def frames(path: str | Path, stride: int = 1, say: Callable[[str], None] = lambd
         say: called at the end with what is missing, a sentence, where some of it could be decoded nevertheless.
 
     Raises:
-        UserError: it is no video; or, after the last picture that can be decoded, it is truncated or damaged.
+        UserError: it is not a video; or, after the last picture that can be decoded, it is truncated or damaged.
     """
     joined = damaged = False
     for frame in _decoded(path, say):
@@ -144,7 +144,7 @@ def read_frame(path: str | Path, index: int) -> np.ndarray:
     """One picture of a video, (H, W, 3) uint8 RGB.
 
     Raises:
-        UserError: it is no video, or ends before that picture.
+        UserError: it is not a video, or ends before that picture.
     """
     last = -1
     for frame in _decoded(path):

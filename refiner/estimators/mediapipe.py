@@ -81,7 +81,7 @@ class PoseEstimator:
         stills: IMAGE mode.
 
         Raises:
-            UserError: a system library is missing, or the file is no pose landmarker.
+            UserError: a system library is missing, or the file is not a pose landmarker.
         """
         _check_libraries()
         # 0.2 s; whoever only wants `model_path` need not pay it
@@ -99,7 +99,7 @@ class PoseEstimator:
                 self._landmarker = vision.PoseLandmarker.create_from_options(options)
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(
-                f"{model} is no pose landmarker that MediaPipe {version('mediapipe')} loads ({error})"
+                f"{model} is not a pose landmarker that MediaPipe {version('mediapipe')} loads ({error})"
             ) from None
         self._last_ms, self._first = -1, True
 

@@ -63,7 +63,7 @@ def observe(
         on_progress: called with the number of frames so far.
 
     Raises:
-        UserError: it is no video, truncated, or nothing in it can be decoded; nothing is written.
+        UserError: it is not a video, truncated, or nothing in it can be decoded; nothing is written.
     """
     chosen = named(estimator, model, smoothing=smoothing, looks=looks, people=people)
     return dataclasses.asdict(_observe(Path(video), out, chosen, stride, threads, on_progress))

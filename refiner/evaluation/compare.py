@@ -87,7 +87,7 @@ def evaluate(refinement: Refinement, baselines: Mapping[str, np.ndarray], pairs:
 
 
 def summarise(tally: Tally, model: str = REFINED, *, seed: int = 0) -> Evaluation:
-    """What a tally says of one of its models beside all its methods that are no models.
+    """What a tally says of one of its models beside all its methods that are not models.
 
     Args:
         tally: with "mediapipe" among its methods, and `model` among those that state a confidence.

@@ -246,13 +246,13 @@ def slices(pairs: Pairs) -> dict[str, dict[str, np.ndarray]]:
 
 
 def genre(sequence: str) -> str:
-    """Of a sequence by its name; "unknown" where it is no AIST++ name."""
+    """Of a sequence by its name; "unknown" where it is not an AIST++ name."""
     name = _name(sequence)
     return UNKNOWN if name is None else name.genre
 
 
 def situation(sequence: str) -> str:
-    """The kind of motion of a sequence by its name, such as sBM; "unknown" where it is no AIST++ name."""
+    """The kind of motion of a sequence by its name, such as sBM; "unknown" where it is not an AIST++ name."""
     name = _name(sequence)
     return UNKNOWN if name is None else name.situation
 

@@ -96,7 +96,7 @@ def bundle(refiner: DepthRefiner, pose_model: Path) -> bytes:
         pose_model: the `.task` file to put it in.
 
     Raises:
-        UserError: the file is no pose landmarker, or has a refiner already.
+        UserError: the file is not a pose landmarker, or has a refiner already.
     """
     content = pose_model.read_bytes()
     try:
@@ -104,7 +104,9 @@ def bundle(refiner: DepthRefiner, pose_model: Path) -> bytes:
             parts = {name: stock.read(name) for name in stock.namelist()}
         network = parts[assets.LANDMARKS]
     except (zipfile.BadZipFile, KeyError) as error:
-        raise UserError(f"{pose_model} is no pose landmarker of MediaPipe's ({error}): give one's .task file") from None
+        raise UserError(
+            f"{pose_model} is not one of MediaPipe's pose landmarkers ({error}): give one's .task file"
+        ) from None
     if CARD in parts:
         raise UserError(f"{pose_model} has a refiner inside already: give MediaPipe's own .task file")
     facts = card(refiner, pose_model.name, hashlib.sha256(content).hexdigest())

@@ -36,7 +36,7 @@ def refined_observations(refiner: Refiner, seen: pa.Table) -> pa.Table:
         Of `records.REFINED`, one person after the other; every clip is refined by itself.
 
     Raises:
-        UserError: the observations are no poses.
+        UserError: the observations are not poses.
     """
     parts = [_person(refiner, rows, number) for number, rows in records.by_person(seen).items()]
     return pa.concat_tables(parts) if parts else records.REFINED.empty_table()

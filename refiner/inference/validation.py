@@ -67,7 +67,7 @@ def validate_poses(
         (N, 17, 3) float32 with the hips' midpoint at the origin, (N, 17) float32.
 
     Raises:
-        UserError: wrong shape, no poses or too many, NaN or infinity, or numbers that are no world landmarks.
+        UserError: wrong shape, no poses or too many, NaN or infinity, or numbers that are not world landmarks.
     """
     poses = as_numbers(from_landmarks(poses), "poses")
     if poses.ndim != 3 or poses.shape[1] not in (NUM_JOINTS, NUM_LANDMARKS) or poses.shape[2] != 3:
@@ -231,7 +231,7 @@ def as_numbers(values: object, name: str) -> np.ndarray:
         return array.astype(np.float32)
     except (ValueError, TypeError):
         raise UserError(
-            f"{name} is no regular array of numbers: every pose must have the same number of joints"
+            f"{name} is not a regular array of numbers: every pose must have the same number of joints"
         ) from None
 
 

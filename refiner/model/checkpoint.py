@@ -85,7 +85,7 @@ def load_checkpoint(folder: str | Path) -> PoseAwareDepthRefiner:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: a checkpoint is {WEIGHTS_FILE} beside {CONFIG_FILE}") from None
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is no whole safetensors file ({error}): fetch or train it anew") from None
+        raise UserError(f"{path} is not a complete safetensors file ({error}): fetch or train it anew") from None
     except RuntimeError:
         raise UserError(
             f"{path} does not hold the weights that {CONFIG_FILE} beside it describes: the two belong to different models"
@@ -100,7 +100,7 @@ def _read_config(folder: Path) -> dict:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{folder} is no checkpoint: {CONFIG_FILE} is missing there") from None
+        raise UserError(f"{folder} is not a checkpoint: it has no {CONFIG_FILE}") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}): fetch or train the checkpoint anew") from None
     if (

@@ -46,11 +46,11 @@ class RefinerConfig:
         if self.encoder not in ("attention", "whole_pose"):
             raise UserError(f"encoder '{self.encoder}' is unknown: choose attention or whole_pose")
         if self.encoder == "attention" and self.width % self.heads:
-            raise UserError(f"width {self.width} is no multiple of {self.heads} heads: choose one that is")
+            raise UserError(f"width {self.width} is not a multiple of {self.heads} heads: choose one that is")
         if self.axes not in AXES:
             raise UserError(f"axes '{self.axes}' is unknown: choose z or xyz")
         if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout {self.dropout:g} is no share: choose one of at least 0 and less than 1")
+            raise UserError(f"dropout {self.dropout:g} is not a share: choose one from 0 to below 1")
 
     @property
     def channels(self) -> int:

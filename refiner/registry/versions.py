@@ -69,7 +69,9 @@ class ModelSource:
             return None
         match = _SOURCE.fullmatch(str(source))
         if match is None:
-            raise UserError(f"'{source}' names no model: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3")
+            raise UserError(
+                f"'{source}' is not a model's address: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3"
+            )
         return cls(**match.groupdict())
 
     def at(self, version: str) -> "ModelSource":
@@ -332,7 +334,7 @@ def download(source: str | ModelSource, into: str | Path | None = None) -> Local
 
     asked = source if isinstance(source, ModelSource) else ModelSource.parse(source)
     if asked is None:
-        raise UserError(f"'{source}' is no registered model: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3")
+        raise UserError(f"'{source}' is not a registered model: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3")
     name, alias, number = asked.name, asked.alias, asked.version
     cache = Path(into or cache_folder() / "models", name)
     # which version a source meant when it was last asked for, for the time when MLflow is down

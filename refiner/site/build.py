@@ -30,7 +30,7 @@ def build(out: Path, refiner: DepthRefiner, pose_model: Path, tasks_vision: str 
         The files, as they are written.
 
     Raises:
-        UserError: the npm package cannot be had, or the model is no pose landmarker.
+        UserError: the npm package cannot be had, or the model is not a pose landmarker.
     """
     package = read_package(TASKS_VISION, tasks_vision or None)
     missing = [name for name in _RUNTIME if name not in package]

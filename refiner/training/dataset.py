@@ -330,7 +330,9 @@ def _footer(path: str | Path) -> pq.FileMetaData:
     try:
         return records.read_footer(path)
     except (OSError, ValueError) as error:  # pyarrow's exceptions are ValueErrors
-        raise UserError(f"{path} is no whole Parquet file ({error}): run 'python -m rayjobs.pair' again") from None
+        raise UserError(
+            f"{path} is not a complete Parquet file ({error}): run 'python -m rayjobs.pair' again"
+        ) from None
 
 
 def read_all(parts: Sequence[Part], config: RefinerConfig) -> Iterator[Pairs]:

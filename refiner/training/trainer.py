@@ -337,7 +337,7 @@ class Trainer:
             numbers = json.loads(Path(folder, STATE_FILE).read_text())
         except (OSError, SafetensorError, ValueError) as error:
             raise UserError(
-                f"{folder} is no whole checkpoint of a training ({error}): give the run another --name, or delete it there"
+                f"{folder} is not a complete training checkpoint ({error}): give the run another --name, or delete it there"
             ) from None
 
         def under(prefix: str) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ class ArrowCodec:
     def decode(self, body: bytes | memoryview) -> RefineRequest:
         """
         Raises:
-            UserError: it is no Arrow IPC stream, or does not hold that.
+            UserError: it is not an Arrow IPC stream, or does not hold that.
         """
         data = _read_stream(body)
         names = data.column_names
@@ -142,7 +142,7 @@ def _read_stream(body: bytes | memoryview) -> pa.Table:
         data.validate(full=True)  # offsets and lengths are a stranger's
         str(data.schema)  # and so are the names, which need not be UTF-8
     except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
-        raise UserError(f"the body is no Arrow IPC stream: {str(error).splitlines()[0]}") from None
+        raise UserError(f"the body is not an Arrow IPC stream: {str(error).splitlines()[0]}") from None
     return data
 
 

@@ -200,7 +200,7 @@ def _tensor(tensor: Any, rest: memoryview) -> tuple[str, np.ndarray, memoryview]
         or not 0 < len(shape) <= MOST_DIMENSIONS
         or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape)
     ):
-        raise UserError(f'the input "{name}" has no proper shape')
+        raise UserError(f'the input "{name}" has an invalid shape')
     size, count = _parameters(tensor, INPUT_PARAMETERS).get("binary_data_size"), math.prod(shape)
     if size is None:
         values = numbers(f"data of the input {name}", tensor.get("data")).reshape(-1)

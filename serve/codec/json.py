@@ -25,7 +25,7 @@ class JsonCodec:
     def decode(self, body: bytes | memoryview) -> RefineRequest:
         """
         Raises:
-            UserError: it is no JSON object, or holds something else than the contract's keys, or ragged lists.
+            UserError: it is not a JSON object, or holds something else than the contract's keys, or ragged lists.
         """
         try:
             content = orjson.loads(body)

@@ -97,7 +97,7 @@ def _holds_boolean(values: object) -> bool:
 def frame_rate(value: Any) -> float | None:
     """
     Raises:
-        UserError: it is no positive, finite number.
+        UserError: it is not a positive, finite number.
     """
     if value is None:
         return None

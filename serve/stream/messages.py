@@ -73,7 +73,7 @@ def is_picture(message: str | bytes) -> bool:
 def decode(message: str | bytes) -> Landmarks:
     """
     Raises:
-        UserError: it is no frame in either form.
+        UserError: it is not a frame in either form.
     """
     return _from_json(message) if isinstance(message, str) else _from_bytes(message)
 
@@ -109,7 +109,7 @@ def _from_json(text: str) -> Landmarks:
 
 def _from_bytes(message: bytes) -> Landmarks:
     if message[:4] != MAGIC or len(message) < HEAD_BYTES:
-        raise UserError('the binary message is no JPEG or WebP picture, nor does it begin with "POSE"')
+        raise UserError('the binary message is not a JPEG or WebP picture, nor does it begin with "POSE"')
     joints, fields = int.from_bytes(message[4:6], "little"), int.from_bytes(message[6:8], "little")
     kind = FRAME_TYPES.get((joints, fields))
     if kind is None:

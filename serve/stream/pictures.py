@@ -91,7 +91,7 @@ class Watcher:
         """The person in the next picture; None where there is nobody.
 
         Raises:
-            UserError: it is no picture, too large, or stops the decoder.
+            UserError: it is not a picture, too large, or stops the decoder.
         """
         return await until_left(self._thread, lambda left: self._see(picture, timestamp_us))
 
@@ -190,7 +190,7 @@ def look(
         on_progress: not called.
 
     Raises:
-        UserError: it is no picture, or too large.
+        UserError: it is not a picture, or too large.
     """
     rgb = picture_of(base64.b64decode(picture), max_pixels)
     eye = _eye().of(stream, estimator, model, how)

@@ -44,7 +44,7 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         if self.people < 1:
-            raise UserError(f"an ensemble of {self.people} is none: give at least one dancer")
+            raise UserError(f"an ensemble has at least one dancer, not {self.people}")
 
     @cached_property
     def takes(self) -> list[Take]:

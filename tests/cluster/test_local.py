@@ -127,7 +127,7 @@ def test_nothing_is_served_without_the_token_or_under_another_name(cluster):
 
 
 def test_a_server_that_does_not_start_is_named_with_the_end_of_its_log(tmp_path):
-    (tmp_path / "mlflow.db").write_text("this is no database")
+    (tmp_path / "mlflow.db").write_text("this is not a database")
     reason = r"(?s)mlflow ended at once; the end of .*mlflow.log reads:.*not a database"
     with pytest.raises(UserError, match=reason), local_cluster(tmp_path, usual_ports=False):
         pass

@@ -176,7 +176,7 @@ def test_what_cannot_be_had_is_missing_with_its_reason_and_the_others_arrive(pub
     summary = download.run(options(published, tmp_path / "data", attempts=4))
     assert summary.fetched == 3 and set(summary.missing) == {f"{name}.mp4" for name in NAMES[:3]}
     reasons = [summary.missing[f"{name}.mp4"] for name in NAMES[:3]]
-    assert "HTTP 404" in reasons[0] and "HTTP 503, 4 times" in reasons[1] and "no whole video" in reasons[2]
+    assert "HTTP 404" in reasons[0] and "HTTP 503, 4 times" in reasons[1] and "not a complete video" in reasons[2]
     assert [published.requests[f"{name}.mp4"] for name in NAMES[:3]] == [1, 4, 4]
     assert not list((tmp_path / "data/videos").glob("*.part"))
 

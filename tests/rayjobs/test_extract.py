@@ -81,7 +81,7 @@ def test_poison_costs_itself_alone_within_bounded_attempts(connected, tmp_path):
     assert set(reasons) == {"raise", "hang", "segfault", "text", "empty", "cut"}
     for name, attempts, reason in (
         ("raise", 2, "the filter graph is broken"), ("hang", 2, "no progress for 10 s"), ("segfault", 2, "SIGSEGV"),
-        ("text", 1, "no video that can be read"), ("empty", 1, "is empty"), ("cut", 1, "is truncated"),
+        ("text", 1, "not a video that can be read"), ("empty", 1, "is empty"), ("cut", 1, "is truncated"),
     ):  # fmt: skip
         assert reasons[name][0] == attempts and reason in reasons[name][1]
     trace = json.loads((tmp_path / "out/failures/segfault.json").read_text())["traceback"]

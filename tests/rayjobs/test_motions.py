@@ -55,7 +55,7 @@ def test_recordings_become_a_folder_that_drives_the_studio(recordings, tmp_path)
     out = tmp_path / "out"
     summary = motions.run(motions.Options(source=(str(recordings),), out=str(out)))
     assert sum(summary.sequences.values()) == 4 and len(summary.refused) == 1
-    assert re.search("jump_subject3.BVH is (damaged|no BVH)", summary.refused[0])
+    assert re.search("jump_subject3.BVH is (damaged|not a BVH)", summary.refused[0])
     entries = json.loads((out / motions.MANIFEST).read_text())
     data = Dataset(out)
     for entry in entries:
@@ -78,7 +78,7 @@ def test_recordings_are_held_out_by_name_and_a_second_run_replaces_the_first(rec
     summary = motions.run(motions.Options(**options, test=("*/walk_subject2",), val=("*/05_01",)))
     assert summary.sequences == {"train": 2, "val": 1, "test": 1}
     assert len(Dataset(tmp_path / "out").sequences) == 4
-    with pytest.raises(UserError, match="--test dive is none of the recordings"):
+    with pytest.raises(UserError, match="--test dive matches none of the recordings"):
         motions.run(motions.Options(**options, test=("dive",)))
     with pytest.raises(UserError, match="both --val and --test"):
         motions.run(motions.Options(**options, test=("*",), val=("*/05_01",)))
@@ -107,7 +107,7 @@ def test_what_belongs_together_is_in_one_split_whoever_moves(recordings, tmp_pat
         recordings, tmp_path, together=("*/[rw]*_subject1", "*/walk_subject*", "*/05_01"), val=("*/run*",)
     )
     assert splits == {"run_subject1": "val", "walk_subject1": "val", "walk_subject2": "val", "05_01": "train"}
-    with pytest.raises(UserError, match="--together polka is none of the recordings"):
+    with pytest.raises(UserError, match="--together polka matches none of the recordings"):
         splits_of(recordings, tmp_path, together=("polka",))
 
 

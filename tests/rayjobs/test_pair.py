@@ -94,8 +94,8 @@ def test_videos_that_cannot_be_paired_say_why_and_the_others_go_on(studio_observ
     )
     assert summary.videos == 36 and sum(summary.videos_left_out.values()) == 3
     problems = written["problems"]
-    assert "no whole Parquet file" in problems[some[3].stem]
-    assert "no AIST++ name" in problems["holiday"]
+    assert "not a complete Parquet file" in problems[some[3].stem]
+    assert "not an AIST++ name" in problems["holiday"]
     assert [r for v, r in problems.items() if "mBR9" in v] == ["its sequence is in none of the dataset's splits"]
 
 

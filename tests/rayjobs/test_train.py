@@ -219,7 +219,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_name_goes_on_once_there_is_roo
 def test_what_cannot_be_trained_on_is_refused_before_a_worker_starts(tmp_path):
     with pytest.raises(UserError, match="no pairs of the split 'train'"):
         train.run(train.Options(pairs=str(tmp_path)))
-    with pytest.raises(UserError, match="dropout 1 is no share"):
+    with pytest.raises(UserError, match="dropout 1 is not a share"):
         train.run(train.Options(pairs=str(tmp_path), dropout=1.0))
     with pytest.raises(UserError, match="no observations"):
         refine.run(refine.Options(observations=str(tmp_path), out=str(tmp_path)))

@@ -58,5 +58,5 @@ def test_where_only_a_local_folder_will_do_a_uri_is_refused(tmp_path, monkeypatc
 
 
 def test_a_scheme_that_nobody_knows_is_named():
-    with pytest.raises(UserError, match=r"nowhere://x is no place for files"):
+    with pytest.raises(UserError, match=r"nowhere://x is not a place for files"):
         files.find("nowhere://x", {".txt"})

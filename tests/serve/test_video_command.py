@@ -99,5 +99,5 @@ def test_an_endpoint_that_is_not_there_or_something_else_is_one_sentence(clip, s
         )
     assert nobody.returncode == 2 and f"{nowhere} gave no answer in" in nobody.stderr
     assert nobody.stderr.count("\n") == 1
-    assert somebody.returncode == 2 and "is no endpoint of this version" in somebody.stderr
+    assert somebody.returncode == 2 and "is not an endpoint of this version" in somebody.stderr
     assert not (tmp_path / "out").exists()

@@ -178,14 +178,14 @@ def test_an_axis_may_be_stated(dancing):
     np.testing.assert_array_equal(keypoints(capture, "x.bvh", "y"), keypoints(capture, "x.bvh"))
     upside_down = keypoints(capture, "x.bvh", "-y")
     assert (upside_down[:, INDEX["nose"], 1] < upside_down[:, INDEX["left_ankle"], 1]).all()
-    with pytest.raises(UserError, match="'w' is no axis"):
+    with pytest.raises(UserError, match="'w' is not an axis"):
         keypoints(capture, "x.bvh", "w")
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda text: "", "no BVH"),
+        (lambda text: "", "not a BVH"),
         (lambda text: re.sub(r" \S+\n(?=\S+ \S+ \S+ .*\Z)", "\n", text), "frame 8 has 74 numbers for 75 channels"),
         (lambda text: text.replace("Frames: 10", "Frames: ten"), "MOTION part"),
         (lambda text: text.replace("}", "", 1), "brace"),

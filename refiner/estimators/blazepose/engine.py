@@ -32,7 +32,7 @@ class LiteRT:
     def __init__(self, model: bytes) -> None:
         """
         Raises:
-            UserError: LiteRT is not installed, or the file is no model.
+            UserError: LiteRT is not installed, or the file is not a model.
         """
         require("the estimator 'blazepose'", "ai_edge_litert")
         from ai_edge_litert.interpreter import Interpreter

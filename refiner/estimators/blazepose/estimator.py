@@ -106,7 +106,7 @@ class BlazePose:
                 return self._engine(bundle.read(DETECTOR)), self._engine(bundle.read(LANDMARKS))
         except (zipfile.BadZipFile, KeyError, OSError) as error:
             raise UserError(
-                f"{self.model} is no pose landmarker: it holds no {DETECTOR} and {LANDMARKS} ({error})"
+                f"{self.model} is not a pose landmarker: it lacks {DETECTOR} or {LANDMARKS} ({error})"
             ) from None
 
     def tracker(self, detect: Engine) -> Tracker:

@@ -81,7 +81,7 @@ def test_a_video_that_is_still_being_copied_is_one_sentence_and_the_next_goes_on
 
 
 def test_a_video_that_grows_while_it_is_read_is_refused(clips, tmp_path):
-    """A transport stream can be read at any time: what has come so far is no whole video."""
+    """A transport stream can be read at any time: what has arrived so far is not a complete video."""
     path = tmp_path / "live.ts"
     with av.open(str(path), "w", format="mpegts") as output:
         stream = output.add_stream("libx264", rate=Fraction(20))

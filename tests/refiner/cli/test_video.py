@@ -131,8 +131,8 @@ def test_nobody_in_the_video_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["video", "nowhere.mp4"], "names no video"),
-        (["video", "."], "names no video"),
+        (["video", "nowhere.mp4"], "no video matches"),
+        (["video", "."], "no video matches"),
         (["video", "x.mp4", "--fov", "400"], "lens"),
         (["compare", "a.parquet", "b.parquet"], "a.parquet is missing"),
         (["view", "a.parquet"], "a.parquet is missing"),
@@ -170,7 +170,7 @@ def test_paths_folders_and_patterns_name_videos_once(tmp_path):
         (tmp_path / name).touch()
     named = find((str(tmp_path), str(tmp_path / "*.mp4"), str(tmp_path / "notes.txt")))
     assert [p.name for p in named] == ["a.MOV", "b.mp4", "notes.txt"]
-    with pytest.raises(UserError, match="names no video"):
+    with pytest.raises(UserError, match="no video matches"):
         find((str(tmp_path / "*.avi"),))
     with pytest.raises(UserError, match="choose one"):
         Options(videos=("x",), resume=True, force=True)

@@ -92,7 +92,7 @@ def test_arrays_of_every_protocol_are_admitted(tmp_path, protocol):
         (b"<html>404</html>", "damaged|refused"),
         (pickle.dumps([1, 2]), "holds a list"),
         (pickle.dumps({"other": np.zeros(3)}), "lacks keypoints3d_optim or keypoints3d: it has other"),
-        (pickle.dumps({"keypoints3d": "text"}), "no array of numbers"),
+        (pickle.dumps({"keypoints3d": "text"}), "not an array of numbers"),
         (pickle.dumps({"keypoints3d": np.zeros((2, 18, 3))}), r"shape \(2, 18, 3\), expected \(frames, 17, 3\)"),
     ],
 )

@@ -101,7 +101,11 @@ def test_a_qualisys_calibration_is_read_into_the_axes_of_opencv(ring, rng, tmp_p
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("12 34", "no Qualisys"), ("<calibration/>", "no camera"), ("<c><cameras><camera/></cameras></c>", "no Qualisys")],
+    [
+        ("12 34", "not a Qualisys"),
+        ("<calibration/>", "no camera"),
+        ("<c><cameras><camera/></cameras></c>", "not a Qualisys"),
+    ],
 )
 def test_what_is_no_calibration_is_named(tmp_path, text, message):
     path = tmp_path / "Calib.qca.txt"

@@ -182,7 +182,7 @@ def test_a_sequence_is_paired_over_its_cameras_and_bad_videos_cost_themselves_al
     paired, problems = pairing.pair_sequence(dataset, videos)
     assert list(dict.fromkeys(paired.pairs.camera)) == ["c01", "c03"] and len(paired.pairs) == 2 * FRAMES
     assert set(problems) == {names[1], names[3]}
-    assert "no whole Parquet file" in problems[names[1]] and "turned by" in problems[names[3]]
+    assert "not a complete Parquet file" in problems[names[1]] and "turned by" in problems[names[3]]
 
 
 def test_ignored_unmapped_and_unannotated_sequences_say_so(dataset, tmp_path):

@@ -69,7 +69,7 @@ def test_damaged_missing_and_foreign_files_are_named(tmp_path, pairs):
     write(pairs, tmp_path, "val", "x")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="no whole Parquet file"):
+    with pytest.raises(UserError, match="not a complete Parquet file"):
         records.read_pairs(tmp_path, "val")
     pq.write_table(pairs.to_table().drop_columns(["azimuth"]), path)
     with pytest.raises(UserError, match="azimuth"):

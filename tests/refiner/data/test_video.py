@@ -132,14 +132,14 @@ def test_a_truncated_video_is_refused_wherever_it_is_cut(tmp_path):
     for share in (0.5, 0.9, 0.999):
         path = tmp_path / "cut.mp4"
         path.write_bytes(content[: int(len(content) * share)])
-        with pytest.raises(UserError, match=r"cut\.mp4 is (truncated|no video)"):
+        with pytest.raises(UserError, match=r"cut\.mp4 is (truncated|not a video)"):
             list(video.frames(path))
 
 
 def test_a_file_that_is_no_video_is_named_with_its_reason(tmp_path):
     empty, text, sound = (tmp_path / name for name in ("empty.mp4", "text.mp4", "sound.mp4"))
     empty.touch()
-    text.write_text("this is no video\n" * 100)
+    text.write_text("this is not a video\n" * 100)
     with av.open(str(sound), "w") as container:
         stream = container.add_stream("aac", rate=44100, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), dtype=np.float32), format="fltp", layout="mono")
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_video_is_named_with_its_reason(tmp_path):
         container.mux(stream.encode())
     reasons = {
         empty: "is empty",
-        text: "is no video that can be read",
+        text: "is not a video that can be read",
         sound: "no pictures .it holds audio",
         tmp_path / "nowhere.mp4": "is missing",
         tmp_path: "is a folder",
@@ -169,7 +169,7 @@ def test_a_script_that_names_other_files_is_no_video(tmp_path, script):
         path = tmp_path / name
         path.write_text(script.format(name="clip.mp4"))
         for read in (video.probe, lambda p: list(video.frames(p))):
-            with pytest.raises(UserError, match=rf"{name} is (in none of the formats|no video)"):
+            with pytest.raises(UserError, match=rf"{name} is (in none of the formats|not a video)"):
                 read(path)
 
 

@@ -227,7 +227,7 @@ def test_options_and_models_that_are_none_are_named(tmp_path):
         estimators.named("mediapipe", looks=2)
     text = tmp_path / "text.task"
     text.write_text("no model")
-    with pytest.raises(UserError, match=r"text\.task is no pose landmarker"):
+    with pytest.raises(UserError, match=r"text\.task is not a pose landmarker"):
         BlazePose(text).open()
 
 

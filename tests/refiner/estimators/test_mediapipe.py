@@ -132,7 +132,7 @@ def test_a_file_of_the_users_is_taken_as_it_is_and_a_wrong_one_is_named(tmp_path
         model_path(str(tmp_path / "nowhere.task"))
     text = tmp_path / "text.task"
     text.write_text("no model")
-    with pytest.raises(UserError, match=r"text\.task is no pose landmarker"):
+    with pytest.raises(UserError, match=r"text\.task is not a pose landmarker"):
         PoseEstimator(text)
 
 

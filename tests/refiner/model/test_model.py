@@ -188,12 +188,12 @@ def _nan(folder):
     ("damage", "says"),
     [
         (lambda f: (f / WEIGHTS_FILE).unlink(), "is missing"),
-        (lambda f: (f / CONFIG_FILE).unlink(), "is no checkpoint"),
+        (lambda f: (f / CONFIG_FILE).unlink(), "is not a checkpoint"),
         (lambda f: (f / CONFIG_FILE).write_text("{"), "is damaged"),
         (lambda f: (f / CONFIG_FILE).write_text('{"architecture": "SmoothNet", "config": {}}'), "SmoothNet"),
         (lambda f: (f / CONFIG_FILE).write_text(
             '{"architecture": "PoseAwareDepthRefiner", "config": {"wings": 2}}'), "wings"),
-        (lambda f: (f / WEIGHTS_FILE).write_bytes((f / WEIGHTS_FILE).read_bytes()[:1000]), "no whole safetensors"),
+        (lambda f: (f / WEIGHTS_FILE).write_bytes((f / WEIGHTS_FILE).read_bytes()[:1000]), "not a complete safetensors"),
         (_another_width, "belong to different models"),
         (_nan, "not finite"),
     ],

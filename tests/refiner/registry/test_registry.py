@@ -116,7 +116,7 @@ def test_a_wrong_name_says_what_there_is(version):
         registry.download(f"models:/{registry.NAME}/99")
     with pytest.raises(UserError, match="nothing is registered under that name"):
         registry.download("models:/another@champion")
-    with pytest.raises(UserError, match="names no model"):
+    with pytest.raises(UserError, match="is not a model's address"):
         registry.download("models:pose-depth-refiner")
 
 
@@ -218,5 +218,5 @@ def test_a_source_is_parsed_once_and_written_as_it_was(text, source):
 
 @pytest.mark.parametrize("text", ["models:/..@champion", "models:/../3", "models:/a/b/3", "models:/a", "models:a@b"])
 def test_what_only_begins_like_a_source_is_refused(text):
-    with pytest.raises(UserError, match="names no model: expected models:/"):
+    with pytest.raises(UserError, match="is not a model's address: expected models:/"):
         ModelSource.parse(text)

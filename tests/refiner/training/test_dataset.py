@@ -114,7 +114,7 @@ def test_a_damaged_or_impossible_file_is_named(root, tmp_path, make_pairs):
             (tmp_path / f"split={split}" / path.name).write_bytes(path.read_bytes())
     broken = tmp_path / "split=train" / "05.parquet"
     broken.write_bytes(b"PAR1 and no more")
-    with pytest.raises(UserError, match=r"05\.parquet is no whole Parquet file"):
+    with pytest.raises(UserError, match=r"05\.parquet is not a complete Parquet file"):
         load(tmp_path, CONFIG, "cpu", 0)
     pairs = make_pairs(1, first=5)
     pairs.ground_truth[3, 4] = np.nan

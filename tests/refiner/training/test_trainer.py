@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_is_refused(data, tmp_path):
     new_trainer(data).save(tmp_path)
     whole = (tmp_path / "state.safetensors").read_bytes()
     (tmp_path / "state.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="no whole checkpoint"):
+    with pytest.raises(UserError, match="not a complete training checkpoint"):
         new_trainer(data).load(tmp_path)
 
 
