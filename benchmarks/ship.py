@@ -11,11 +11,13 @@ on the test split, calibrated anew and written with half the size. The last line
 import dataclasses
 from dataclasses import dataclass
 
+import torch
+
 from benchmarks import trials
 from refiner import DepthRefiner, UserError, registry
 from refiner.command import launch
 from refiner.data import records
-from refiner.data.records import Pairs
+from refiner.data.records import Pairs, Seen
 from refiner.evaluation import baselines, metrics
 from refiner.evaluation.compare import MEDIAPIPE, REFINED, RIDGE
 from refiner.evaluation.confidence import confidence_summary
@@ -36,6 +38,11 @@ class Options:
     """Folder of pairs: the validation split and, for --out, the others, too; baselines learn from the training split."""
     strengths: tuple[float, ...] = (0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
     """Shares of the correction."""
+    share: float = 1.0
+    """Of its weights in the mean with those of the model in the box, which it started from: what was learnt anew forgets less
+    of what was known (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)."""
+    seen: Seen = "mediapipe"
+    """How the frames of the pairs were seen."""
     out: str = ""
     """Folder to write the model into; a single strength is wanted then."""
     trained_on: str = ""
@@ -46,12 +53,26 @@ class Options:
     def __post_init__(self) -> None:
         if not self.strengths or not all(0 < s <= 1 for s in self.strengths):
             raise UserError("--strengths lie above 0 and at most at 1")
+        if not 0 < self.share <= 1:
+            raise UserError("--share lies above 0 and at most at 1")
         if self.out and (len(self.strengths) > 1 or not self.trained_on or not self.limits):
             raise UserError("--out wants a single one of --strengths, --trained-on and --limits")
 
 
 def restrained(model: DepthRefiner, strength: float) -> DepthRefiner:
     return trials.as_used(model, dataclasses.replace(model.model.config, strength=strength))
+
+
+def blended(model: DepthRefiner, share: float) -> DepthRefiner:
+    """A mean of the weights with those of the model in the box, calibrated as neither is."""
+    box, weights = DepthRefiner(device="cpu").model.state_dict(), model.model.state_dict()
+    if share == 1:
+        return model
+    if {k: v.shape for k, v in box.items()} != {k: v.shape for k, v in weights.items()}:
+        raise UserError("--share is for a model that started from the one in the box: this one has another network")
+    network = type(model.model)(model.model.config)
+    network.load_state_dict({key: torch.lerp(box[key], weights[key], share) for key in box})
+    return DepthRefiner.of(network)
 
 
 def fitted(pairs: Pairs, *names: str) -> dict[str, baselines.Method]:
@@ -100,8 +121,8 @@ def card(options: Options, model: DepthRefiner, found: dict[str, dict], test: Pa
 
 
 def run(options: Options) -> dict:
-    model = DepthRefiner(options.model, device="cpu")
-    val = trials.read(options.pairs, "val")
+    model = blended(DepthRefiner(options.model, device="cpu"), options.share)
+    val = trials.read(options.pairs, "val", options.seen)
     if not options.out:
         methods = fitted(val, MEDIAPIPE, SMOOTHING)  # which learn nothing from them
         found = compared(val, methods, {f"strength {s:g}": restrained(model, s) for s in options.strengths})
@@ -110,8 +131,8 @@ def run(options: Options) -> dict:
     (strength,) = options.strengths
     shipped, full = restrained(model, strength), restrained(model, 1.0)
     calibrate(shipped.model, TrainingData(val, shipped.model.config))
-    test = trials.read(options.pairs, "test")
-    methods = fitted(trials.read(options.pairs, "train"), MEDIAPIPE, SMOOTHING, RIDGE)
+    test = trials.read(options.pairs, "test", options.seen)
+    methods = fitted(trials.read(options.pairs, "train", options.seen), MEDIAPIPE, SMOOTHING, RIDGE)
     found = compared(test, methods, {REFINED: shipped, FULL: full})
     print(table(found))
     save_checkpoint(shipped.model, options.out, card(options, shipped, found, test), half=True)

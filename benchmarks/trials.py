@@ -13,7 +13,7 @@ import torch
 from refiner import DepthRefiner
 from refiner.command import log
 from refiner.data import checks, records
-from refiner.data.records import Pairs
+from refiner.data.records import Pairs, Seen
 from refiner.evaluation import metrics
 from refiner.evaluation.baselines import Method
 from refiner.evaluation.metrics import FIGURES
@@ -27,9 +27,9 @@ ALL = "all"
 REAL_MOTION = "sRM"
 
 
-def read(root: str | Path, split: str) -> Pairs:
+def read(root: str | Path, split: str, seen: Seen = "mediapipe") -> Pairs:
     """A split, checked."""
-    pairs = records.read_pairs(root, split)
+    pairs = records.read_pairs(root, split, seen)
     checks.check_pairs(pairs, split)
     return pairs
 
