@@ -1,6 +1,6 @@
 """What runs a network: pictures in, its outputs out. LiteRT, one thread, as MediaPipe runs it.
 
-OpenVINO and ONNX Runtime were measured and are no faster on a CPU (docs/decisions/estimator.md).
+OpenVINO and ONNX Runtime (`onnx`, for GPUs) were measured and are no faster on a CPU (docs/decisions/estimator.md).
 """
 
 from collections.abc import Callable

@@ -42,7 +42,7 @@ class BlazePose:
         smoothing: MediaPipe's filters, or none: the landmarks as the network gives them.
         looks: 2: at the crop and at its mirror image, and the mean of both.
         people: that are followed in a video, at most; several by `crowd`.
-        engine: what runs the networks.
+        engine: what runs the landmark network; the detector, which is seldom asked, is LiteRT's.
 
         Raises:
             UserError: there is no such model, and none can be fetched; or an option is not one of these.
@@ -103,7 +103,7 @@ class BlazePose:
         cv2.setNumThreads(1)  # of this process: OpenCV would share each crop among all cores, which are others'
         try:
             with zipfile.ZipFile(self.model) as bundle:
-                return self._engine(bundle.read(DETECTOR)), self._engine(bundle.read(LANDMARKS))
+                return LiteRT(bundle.read(DETECTOR)), self._engine(bundle.read(LANDMARKS))
         except (zipfile.BadZipFile, KeyError, OSError) as error:
             raise UserError(
                 f"{self.model} is not a pose landmarker: it lacks {DETECTOR} or {LANDMARKS} ({error})"

@@ -1,8 +1,10 @@
 """BlazePose sees what MediaPipe sees: the same crop to the pixel, the same landmarks to a tenth of a millimetre."""
 
 import builtins
+import functools
 import itertools
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -13,11 +15,12 @@ from refiner.data.video import Frame
 from refiner.estimators.base import Observation
 from refiner.estimators.blazepose import detector, landmarks
 from refiner.estimators.blazepose.crop import Region, crop
-from refiner.estimators.blazepose.engine import Engine
+from refiner.estimators.blazepose.engine import Engine, LiteRT
 from refiner.estimators.blazepose.estimator import BlazePose, answered
 from refiner.estimators.blazepose.filters import Filters
+from refiner.estimators.blazepose.onnx import OnnxRuntime
 from refiner.estimators.blazepose.picture import picture_of
-from refiner.estimators.mediapipe_assets import model_path
+from refiner.estimators.mediapipe_assets import DETECTOR, LANDMARKS, model_path
 from refiner.skeleton import LANDMARK_MIRROR
 from tests.refiner.estimators.mediapipe_inside import crop_pixels, image_mode, region_of, video_mode
 
@@ -240,3 +243,29 @@ def test_the_file_says_which_options_made_it():
     infos = {estimators.named("blazepose", smoothing=s, looks=n).info for s in ("none", "mediapipe") for n in (1, 2)}
     assert len(infos) == 4 and estimators.named("mediapipe").info not in infos
     assert {info.model_sha256 for info in infos} == {estimators.named("mediapipe", str(model_path())).info.model_sha256}
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_onnx_runtime_says_what_litert_says(rng, count):
+    """Outputs within a thousandth of their range, whatever the batch."""
+    with zipfile.ZipFile(model_path()) as bundle:
+        network = bundle.read(LANDMARKS)
+    pictures = rng.random((count, 256, 256, 3), dtype=np.float32)
+    for mine, theirs in zip(OnnxRuntime(network)(pictures), LiteRT(network)(pictures), strict=True):
+        assert mine.shape == theirs.shape
+        # of noise all say that nobody is there, with probabilities that hardly differ
+        assert np.abs(mine - theirs).max() <= 1e-3 * max(np.ptp(theirs), 0.01)
+
+
+def test_without_a_gpu_the_gpus_engine_says_so():
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match="no NVIDIA GPU here: install onnxruntime-gpu"):
+        BlazePose(engine=functools.partial(OnnxRuntime, device="cuda")).open()
+
+
+def test_a_network_of_other_operators_is_named():
+    with zipfile.ZipFile(model_path()) as bundle, pytest.raises(UserError, match="DENSIFY"):
+        OnnxRuntime(bundle.read(DETECTOR))
