@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from refiner.data import records, video
-from tests.refiner.cli.test_video import refiner
+from tests.refiner.cli.test_video import called, refiner
 from tests.waiting import wait_for
 
 
@@ -74,7 +74,7 @@ def test_a_video_that_is_still_being_copied_is_one_sentence_and_the_next_goes_on
     whole = (clips / "a.mp4").read_bytes()
     (tmp_path / "begun.mp4").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "whole.mp4").write_bytes(whole)
-    done = refiner("video", tmp_path, "--json")
+    done = called("video", tmp_path, "--json")
     begun, good = (json.loads(line) for line in done.stdout.splitlines())
     assert done.returncode == 1 and begun["report"] is None and good["report"]["with_person"] == 10
     assert "still being written" in begun["error"] or "cut off" in begun["error"]
@@ -102,7 +102,7 @@ def test_a_video_that_grows_while_it_is_read_is_refused(clips, tmp_path):
     writer = threading.Thread(target=grow)
     writer.start()
     try:
-        done = refiner("video", path, "--json")
+        done = called("video", path, "--json")
     finally:
         stop.set()
         writer.join()
@@ -113,7 +113,7 @@ def test_a_video_that_grows_while_it_is_read_is_refused(clips, tmp_path):
 def test_a_folder_that_cannot_be_written_to_is_one_sentence(clips, tmp_path):
     (tmp_path / "file").write_text("no folder")
     for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
-        done = refiner("video", clips / "a.mp4", "--out", out, "--json")
+        done = called("video", clips / "a.mp4", "--out", out, "--json")
         error = json.loads(done.stdout)["error"]
         assert done.returncode == 1 and "cannot be written to" in error and "another --out" in error, error
 
@@ -128,7 +128,7 @@ def test_sound_without_pictures_is_one_sentence(tmp_path):
             frame.pts = 1024 * number
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
-    done = refiner("video", tmp_path / "song.mp4", "--json")
+    done = called("video", tmp_path / "song.mp4", "--json")
     assert done.returncode == 1 and "has no pictures (it holds audio)" in json.loads(done.stdout)["error"]
 
 
@@ -167,7 +167,7 @@ def test_a_result_says_which_lens_was_taken(clips, tmp_path):
     path = tagged(clips / "a.mp4", tmp_path / "phone.mov", **{IPHONE: "18"})
     for fov, more in ((90, ()), (50, ("--fov", 50))):
         out = tmp_path / str(fov)
-        done = refiner("video", path, "--out", out, "--json", *more)
+        done = called("video", path, "--out", out, "--json", *more)
         notes = json.loads(done.stdout)["report"]["notes"]
         assert any("the lens sees 90°" in note for note in notes) == (fov == 90)
         assert json.loads(records.read_metadata(out / "phone.refined.parquet")["fov"]) == pytest.approx(fov, abs=0.1)

@@ -1,5 +1,7 @@
-"""`refiner video` as one types it: a process of its own on a rendered clip."""
+"""`refiner video` on a rendered clip: in a process of its own, as one types it, and by `main` where it makes no difference."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ import pytest
 
 from refiner import UserError
 from refiner.cli import compare
+from refiner.cli.main import main
 from refiner.cli.video import Options, _settings, find
 from refiner.cli.work import stretches
 from refiner.data import records, video
@@ -36,6 +39,14 @@ def refiner(*arguments: object, cwd: Path | None = None, **env: str) -> subproce
         [sys.executable, "-m", "refiner.cli", *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "80", **env},
     )  # fmt: skip
+
+
+def called(*arguments: object) -> subprocess.CompletedProcess:
+    """The same by `main` in this process, which has PyTorch already: starting another takes three seconds of a core."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +119,11 @@ def test_what_is_there_is_left_alone_unless_one_says_otherwise(done, clip):
 
 
 def test_without_refinement_poses_are_mediapipes(done, clip, tmp_path):
-    result = refiner("video", clip, "--no-learned-depth-refinement", "--out", tmp_path, "--json")
+    result = called("video", clip, "--no-learned-depth-refinement", "--out", tmp_path, "--json")
     assert result.returncode == 0, result.stdout + result.stderr
     report = json.loads(result.stdout)["report"]
     assert report["bone_cv"][0] == report["bone_cv"][1] and report["with_person"] == 20
-    apart = refiner("compare", tmp_path / "joey.refined.parquet", done[1] / "joey.refined.parquet", "--json")
+    apart = called("compare", tmp_path / "joey.refined.parquet", done[1] / "joey.refined.parquet", "--json")
     assert 0.5 < json.loads(apart.stdout)["depth_cm"] < 20
 
 
@@ -120,7 +131,7 @@ def test_nobody_in_the_video_is_one_sentence(tmp_path):
     with video.VideoWriter(tmp_path / "wall.mp4", SIZE, FPS) as wall:
         for _ in range(6):
             wall.write(np.full((SIZE[1], SIZE[0], 3), 128, np.uint8))
-    result = refiner("video", tmp_path / "wall.mp4")
+    result = called("video", tmp_path / "wall.mp4")
     assert (
         result.returncode == 1
         and "shows nobody" in result.stdout
@@ -153,14 +164,14 @@ def test_nothing_that_takes_long_is_loaded_before_it_is_needed():
 
 
 def test_info_names_versions_model_and_device(tmp_path):
-    facts = json.loads(refiner("info", "--json").stdout)
+    facts = json.loads(called("info", "--json").stdout)
     assert facts["packages"]["mediapipe"] and facts["model"]["parameters"] > 100_000 and facts["device"]
-    assert "parameters" in refiner("info").stdout
+    assert "parameters" in called("info").stdout
 
 
 def test_a_view_is_recorded(done, tmp_path):
     pytest.importorskip("rerun")
-    result = refiner("view", done[1] / "joey.refined.parquet", "--save", tmp_path / "joey.rrd")
+    result = called("view", done[1] / "joey.refined.parquet", "--save", tmp_path / "joey.rrd")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "joey.rrd").stat().st_size > 10_000
 

@@ -36,6 +36,7 @@ def operators(bundle) -> int:
     return len(model.subgraphs[0].operators)
 
 
+@pytest.mark.slow
 def test_landmarks_are_stock_mediapipes_to_the_last_bit(assembled, real_people, tmp_path):
     stock = tmp_path / "stock.task"
     stock.write_bytes(mediapipe_assets.assembled(segmentation=True))
