@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from refiner.errors import UserError
-from refiner.model.checkpoint import load_checkpoint
+from refiner.model.checkpoint import WEIGHTS_FILE, load_checkpoint
 from refiner.model.inputs import Inputs
 from refiner.model.network import PoseAwareDepthRefiner
 
@@ -61,16 +61,16 @@ def export(checkpoint: str | Path) -> Path:
     Replicas of one machine that start together wait for the first one's file, in place of each making its own.
 
     Returns:
-        The file; one that is there already is left as it is.
+        The file; one that is no older than the checkpoint's weights is left as it is.
 
     Raises:
         UserError: the export failed.
     """
     path = Path(checkpoint, FILE)
-    if path.exists():
+    if _current(path):
         return path
     with _alone(Path(checkpoint)), tempfile.TemporaryDirectory(dir=checkpoint, prefix=".") as scratch:
-        if path.exists():
+        if _current(path):
             return path
         part = Path(scratch, FILE)
         command = [sys.executable, "-m", "refiner.inference.onnx", str(checkpoint), str(part)]
@@ -80,6 +80,12 @@ def export(checkpoint: str | Path) -> Path:
             raise UserError(f"{checkpoint} cannot be exported to ONNX: {reason}")
         os.replace(part, path)  # whole or not at all
     return path
+
+
+def _current(path: Path) -> bool:
+    """Whether the file is there and was made of the weights beside it: another version of the package brings others."""
+    weights = path.with_name(WEIGHTS_FILE)
+    return path.exists() and not (weights.exists() and weights.stat().st_mtime_ns > path.stat().st_mtime_ns)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Exporting: replicas that start together on one machine export once."""
 
+import os
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ import pytest
 
 from refiner import UserError
 from refiner.inference import onnx
+from refiner.model.checkpoint import WEIGHTS_FILE
 
 
 def test_who_exports_at_the_same_time_waits_for_the_first(tmp_path, monkeypatch):
@@ -41,3 +43,20 @@ def test_one_that_fails_does_not_keep_the_next_from_trying(tmp_path, monkeypatch
     with pytest.raises(UserError, match="no such operator"):
         onnx.export(tmp_path)
     assert onnx.export(tmp_path).read_bytes() == b"network"
+
+
+def test_other_weights_in_the_same_folder_are_exported_anew(tmp_path, monkeypatch):
+    """As after an upgrade of the package, which leaves beside the new model what was made of the old one."""
+    networks = iter([b"old", b"new"])
+
+    def child(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        Path(command[-1]).write_bytes(next(networks))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(onnx.subprocess, "run", child)
+    weights = tmp_path / WEIGHTS_FILE
+    weights.touch()
+    assert onnx.export(tmp_path).read_bytes() == onnx.export(tmp_path).read_bytes() == b"old"
+    later = (tmp_path / onnx.FILE).stat().st_mtime + 1
+    os.utime(weights, (later, later))
+    assert onnx.export(tmp_path).read_bytes() == b"new"
