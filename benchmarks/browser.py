@@ -29,7 +29,7 @@ from refiner.data import video
 from refiner.data.video import Frame
 from refiner.estimators.mediapipe import PoseEstimator
 from refiner.estimators.mediapipe_assets import model_path
-from refiner.site import build
+from refiner.export import page
 from refiner.skeleton import root_centred, to_coco
 
 MM = 1000.0
@@ -41,14 +41,17 @@ _TYPES = {
     ".mjs": "text/javascript",
     ".wasm": "application/wasm",
     ".html": "text/html",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".mp4": "video/mp4",
 }
 # Every picture through each model; what a landmarker cannot do becomes the answer's "error".
 _PAGE = """<!doctype html><meta charset="utf-8"><canvas></canvas><script type="module">
-import { FilesetResolver, PoseLandmarker } from "./mediapipe/vision_bundle.mjs";
+import { FilesetResolver, PoseLandmarker } from "./page/vendor/tasks-vision/vision_bundle.mjs";
 const answer = { seen: {}, ms: {}, agent: navigator.userAgent };
 try {
   const { pictures, models, delegate } = await (await fetch("asked.json")).json();
-  const runtime = await FilesetResolver.forVisionTasks("./mediapipe/wasm");
+  const runtime = await FilesetResolver.forVisionTasks("./page/vendor/tasks-vision/wasm");
   for (const model of models) {
     const landmarker = await PoseLandmarker.createFromOptions(runtime, {
       baseOptions: { modelAssetPath: model, delegate }, runningMode: "IMAGE" });
@@ -119,7 +122,7 @@ def in_browser(site: Path, frames: Sequence[Frame], delegate: str = "CPU") -> di
     """What tasks-vision in Chromium says of pictures, with each of a site's two models.
 
     Args:
-        site: as `refiner.site.build` writes it; pictures and a page are added to it.
+        site: as `refiner.export.page.build` writes it; pictures and a page are added to it.
         frames: the pictures.
         delegate: CPU or GPU.
 
@@ -137,7 +140,7 @@ def in_browser(site: Path, frames: Sequence[Frame], delegate: str = "CPU") -> di
     for number, frame in enumerate(frames):
         pictures.append(f"picture{number}.png")
         cv2.imwrite(str(site / pictures[-1]), cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR))
-    asked = {"pictures": pictures, "models": [build.STOCK, build.REFINED], "delegate": delegate}
+    asked = {"pictures": pictures, "models": [page.STOCK, page.REFINED], "delegate": delegate}
     (site / "asked.json").write_text(json.dumps(asked))
     (site / "asked.html").write_text(_PAGE)
     answers: list[Any] = []
@@ -165,7 +168,7 @@ def compared(site: Path, frames: Sequence[Frame], refiner: DepthRefiner, delegat
     seen = in_browser(site, frames, delegate)
     worlds: dict[str, dict[str, np.ndarray]] = {}
     both = np.ones(len(frames), dtype=bool)
-    for model in (build.STOCK, build.REFINED):
+    for model in (page.STOCK, page.REFINED):
         with PoseEstimator(site / model, stills=True) as pose:
             python = [pose.estimate(frame) for frame in frames]
         both &= [a is not None and b is not None for a, b in zip(python, seen["seen"][model], strict=True)]
@@ -181,14 +184,14 @@ def compared(site: Path, frames: Sequence[Frame], refiner: DepthRefiner, delegat
     if not len(rows):
         raise UserError("nobody is seen in these pictures: choose a video with a person")
     height, width = frames[0].rgb.shape[:2]
-    image = np.array([seen["seen"][build.STOCK][row]["image"] for row in rows])
+    image = np.array([seen["seen"][page.STOCK][row]["image"] for row in rows])
     expected = refiner.predict(
-        worlds[build.STOCK]["browser"][rows],
+        worlds[page.STOCK]["browser"][rows],
         image[..., 3],
         image_points=image[..., :2] * (width, height),
         recognise=False,
     ).poses
-    got = root_centred(to_coco(worlds[build.REFINED]["browser"][rows]))
+    got = root_centred(to_coco(worlds[page.REFINED]["browser"][rows]))
 
     def distance(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
         mm = np.linalg.norm(a - b, axis=-1) * MM
@@ -196,8 +199,8 @@ def compared(site: Path, frames: Sequence[Frame], refiner: DepthRefiner, delegat
 
     return {
         "pictures": len(rows), "agent": seen["agent"], "delegate": delegate, "ms": seen["ms"],
-        "stock, browser – Python": distance(*(worlds[build.STOCK][where][rows] for where in ("browser", "python"))),
-        "refined, browser – Python": distance(*(worlds[build.REFINED][where][rows] for where in ("browser", "python"))),
+        "stock, browser – Python": distance(*(worlds[page.STOCK][where][rows] for where in ("browser", "python"))),
+        "refined, browser – Python": distance(*(worlds[page.REFINED][where][rows] for where in ("browser", "python"))),
         "in the browser, refined – DepthRefiner": distance(got, expected),
     }  # fmt: skip
 
@@ -207,7 +210,7 @@ def run(options: Options) -> dict[str, Any]:
     total = video.probe(options.video).frames
     frames = list(video.frames(options.video, stride=max(1, total // options.frames)))[: options.frames]
     with tempfile.TemporaryDirectory() as site:
-        list(build.build(Path(site), refiner, model_path()))
+        list(page.build(Path(site), refiner, model_path(), page.page_folder()))
         report = compared(Path(site), frames, refiner, options.delegate)
     for name, row in report.items():
         if isinstance(row, dict) and "mean_mm" in row:

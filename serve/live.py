@@ -93,6 +93,10 @@ class LiveModel:
             follow = self._registered, self._registered.alias, poll_s
             threading.Thread(target=self._watch, args=follow, name="champion-watch", daemon=True).start()
 
+    def address(self, served: Served) -> str:
+        """What another process loads the same version by."""
+        return str(self._registered.at(served.model["version"])) if self._registered else self.source
+
     def close(self) -> None:
         self._stop.set()
 

@@ -5,8 +5,9 @@ would do. What the page takes from npm is put beside it by `make page` and is no
 """
 
 import asyncio
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,21 +35,16 @@ from serve.codec.messages import JSON, shown
 
 FOLDER = Path(__file__).parent / "page"
 VENDOR = FOLDER / "vendor"
-MODEL = "/page/pose_landmarker.task"
-POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; "
-    "media-src 'self' blob:; connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
+INDEX = FOLDER / "index.html"
+STOCK = "/page/pose_landmarker.task"
 HEADERS = {
-    "content-security-policy": POLICY,
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
 # Packages without which a format cannot be written.
 NEEDED = {"glb": "pygltflib", "c3d": "ezc3d"}
-MODEL_AGE_S = 30 * 86_400
+STOCK_AGE_S = 30 * 86_400
 # Of a motion that is exported: some 2,000 frames with everything. Its JSON is read in a thread that keeps Python's lock.
 EXPORT_BYTES = 5_000_000
 INCOMPLETE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Pose depth refiner</title>
@@ -57,8 +53,19 @@ INCOMPLETE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Pose
 """
 
 
+def policy() -> str:
+    """The Content-Security-Policy: the page's own, and that nobody may frame it, which a page cannot say of itself."""
+    said = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', INDEX.read_text())
+    assert said is not None
+    return f"{said[1]}; frame-ancestors 'none'"
+
+
 class Files(StaticFiles):
     """The page's files, packed where they lie packed beside and the browser takes that."""
+
+    def __init__(self, directory: Path, headers: dict[str, str]) -> None:
+        super().__init__(directory=directory)
+        self._headers = {**headers, "cache-control": "no-cache", "vary": "accept-encoding"}
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         packed = Path(str(self.directory), f"{path}.gz")
@@ -70,7 +77,7 @@ class Files(StaticFiles):
             response.headers["content-type"] = kinds[Path(path).suffix]
         else:
             response = await super().get_response(path, scope)
-        response.headers.update({**HEADERS, "cache-control": "no-cache", "vary": "accept-encoding"})
+        response.headers.update(self._headers)
         return response
 
 
@@ -168,29 +175,48 @@ def asked(content: bytes | memoryview) -> ExportBody:
 BodyOf = Callable[[Request, int], AbstractAsyncContextManager[Body]]
 
 
-def add_page(api: FastAPI, body_of: BodyOf) -> None:
+def add_page(api: FastAPI, body_of: BodyOf, refined_model: Callable[[], Awaitable[Path]]) -> None:
     """
     Args:
-        api: gets `/`, `/page/…`, `/v1/formats` and `/v1/export`.
+        api: gets `/`, `/page/…`, `/v1/refined.task`, `/v1/formats` and `/v1/export`.
         body_of: a request's body, up to so many bytes.
+        refined_model: MediaPipe's model file with what is served inside.
     """
+    headers = {**HEADERS, "content-security-policy": policy()}
 
     @api.get("/", include_in_schema=False)
     async def page() -> Response:
         if not VENDOR.is_dir():
-            return HTMLResponse(INCOMPLETE, 200, HEADERS)
-        return FileResponse(FOLDER / "index.html", headers={**HEADERS, "cache-control": "no-cache"})
+            return HTMLResponse(INCOMPLETE, 200, headers)
+        return FileResponse(INDEX, headers={**headers, "cache-control": "no-cache"})
 
-    @api.get(MODEL, include_in_schema=False)
-    async def model() -> Response:
+    async def model_file(path: Awaitable[Path], cache_control: str) -> Response:
         try:
-            path = await asyncio.to_thread(model_path)
+            there = await path
         except UserError as error:
             raise HTTPException(503, str(error)) from None
-        age = {"cache-control": f"public, max-age={MODEL_AGE_S}"}
-        return FileResponse(path, media_type="application/octet-stream", headers={**HEADERS, **age})
+        headers_of = {**headers, "cache-control": cache_control}
+        return FileResponse(there, media_type="application/octet-stream", headers=headers_of)
 
-    api.mount("/page", Files(directory=FOLDER), name="page")
+    @api.get(STOCK, include_in_schema=False)
+    async def stock() -> Response:
+        return await model_file(asyncio.to_thread(model_path), f"public, max-age={STOCK_AGE_S}")
+
+    @api.get(
+        "/v1/refined.task",
+        response_class=Response,
+        responses={
+            200: {"content": {"application/octet-stream": documentation.binary()}},
+            **documentation.problems(503),
+        },
+    )
+    async def refined() -> Response:
+        """MediaPipe's model file with the served refiner inside, for any app of MediaPipe's: as `refiner export --to task`
+        writes it.
+        """
+        return await model_file(refined_model(), "no-cache")  # another version may serve; the file's ETag tells
+
+    api.mount("/page", Files(FOLDER, headers), name="page")
 
     @api.get("/v1/formats")
     async def known_formats() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The routes of a replica: which path asks it for what, and how that is documented."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from serve import codec, documentation, inference_protocol, metrics, problems
 from serve.guard import SUBPROTOCOL, Guard, Origins, across_origins
 from serve.live import rounded, standing_poses
 from serve.pages import add_page
+from serve.refined_models import RefinedModels
 from serve.schemas import Health, Info, ModelName, RefineBody, RefineResult, Refused, SequenceInfo, VideoResult
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
     _add_middleware(api, endpoint)
     _add_refining(api, endpoint)
     _add_stream(api, endpoint)
-    add_page(api, endpoint.body_of)
+    add_page(api, endpoint.body_of, RefinedModels(endpoint.live, Path(endpoint.args.cache)).current)
     inference_protocol.add_routes(
         api,
         about=endpoint.about,

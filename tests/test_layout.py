@@ -10,7 +10,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 # From top to bottom: each uses what stands above it, and nothing below.
 ROOMS = (
     "refiner", "refiner.data", "refiner.estimators", "refiner.model", "refiner.registry", "refiner.inference",
-    "refiner.export", "refiner.evaluation", "refiner.training", "refiner.formats", "refiner.site", "refiner.cli",
+    "refiner.export", "refiner.evaluation", "refiner.training", "refiner.formats", "refiner.cli",
     "studio", "studio.bodies", "studio.motion", "studio.mocap", "studio.deepmimic", "studio.pictures", "studio.dataset",
     "cluster", "serve.codec", "serve.client", "rayjobs", "serve",
 )  # fmt: skip

@@ -1,17 +1,17 @@
-"""refiner page: a folder for any web host, in which MediaPipe and the refiner run in the visitor's browser."""
+"""refiner page: the endpoint's page as a folder for any web host: MediaPipe and the refiner run in the visitor's browser."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from refiner.errors import UserError
 from refiner.estimators.mediapipe_assets import model_path
+from refiner.export.page import build, page_folder
 from refiner.inference.depth_refiner import DepthRefiner
-from refiner.site.build import build
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Write a web page that refines in the browser: no server, and no picture leaves the visitor's machine.
+    """Write the endpoint's page for a web host without an endpoint: it refines in the browser, which no picture leaves.
     $ refiner page --out site/
     $ python -m http.server --bind 127.0.0.1 --directory site/
     """
@@ -22,8 +22,6 @@ class Options:
     """A checkpoint's folder, or models:/NAME@ALIAS; the model in the box by default."""
     pose_model: str = "full"
     """What the refiner is put into: lite, full, heavy, or a .task file of MediaPipe's."""
-    tasks_vision: str = ""
-    """The .tgz of MediaPipe's npm package for browsers, where npm cannot fetch it."""
     force: bool = False
     """Write into a folder that is not empty."""
 
@@ -35,9 +33,10 @@ def run(options: Options) -> int:
         raise UserError(f"{out} is a file: choose a folder with --out")
     if out.is_dir() and any(out.iterdir()) and not options.force:
         raise UserError(f"{out} is not empty: --force writes into it, --out elsewhere")
+    page = page_folder()
     refiner = DepthRefiner(options.model or None, device="cpu")
     try:
-        written = list(build(out, refiner, model_path(options.pose_model), options.tasks_vision))
+        written = list(build(out, refiner, model_path(options.pose_model), page))
     except OSError as error:
         raise UserError(f"{out} cannot be written to ({error.strerror}): choose another --out") from None
     print(f"{out}  {len(written)} files, {sum(path.stat().st_size for path in written) / 1e6:.0f} MB")

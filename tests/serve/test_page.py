@@ -3,21 +3,17 @@
 What needs Node, Chromium or npm's packages (`make page`) is left out where they are missing.
 """
 
-import contextlib
 import io
 import json
 import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
 
 from cluster.running import CHECKOUT
 from refiner import skeleton
@@ -25,14 +21,24 @@ from refiner.data import video
 from refiner.formats import FORMATS
 from serve import pages
 from serve.live import standing_poses
+from tests.serve.chromium import (
+    BUDGET_BYTES,
+    CLIP,
+    LOOKS,
+    NO_WEBGL,
+    PATIENCE_MS,
+    figure,
+    first_screen_bytes,
+    fits_everybody,
+    opened,
+    person,
+    running,
+)  # fmt: skip
 from tests.serve.streams import serving
 from tests.waiting import PATIENCE_S, wait_for
 
 PAGE = CHECKOUT / "serve/page"
-CLIP = PAGE / "clip/clip.mp4"
-NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium") or shutil.which("google-chrome")
-BUDGET_BYTES = 1_000_000  # of all that comes before MediaPipe
-PATIENCE_MS = PATIENCE_S * 1000
+NODE = shutil.which("node")
 
 
 @pytest.fixture(scope="module")
@@ -144,53 +150,9 @@ def test_the_pages_skeleton_is_the_librarys():
 
 
 @pytest.fixture(scope="module")
-def webcam(tmp_path_factory) -> Path:
-    """What Chromium's fake camera shows: the example, as one JPEG after the other."""
-    path = tmp_path_factory.mktemp("webcam") / "person.mjpeg"
-    with path.open("wb") as file:
-        for frame in video.frames(CLIP):
-            Image.fromarray(frame.rgb).save(file, "JPEG", quality=90)
-    return path
-
-
-@pytest.fixture(scope="module")
-def browser(webcam) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    if not pages.VENDOR.is_dir():
-        pytest.skip("the page's libraries are not here (make page)")
-    camera = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={webcam}"]
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
+def browser(tmp_path_factory) -> Iterator[Any]:
+    with running(person(tmp_path_factory.mktemp("webcam") / "person.mjpeg")) as chromium:
         yield chromium
-        chromium.close()
-
-
-@contextlib.contextmanager
-def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
-    """The page in a context of its own. Whatever it asks for must be of its own origin, and nothing may break."""
-    context = browser.new_context(**options)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    asked: list[str] = []
-    broken: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("websocket", lambda stream: asked.append(stream.url))
-    page.on("pageerror", lambda error: broken.append(str(error)))
-    page.goto(address)
-    page.locator("#bone-cv td:last-child", has_text="%").wait_for()
-    try:
-        yield page
-    finally:
-        context.close()
-    origin = urlsplit(address).netloc
-    elsewhere = {url for url in asked if not url.startswith(("blob:", "data:")) and urlsplit(url).netloc != origin}
-    assert len(asked) > 10 and not elsewhere and not broken
-
-
-def figure(page: Any, row: str, column: int) -> float:
-    return float(page.locator(f"#{row} td").nth(column).inner_text().rstrip(" %"))
 
 
 @pytest.mark.slow
@@ -289,14 +251,6 @@ def test_a_camera_that_may_not_be_used_or_is_not_there_is_one_sentence(browser, 
             assert page.locator("#webcam").get_attribute("aria-pressed") == "false"
 
 
-NO_WEBGL = """
-const given = HTMLCanvasElement.prototype.getContext;
-HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
-  return /webgl/.test(kind) ? null : given.call(this, kind, ...rest);
-};
-"""
-
-
 @pytest.mark.slow
 def test_without_webgl_all_but_the_view_in_space_works(address, browser):
     context = browser.new_context()
@@ -308,44 +262,16 @@ def test_without_webgl_all_but_the_view_in_space_works(address, browser):
     context.close()
 
 
-LOOKS = {
-    "desktop": {"viewport": {"width": 1280, "height": 900}},
-    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
-    "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("look", LOOKS)
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(browser, address, look):
-    axe = PAGE / "node_modules/axe-core/axe.min.js"
-    if not axe.is_file():
-        pytest.skip("axe-core is not here (make page)")
     with opened(browser, address, **LOOKS[look]) as page:
-        page.evaluate(axe.read_text())
-        found = page.evaluate("axe.run()")
-        assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == []
-        assert len(found["passes"]) > 10
-        assert page.evaluate("document.documentElement.scrollWidth") <= LOOKS[look]["viewport"]["width"]
+        fits_everybody(page)
 
 
 @pytest.mark.slow
 def test_the_first_screen_keeps_its_budget(browser, address):
-    context = browser.new_context()
-    page = context.new_page()
-    sizes: list[int] = []
-
-    def count(request: Any) -> None:
-        size = request.sizes()
-        sizes.append(size["responseBodySize"] + size["responseHeadersSize"])
-
-    page.on("requestfinished", count)
-    page.goto(address)
-    page.locator("#bone-cv td:last-child", has_text="%").wait_for(timeout=PATIENCE_MS)
-    page.wait_for_load_state("networkidle")
-    print(f"{sum(sizes):,} bytes in {len(sizes)} answers")  # seen with -rP
-    assert 300_000 < sum(sizes) < BUDGET_BYTES
-    context.close()
+    assert 300_000 < first_screen_bytes(browser, address) < BUDGET_BYTES
 
 
 @pytest.mark.slow

@@ -62,10 +62,9 @@ export class Chart {
     ]);
     const times = ticks(start, end, Math.max(2, Math.floor(width / 90))).map((time) =>
       element("text", { class: "tick", x: x(time), y: height - 6, "text-anchor": "middle" }, `${time} s`));
-    const unit = element("text", { class: "tick", x: 4, y: SPACE.top + 6 }, "cm");
     const drawn = Object.entries(lines).map(([name, list]) => element("path", { class: `line ${name}`, d: path(list, seconds, x, y) }));
     this.#cursor = element("line", { class: "cursor", y1: SPACE.top, y2: height - SPACE.bottom });
-    this.#svg.replaceChildren(...grid, ...times, unit, ...drawn, this.#cursor);
+    this.#svg.replaceChildren(...grid, ...times, ...drawn, this.#cursor);
   }
 
   /** Moves the line that says where the time is. */

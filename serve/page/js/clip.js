@@ -30,8 +30,8 @@ export function parseClip(text, name) {
   }
   if (Array.isArray(content)) return fromResults(content, name);
   if (Array.isArray(content?.frames)) return fromExport(content, name);
-  if (content?.refined) return fromAnswer(content, name);
   if (content?.poses) return fromRequest(content, name);
+  if (content?.refined) return fromAnswer(content, name);
   throw new Problem(`${name} holds no poses: it is to have "poses", "refined" or "frames" (see /docs).`);
 }
 
@@ -42,7 +42,8 @@ function fromRequest(content, name) {
   const fps = content.fps > 0 ? content.fps : FPS;
   return makeClip({
     name, poses, seconds: poses.map((_, i) => i / fps), visibility: side("visibility", 0), imagePoints: side("image_points", 2),
-    truth: side("truth", 3), size: content.size ?? null,
+    truth: side("truth", 3), size: content.size ?? null, refined: side("refined", 3)?.map(rooted) ?? null,
+    confidence: side("confidence", 0), model: content.model ?? null,
   });
 }
 

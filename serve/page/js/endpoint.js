@@ -14,18 +14,25 @@ export const token = {
 
 export class TokenWanted extends Problem {}
 
-async function ask(path, options = {}) {
-  const headers = { ...options.headers };
-  if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
-  const response = await fetch(path, { ...options, headers });
+const authorization = () => (token.get() ? { Authorization: `Bearer ${token.get()}` } : {});
+
+/** A path of the server, with the token; raises Problem where it is refused. */
+export async function ask(path, options = {}) {
+  return checked(await fetch(path, { ...options, headers: { ...options.headers, ...authorization() } }));
+}
+
+async function checked(response) {
   if (response.status === 401) throw new TokenWanted((await problemOf(response)).message);
   if (!response.ok) throw await problemOf(response);
   return response;
 }
 
-/** Name, version, runtime … of what answers. */
+/** Name, version, runtime … of what answers; null where a plain web host hands out this page and nothing answers. */
 export async function info() {
-  return (await ask("info")).json();
+  const response = await fetch("info", { headers: authorization() });
+  const isJson = /json/.test(response.headers.get("content-type") ?? "");
+  if (!isJson && (response.ok || response.status === 404)) return null;
+  return (await checked(response)).json();
 }
 
 /** Refines a clip as one sequence; frames without a person are left out. Returns {refined, confidence, model} for each frame. */

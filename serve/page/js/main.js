@@ -4,18 +4,27 @@ import { Chart, depths } from "./chart.js";
 import { frameRate, makeClip, MAX_FILE_BYTES, parseClip } from "./clip.js";
 import { showDownloads } from "./downloads.js";
 import * as endpoint from "./endpoint.js";
-import { boneVariation, depthError, jitter, mean } from "./figures.js";
+import { Eyes } from "./eyes.js";
 import { drawOverlay } from "./overlay.js";
 import { Player } from "./player.js";
 import { Problem, sentence } from "./problems.js";
 import { JOINTS, rooted, spoken } from "./skeleton.js";
-import { openCamera, openVideo, watchVideo } from "./watch.js";
+import { showFigures } from "./table.js";
+import { openCamera, openVideo, watchVideo, wholeVideo } from "./watch.js";
 
 const $ = (id) => document.getElementById(id);
 const NAMES = ["mediapipe", "refined", "truth"];
 const EXAMPLE = { landmarks: "page/clip/clip.json", video: "page/clip/clip.mp4" };
 
-const state = { clip: null, poses: { mediapipe: null, refined: null, truth: null }, joint: JOINTS.indexOf("left_wrist"), live: null, landmarker: null, abort: null };
+/** Something else was asked for: nobody waits for this any more. */
+class Left extends Error {}
+
+// source: how what is shown is opened again; turn: the number of what was asked for last
+const state = {
+  clip: null, poses: { mediapipe: null, refined: null, truth: null }, joint: JOINTS.indexOf("left_wrist"),
+  live: null, abort: null, hasServer: true, model: null, source: null, turn: 0,
+};
+const eyes = new Eyes((share, what) => say(`Loading ${what}…`, share));
 const chart = new Chart($("chart"));
 const player = new Player((frame, time, playing) => showFrame(frame, time, playing));
 let space = null;
@@ -46,6 +55,7 @@ async function doing(work, byServer = null) {
   try {
     await work();
   } catch (error) {
+    if (error instanceof Left) return;
     complain(error, byServer);
   }
   say();
@@ -72,7 +82,7 @@ async function show(clip, { play = false } = {}) {
   $("scrub").min = clip.seconds[0] ?? 0;
   $("scrub").max = clip.seconds.at(-1) ?? 1;
   player.load(clip.seconds, video);
-  showDownloads($("downloads"), $("no-downloads"), clip, (error) => complain(error));
+  showDownloads($("downloads"), $("no-downloads"), clip, state.hasServer, (error) => complain(error));
   if (clip.cut) say(clip.cut);
   player.seek(clip.seconds[0] ?? 0);
   if (play && !matchMedia("(prefers-reduced-motion: reduce)").matches) player.play();
@@ -84,31 +94,11 @@ function prepare() {
   const about = (list) => list?.map((pose) => (pose ? rooted(pose) : null)) ?? null;
   state.poses = { truth: about(clip.truth), mediapipe: about(clip.poses), refined: about(clip.refined) };
   document.querySelector(".legend .truth").hidden = !clip.truth;
-  showFigures();
+  $("scale").hidden = !clip.confidence?.some(Boolean);
+  showFigures(clip, state.poses);
   drawChart();
   const lowest = (state.poses.refined ?? state.poses.mediapipe ?? []).filter(Boolean).map((pose) => Math.max(pose[15][1], pose[16][1]));
   if (lowest.length) space?.floor([...lowest].sort((a, b) => a - b)[Math.floor(lowest.length * 0.8)] + 0.07);
-}
-
-function showFigures() {
-  const { clip, poses } = state;
-  const cells = (id, before, after) => {
-    const row = $(id).querySelectorAll("td");
-    [before, after].forEach((text, i) => { row[i].textContent = text; });
-  };
-  const both = (id, measure, form) => cells(id, ...["mediapipe", "refined"].map((name) => {
-    const value = poses[name] ? measure(poses[name]) : NaN;
-    return Number.isNaN(value) ? "–" : form(value);
-  }));
-  const percent = (value) => `${(value * 100).toFixed(1)} %`;
-  both("bone-cv", boneVariation, percent);
-  both("jitter", (list) => jitter(list, clip.seconds), (value) => value.toFixed(1));
-  $("depth-error").hidden = !clip.truth;
-  both("depth-error", (list) => depthError(list, poses.truth), (value) => value.toFixed(1));
-  const confidence = clip.confidence ? mean(clip.confidence) : NaN;
-  cells("confidence", "–", Number.isNaN(confidence) ? "–" : `${(confidence * 100).toFixed(0)} %`);
-  const seen = (poses.mediapipe ?? poses.refined ?? []).filter(Boolean).length;
-  $("frames").textContent = `${clip.name}: ${seen} of ${clip.seconds.length} frames show a person, ${frameRate(clip.seconds).toFixed(0)} a second.`;
 }
 
 function drawChart() {
@@ -136,9 +126,10 @@ function showFrame(frame, time, playing) {
   chart.at(time);
 }
 
-const again = () => showFrame(player.frame, player.time, player.playing);
+const redraw = () => showFrame(player.frame, player.time, player.playing);
 
 function showModel(model, runtime = "") {
+  state.model = model;
   $("model").hidden = !model;
   $("model").textContent = model ? `model ${model.name}, version ${model.version}${runtime ? `, ${runtime}` : ""}` : "";
 }
@@ -147,14 +138,27 @@ function showModel(model, runtime = "") {
 
 async function refined(clip) {
   if (clip.poses && !clip.refined) {
+    if (!state.hasServer) {
+      await show(clip);
+      throw new Problem(`${clip.name} holds landmarks, which a server refines, and this page has none: open the video, which is refined here, or a result.`);
+    }
     say("The server refines the poses…");
+    const { turn } = state;
     Object.assign(clip, await endpoint.refine(clip, frameRate(clip.seconds)));
+    stillWanted(turn);
   }
   if (clip.model) showModel(clip.model);
   return clip;
 }
 
+/** Raises Left where something else was asked for meanwhile. */
+function stillWanted(turn) {
+  if (turn !== state.turn) throw new Left();
+}
+
 function current(button) {
+  state.turn += 1;
+  player.pause(); // or it would seek in the video that is looked at
   state.live?.stop();
   state.live = null;
   state.abort?.abort();
@@ -165,27 +169,60 @@ function current(button) {
   $("latency").textContent = "";
 }
 
+async function exampleClip() {
+  const response = await fetch(EXAMPLE.landmarks);
+  if (!response.ok) throw new Problem("The example is not beside this page: open a file of your own.");
+  return parseClip(await response.text(), "Example");
+}
+
+async function exampleVideo() {
+  const address = await wholeVideo(EXAMPLE.video);
+  await openVideo($("video"), address, "the example", otherwise());
+  return address;
+}
+
+/** The example, whose landmarks are here: refined by the server, or beforehand where there is none. */
 async function example() {
   current("example");
-  const [response] = await Promise.all([fetch(EXAMPLE.landmarks), openVideo($("video"), EXAMPLE.video, "the example")
-    .catch(() => { $("video").removeAttribute("src"); })]);
-  if (!response.ok) throw new Problem("The example is not among this server's files: open a file of your own.");
-  const clip = parseClip(await response.text(), "Example");
-  if ($("video").getAttribute("src")) clip.video = EXAMPLE.video;
+  state.source = exampleAnew;
+  const [clip, video] = await Promise.all([exampleClip(), exampleVideo().catch(() => null)]); // a browser without H.264
+  clip.video = video;
   await show(await refined(clip), { play: true });
 }
 
-async function landmarker() {
-  if (!state.landmarker) {
-    const { openLandmarker } = await import("./mediapipe.js");
-    state.landmarker = openLandmarker((share, what) => say(`Loading ${what}…`, share));
-    state.landmarker.catch(() => { state.landmarker = null; });
-  }
-  return state.landmarker;
+/** The example as the switch has it: here, its video is looked at. */
+async function exampleAnew() {
+  if (!inBrowser()) return example();
+  current("example");
+  state.source = exampleAnew;
+  const [{ truth, size }] = await Promise.all([exampleClip(), exampleVideo()]);
+  const clip = await watched("Example");
+  return show({ ...clip, truth: truth.slice(0, clip.seconds.length), size }, { play: true });
+}
+
+const otherwise = () => (state.hasServer ? "let the server look at it, which knows more kinds of video" : "convert it to MP4 (H.264), or take 'refiner video'");
+const inBrowser = () => $("in-browser").checked;
+
+/** What the video element shows, looked at frame by frame. */
+async function watched(name) {
+  const { turn } = state;
+  $("video").hidden = false;
+  const looking = await eyes.open({ refines: inBrowser(), beside: $("stock").checked });
+  stillWanted(turn);
+  state.abort = new AbortController();
+  const { signal } = state.abort;
+  const tell = (share) => { if (!signal.aborted) say(`MediaPipe on the ${looking.delegate} looks at ${name}…`, share); };
+  const clip = await watchVideo($("video"), looking, name, tell, signal);
+  stillWanted(turn);
+  state.abort = null;
+  if (looking.refines) clip.model = state.model;
+  if (!clip.poses.some(Boolean) && !clip.refined?.some(Boolean)) throw new Problem(`Nobody is seen in ${name}: film a person from head to foot.`);
+  return clip;
 }
 
 async function openFile(file) {
   current("open");
+  state.source = () => openFile(file);
   if (/\.(json|csv|txt)$/i.test(file.name) || /json|csv/.test(file.type)) {
     if (file.size > MAX_FILE_BYTES) throw new Problem(`${file.name} has more than ${MAX_FILE_BYTES / 1e6} MB: take 'refiner video' for long clips.`);
     const clip = parseClip(await file.text(), file.name);
@@ -193,13 +230,8 @@ async function openFile(file) {
     return show(await refined(clip));
   }
   const url = URL.createObjectURL(file);
-  await openVideo($("video"), url, file.name);
-  $("video").hidden = false;
-  const eye = await landmarker();
-  state.abort = new AbortController();
-  const clip = await watchVideo($("video"), eye, file.name, (share) => say(`MediaPipe (${eye.delegate}) looks at ${file.name}…`, share), state.abort.signal);
-  state.abort = null;
-  return show(await refined(clip), { play: true });
+  await openVideo($("video"), url, file.name, otherwise());
+  return show(await refined(await watched(file.name)), { play: true });
 }
 
 async function byServer(file) {
@@ -215,7 +247,7 @@ async function byServer(file) {
 
 function open(file) {
   const isVideo = !/\.(json|csv|txt)$/i.test(file.name);
-  doing(() => openFile(file), isVideo ? () => doing(() => byServer(file)) : null);
+  doing(() => openFile(file), isVideo && state.hasServer ? () => doing(() => byServer(file)) : null);
 }
 
 async function webcam() {
@@ -226,8 +258,11 @@ async function webcam() {
     return;
   }
   current("webcam");
+  state.source = null;
   try {
-    const eye = await landmarker();
+    const { turn } = state;
+    const looking = await eyes.open({ refines: inBrowser(), beside: $("stock").checked });
+    stillWanted(turn);
     const { Live } = await import("./live.js");
     player.load([], null); // which pauses the element that the camera is about to take
     const camera = await openCamera($("video"));
@@ -235,13 +270,14 @@ async function webcam() {
     $("no-picture").hidden = true;
     state.clip = makeClip({ name: "webcam", seconds: [], size: camera.size });
     prepare();
-    again();
-    state.live = new Live($("video"), camera, eye, {
-      frame: (clip, latency) => showLive(clip, latency, eye.delegate), status: (text) => say(text), model: showModel,
+    redraw();
+    state.live = new Live($("video"), camera, looking, {
+      frame: (clip, latency) => showLive(clip, latency, looking.delegate), status: (text) => say(text), model: showModel,
+      failed: (error) => doing(async () => { await webcam(); throw error; }),
     });
     camera.onEnd(() => { if (state.live) doing(async () => { await webcam(); throw new Problem("The camera was taken away: connect it and switch the webcam on again."); }); });
   } catch (error) {
-    current("");
+    if (!(error instanceof Left)) current("");
     throw error;
   }
 }
@@ -260,19 +296,50 @@ function showLive(clip, latency, delegate) {
     $("scrub").max = clip.seconds[last];
     $("latency").textContent = `${latency.toFixed(0)} ms from picture to pose, MediaPipe on the ${delegate}`;
   } else for (const [name, list] of [["mediapipe", clip.poses], ["refined", clip.refined]]) {
-    state.poses[name] = [...(state.poses[name] ?? []).slice(-last), rooted(list[last])];
+    state.poses[name] = [...(state.poses[name] ?? []).slice(-last), list[last] && rooted(list[last])];
     while (state.poses[name].length <= last) state.poses[name].unshift(null);
   }
   showFrame(last, clip.seconds[last], true);
 }
 
+// ---- where it is refined ---------------------------------------------------------------------------------------------
+
+/** Says where, and whether there is a choice. */
+function showWhere() {
+  const here = inBrowser();
+  $("beside").hidden = !here;
+  $("hint").textContent = !state.hasServer
+    ? "This page has no server: MediaPipe's model with the refiner inside runs in this browser, and nothing leaves it. The example was refined beforehand; press it again to see it done here, or drop a video or a result anywhere."
+    : `Or drop a video, landmarks or a result anywhere. ${here
+      ? "MediaPipe's model with the refiner inside runs in this browser: nothing leaves it, frames stand for themselves, and there is no confidence."
+      : "Pictures stay in this browser; only landmarks travel."}`;
+}
+
+/** What is shown is opened once more, as the switch is now. */
+function anew() {
+  doing(async () => {
+    if (!state.live) return state.source?.();
+    await webcam();
+    return webcam();
+  });
+}
+
+/** Nothing answers beside this page: what it does without that stays. */
+function goAlone() {
+  state.hasServer = false;
+  [$("in-browser").checked, $("in-browser").disabled, $("documents").hidden] = [true, true, true];
+  $("no-downloads").textContent = "There is nothing to download yet.";
+}
+
 // ---- wiring ----------------------------------------------------------------------------------------------------------
 
 function wire() {
-  $("example").onclick = () => doing(example);
+  $("example").onclick = () => doing(exampleAnew);
   $("open").onclick = () => $("file").click();
   $("file").onchange = () => { if ($("file").files[0]) open($("file").files[0]); $("file").value = ""; };
   $("webcam").onclick = () => doing(webcam);
+  $("in-browser").onchange = () => { showWhere(); anew(); };
+  $("stock").onchange = anew;
   $("cancel").onclick = () => state.abort?.abort();
   $("play").onclick = () => (player.playing ? player.pause() : player.play());
   $("scrub").oninput = () => { player.pause(); player.seek(Number($("scrub").value)); };
@@ -282,9 +349,9 @@ function wire() {
     event.preventDefault();
     player.step(frames);
   };
-  for (const name of NAMES) $(`show-${name}`).onchange = again;
+  for (const name of NAMES) $(`show-${name}`).onchange = redraw;
   $("joint").append(...JOINTS.map((joint, i) => new Option(spoken(joint), i, i === state.joint, i === state.joint)));
-  $("joint").onchange = () => { state.joint = Number($("joint").value); drawChart(); again(); };
+  $("joint").onchange = () => { state.joint = Number($("joint").value); drawChart(); redraw(); };
   for (const button of document.querySelectorAll("[data-view]")) button.onclick = () => space?.look(button.dataset.view);
   $("token-form").onsubmit = (event) => {
     event.preventDefault();
@@ -302,8 +369,8 @@ function wire() {
   document.addEventListener("keydown", (event) => {
     if (event.key === " " && event.target === document.body) { event.preventDefault(); $("play").click(); }
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { space?.recolour(colours()); again(); });
-  new ResizeObserver(() => { drawChart(); again(); }).observe($("chart"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { space?.recolour(colours()); redraw(); });
+  new ResizeObserver(() => { drawChart(); redraw(); }).observe($("chart"));
 }
 
 async function openSpace() {
@@ -320,7 +387,9 @@ async function openSpace() {
 async function start() {
   await doing(async () => {
     const [about] = await Promise.all([endpoint.info(), space ? null : openSpace()]);
-    showModel(about.model, about.runtime);
+    if (about) showModel(about.model, about.runtime);
+    else goAlone();
+    showWhere();
     await example();
   });
 }

@@ -6,16 +6,23 @@ import { cameraProblem, Problem } from "./problems.js";
 const FPS = 30;
 export const MOST_FRAMES = 1800; // of a video: a minute at 30 a second
 
-/** Shows a video file; raises Problem where the browser cannot decode it. */
-export async function openVideo(element, url, name) {
+/** A video that lies beside this page, whole: plain web hosts hand out no parts of a file, without which a browser cannot seek. */
+export async function wholeVideo(path) {
+  const response = await fetch(path);
+  if (!response.ok) throw new Problem("The example's video is not beside this page: open a file of your own.");
+  return URL.createObjectURL(await response.blob());
+}
+
+/** Shows a video file; raises Problem where the browser cannot decode it, with what to do `otherwise`. */
+export async function openVideo(element, url, name, otherwise) {
   element.srcObject = null;
   element.src = url;
   element.load();
   await new Promise((resolve, reject) => {
     element.onloadeddata = resolve;
-    element.onerror = () => reject(new Problem(`This browser cannot play ${name}: let the server look at it, which knows more kinds of video.`));
+    element.onerror = () => reject(new Problem(`This browser cannot play ${name}: ${otherwise}.`));
   });
-  if (!element.videoWidth) throw new Problem(`${name} has no picture that this browser can show: let the server look at it.`);
+  if (!element.videoWidth) throw new Problem(`${name} has no picture that this browser can show: ${otherwise}.`);
 }
 
 /** Looks at every frame of a video. `progress(share)` is told how far it is; `signal` ends it early, with what there is. */
@@ -23,19 +30,28 @@ export async function watchVideo(element, landmarker, name, progress, signal) {
   const size = [element.videoWidth, element.videoHeight];
   const length = Math.min(element.duration || 0, MOST_FRAMES / FPS);
   const count = Math.max(1, Math.floor(length * FPS));
-  const clip = makeClip({ name, seconds: [], poses: [], visibility: [], imagePoints: [], size, video: element.src });
+  const clip = makeClip({ name, seconds: [], poses: [], visibility: [], imagePoints: [], refined: landmarker.refines ? [] : null, size, video: element.src });
   element.pause();
   for (let i = 0; i < count && !signal.aborted; i += 1) {
+    if (document.hidden) await shown(); // browsers hold a video's pictures back in the background
     await seeked(element, (i + 0.5) / FPS);
     const seen = landmarker.look(element, ...size, (i * 1000) / FPS);
     clip.seconds.push(i / FPS);
     clip.poses.push(seen?.pose ?? null);
     clip.visibility.push(seen?.visibility ?? null);
     clip.imagePoints.push(seen?.imagePoints ?? null);
+    clip.refined?.push(seen?.refined ?? null);
     progress((i + 1) / count);
   }
   if (element.duration > length + 1) clip.cut = `Only the first ${Math.round(length)} s were looked at: take 'refiner video' for longer ones.`;
   return clip;
+}
+
+function shown() {
+  return new Promise((resolve) => {
+    const look = () => { if (!document.hidden) { document.removeEventListener("visibilitychange", look); resolve(); } };
+    document.addEventListener("visibilitychange", look);
+  });
 }
 
 function seeked(element, time) {
@@ -65,16 +81,22 @@ export async function openCamera(element) {
   };
 }
 
-/** Calls `look(milliseconds)` for each new picture of a video, while the tab is seen; returns what ends it. (A callback for each
- *  video frame would do the same, but ends with the first one where nothing composes the page.) */
-export function eachPicture(element, look) {
+/** Calls `look(milliseconds)` for each new picture of a video, while the tab is seen, until it throws, which `failed` is told;
+ *  returns what ends it. (A callback for each video frame would do the same, but ends with the first one where nothing composes the
+ *  page.) */
+export function eachPicture(element, look, failed) {
   let ended = false;
   let last = -1;
   const turn = (now) => {
     if (ended) return;
     if (!document.hidden && element.readyState > 1 && element.currentTime !== last) {
       last = element.currentTime;
-      look(now);
+      try {
+        look(now);
+      } catch (error) {
+        failed(error);
+        return;
+      }
     }
     requestAnimationFrame(turn);
   };
