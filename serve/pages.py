@@ -175,11 +175,10 @@ def asked(content: bytes | memoryview) -> ExportBody:
 BodyOf = Callable[[Request, int], AbstractAsyncContextManager[Body]]
 
 
-def add_page(api: FastAPI, body_of: BodyOf, refined_model: Callable[[], Awaitable[Path]]) -> None:
+def add_page(api: FastAPI, refined_model: Callable[[], Awaitable[Path]]) -> None:
     """
     Args:
-        api: gets `/`, `/page/…`, `/v1/refined.task`, `/v1/formats` and `/v1/export`.
-        body_of: a request's body, up to so many bytes.
+        api: gets `/`, `/page/…` and `/v1/refined.task`.
         refined_model: MediaPipe's model file with what is served inside.
     """
     headers = {**HEADERS, "content-security-policy": policy()}
@@ -217,6 +216,14 @@ def add_page(api: FastAPI, body_of: BodyOf, refined_model: Callable[[], Awaitabl
         return await model_file(refined_model(), "no-cache")  # another version may serve; the file's ETag tells
 
     api.mount("/page", Files(FOLDER, headers), name="page")
+
+
+def add_exports(api: FastAPI, body_of: BodyOf) -> None:
+    """
+    Args:
+        api: gets `/v1/formats` and `/v1/export`.
+        body_of: a request's body, up to so many bytes.
+    """
 
     @api.get("/v1/formats")
     async def known_formats() -> dict[str, str]:

@@ -14,7 +14,7 @@ from refiner import UserError
 from serve import codec, documentation, inference_protocol, metrics, problems
 from serve.guard import SUBPROTOCOL, Guard, Origins, across_origins
 from serve.live import rounded, standing_poses
-from serve.pages import add_page
+from serve.pages import add_exports, add_page
 from serve.refined_models import RefinedModels
 from serve.schemas import Health, Info, ModelName, RefineBody, RefineResult, Refused, SequenceInfo, VideoResult
 
@@ -69,7 +69,8 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
     _add_middleware(api, endpoint)
     _add_refining(api, endpoint)
     _add_stream(api, endpoint)
-    add_page(api, endpoint.body_of, RefinedModels(endpoint.live, Path(endpoint.args.cache)).current)
+    add_page(api, RefinedModels(endpoint.live, Path(endpoint.args.cache)).current)
+    add_exports(api, endpoint.body_of)
     inference_protocol.add_routes(
         api,
         about=endpoint.about,
