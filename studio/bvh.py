@@ -21,21 +21,26 @@ _ASSUMED_RATE = 30.0  # Biovision's example's
 
 _TOKEN = re.compile(
     r"""\s*(?:
-    (?P<joint>ROOT|JOINT|End)\b[ \t]*(?P<name>[^{}]*?)\s*\{
+    (?P<joint>ROOT|JOINT|End(?=Site\b)|End)(?:\b|(?=Site))[ \t]*(?P<name>[^{}]*?)\s*\{
     |(?P<close>\})
     |OFFSET(?P<offset>(?:\s+[-+.,\deE]+){3})(?=\s|\})
     |CHANNELS\s+(?P<count>\d+)(?P<channels>(?:\s+[XYZ](?:position|rotation))*)(?=\s|\}|$)
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
-_FRAMES = re.compile(r"\s*Frames\s*:?\s*(\d+)", re.IGNORECASE)
-_FRAME_TIME = re.compile(r"\s*Frame\s*Time\s*:?[ \t]*([^\r\n]*)", re.IGNORECASE)
+_FRAMES = re.compile(r"\s*Frames\s*[:=]?\s*(-?\d+)(?:\.0*)?(?=\s|$)", re.IGNORECASE)
+# What stands behind it, or alone on the next line.
+_FRAME_TIME = re.compile(
+    r"\s*Frame\s*Time\s*[:=]?(?:[ \t]*\n[ \t]*(?=\S+[ \t]*(?:\n|$)))?[ \t]*([^\n]*)", re.IGNORECASE
+)
 
 
 def decoded(content: bytes) -> str:
     """The text of a file in UTF-8 or UTF-16 with or without a byte-order mark, or in some 8-bit code."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", errors="replace")
+    if content[1:2] == b"\0":
+        return content.decode("utf-16-le", errors="replace")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -57,14 +62,14 @@ def read_bvh(text: str, where: str) -> Capture:
     """
     from scipy.spatial.transform import Rotation
 
-    text = text.lstrip("\ufeff\x00 \t\r\n")
+    text = text.lstrip("\ufeff\x00 \t\r\n").replace("\r\n", "\n").replace("\r", "\n")
     if "." not in text:  # written where the decimal point is a comma
         text = text.replace(",", ".")
-    parts = re.split(r"^\s*MOTION\b", text, maxsplit=1, flags=re.MULTILINE)
-    start = re.match(r"HIERARCHY\b", text)
+    parts = re.split(r"^\s*MOTION\b", text, maxsplit=1, flags=re.MULTILINE | re.IGNORECASE)
+    start = re.match(r"HIERARCHY\b", text, re.IGNORECASE)
     if start is None or len(parts) != 2:
         raise UserError(f"{where} is not a BVH file: it must begin with HIERARCHY and go on to MOTION")
-    tree = _hierarchy(parts[0][start.end() :], where)
+    tree = _hierarchy(_spaced(parts[0][start.end() :]), where)
     values, step, notes = _motion(parts[1], sum(map(len, tree.channels)), where)
     frames = len(values)
     rotations = np.tile(np.eye(3), (frames, len(tree.names), 1, 1))
@@ -104,9 +109,11 @@ def _hierarchy(text: str, where: str) -> _Tree:
         at = token.end()
         if token["joint"]:
             parent = open_joints[-1] if open_joints else -1
-            if len(open_joints) >= _MOST_DEPTH or (parent < 0 and tree.names):
-                raise UserError(f"{where} is damaged: its HIERARCHY must be one tree, of at most {_MOST_DEPTH} levels")
             name = " ".join(token["name"].split())
+            if parent < 0 and tree.names:
+                raise UserError(f"{where} has several roots ('{tree.names[0]}', '{name}'): export each body alone")
+            if len(open_joints) >= _MOST_DEPTH:
+                raise UserError(f"{where} is damaged: its HIERARCHY has more than {_MOST_DEPTH} levels")
             open_joints.append(len(tree.names))
             tree.names.append(f"{tree.names[parent]}_end" if token["joint"].lower() == "end" and parent >= 0 else name)
             tree.parents.append(parent)
@@ -134,18 +141,23 @@ def _hierarchy(text: str, where: str) -> _Tree:
 def _motion(text: str, width: int, where: str) -> tuple[np.ndarray, float, tuple[str, ...]]:
     """(T, width) values, seconds a frame, notes."""
     notes: list[str] = []
-    promised = _FRAMES.match(text)
-    if promised is None:
+    said: int | None = None
+    written: str | None = None
+    while header := _FRAMES.match(text) or _FRAME_TIME.match(text):  # in any order
+        if header.re is _FRAMES:
+            said = int(header[1])
+        else:
+            written = header[1].strip()
+        text = text[header.end() :]
+    if said is None and written is None:
         raise UserError(f"{where} is damaged: its MOTION part cannot be read, for it does not begin with 'Frames:'")
-    rest = text[promised.end() :]
-    timed = _FRAME_TIME.match(rest)
-    step = _step(timed[1].strip() if timed else "", where, notes)
-    said = int(promised[1])
-    rows = _rows(rest[timed.end() :] if timed else rest, said, width, where)
+    step = _step(written or "", where, notes)
+    rows = _rows(text, said or 0, width, where)
     if len(rows) > _MOST_FRAMES or not len(rows):
         raise UserError(f"{where} has {len(rows):,} frames of motion: 1 to {_MOST_FRAMES:,} can be read")
     if len(rows) != said:
-        notes.append(f"it has {len(rows):,} frames, not {said:,} as it says: those that are there are taken")
+        says = "it does not say how many" if said is None else f"not {said:,} as it says"
+        notes.append(f"it has {len(rows):,} frames, {says}: those that are there are taken")
     if not np.isfinite(rows).all():
         raise UserError(f"{where} is damaged: it has numbers that are not finite; fetch it anew")
     return rows, step, tuple(notes)
@@ -153,6 +165,7 @@ def _motion(text: str, width: int, where: str) -> tuple[np.ndarray, float, tuple
 
 def _rows(text: str, said: int, width: int, where: str) -> np.ndarray:
     """(T, width): the frames that are there whole. Only the last may be cut off."""
+    text = _spaced(text if "." in text else text.replace(",", "."))
     lines = [line for line in text.splitlines() if line.strip()]
     try:
         numbers = [np.array(line.split(), dtype=np.float64) for line in lines[:-1]]
@@ -161,7 +174,9 @@ def _rows(text: str, said: int, width: int, where: str) -> np.ndarray:
         except ValueError:  # ends in the middle of a number
             numbers.append(np.zeros(0))
     except ValueError as error:
-        raise UserError(f"{where} is damaged: its MOTION part cannot be read ({error}); fetch it anew") from None
+        raise UserError(
+            f"{where} is damaged: its MOTION part cannot be read ({str(error)[:80]}); fetch it anew"
+        ) from None
     if not width:
         raise UserError(f"{where} has no channels: nothing in it moves")
     # of a file that was cut off the last number may have lost digits
@@ -177,6 +192,11 @@ def _rows(text: str, said: int, width: int, where: str) -> np.ndarray:
             f"{where} is damaged: frame {wrong} has {len(numbers[wrong])} numbers for {width} channels; fetch it anew"
         )
     return flat.reshape(-1, width)
+
+
+def _spaced(text: str) -> str:
+    """Commas and semicolons between numbers as spaces."""
+    return re.sub(r"(?<=[\d.])[,;](?=[-+.\d\s])", " ", text)
 
 
 def _number(written: re.Match[str]) -> float:

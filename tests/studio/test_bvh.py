@@ -284,6 +284,59 @@ def test_a_byte_order_mark_and_any_encoding_are_read(encoding):
     assert capture.names[0] == "Hüfte" and len(capture.times) == 12
 
 
+WRITTEN_OTHERWISE = {
+    "lines as on an old Mac": lambda text: text.replace("\n", "\r"),
+    "keywords in small letters": lambda text: re.sub(
+        r"\b(HIERARCHY|ROOT|JOINT|End Site|OFFSET|CHANNELS|MOTION|Frames|Frame Time|[XYZ](position|rotation))\b",
+        lambda word: word[0].lower(), text),
+    "EndSite": lambda text: text.replace("End Site", "EndSite"),
+    "end sites with names": lambda text: text.replace("End Site", "End Site Tip of it"),
+    "commas between numbers": lambda text: re.sub(r"(?<=\d) (?=[-\d])", ",", text),
+    "commas and semicolons": lambda text: re.sub(r"(?<=\d) (?=[-\d])", ";", text.replace(".", ",")),
+    "decimal commas in the rows only": lambda text: text.split("MOTION")[0] + "MOTION" + "Frame Time: 0.033333".join(
+        part.replace(".", ",") for part in text.split("MOTION")[1].split("Frame Time: 0.033333")),
+    "tabs": lambda text: text.replace(" ", "\t").replace("Frame\tTime", "Frame Time").replace("End\tSite", "End Site"),
+    "values on the next line": lambda text: text.replace("Frames: ", "Frames:\n").replace("Time: ", "Time:\n"),
+    "equals signs": lambda text: text.replace("Frames:", "Frames =").replace("Time:", "Time ="),
+    "time before frames": lambda text: re.sub(r"(Frames: \d+\n)(Frame Time: .*\n)", r"\2\1", text),
+    "frames as a decimal": lambda text: re.sub(r"Frames: (\d+)", r"Frames: \1.0", text),
+    "UTF-16 without a mark": lambda text: decoded(text.encode("utf-16-le")),
+    "an end of file of DOS": lambda text: text + "\x1a",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WRITTEN_OTHERWISE)
+def test_what_is_written_otherwise_is_the_same_motion(way):
+    capture, plainly = read_bvh(WRITTEN_OTHERWISE[way](plain()), "x.bvh"), read_bvh(plain(), "x.bvh")
+    np.testing.assert_array_equal(capture.positions, plainly.positions)
+    np.testing.assert_array_equal(capture.rotations, plainly.rotations)
+    np.testing.assert_array_equal(capture.times, plainly.times)
+    assert capture.parents == plainly.parents and not capture.notes
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text.split("MOTION")[0], "must begin with HIERARCHY and go on to MOTION"),
+        (lambda text: text.split("MOTION")[0] + "MOTION\n", "does not begin with 'Frames:'"),
+        (lambda text: text.split("Frame Time")[0] + "Frame Time: 0.033333\n", "has 0 frames of motion"),
+        (lambda text: text.replace("MOTION", "ROOT Prop\n{\nOFFSET 0 0 0\nCHANNELS 0\n}\nMOTION"), "several roots"),
+        (lambda text: text.replace("0.033333\n", "0.033333\nnan ", 1), "not finite|numbers for"),
+        (lambda text: re.sub(r"(0.033333\n)\S+", r"\1-1.#IND", text), "-1.#IND"),
+        (lambda text: text.replace("Zrotation", "Zrot"), "cannot be read near 'CHANNELS"),
+    ],
+)
+def test_what_cannot_be_read_is_one_short_sentence(change, says):
+    with pytest.raises(UserError, match=says) as told:
+        read_bvh(change(plain()), "x.bvh")
+    assert "\n" not in str(told.value) and len(str(told.value)) < 250
+
+
+def test_frames_that_are_not_counted_are_taken_and_it_is_said():
+    capture = read_bvh(re.sub(r"Frames: \d+\n", "", plain()), "x.bvh")
+    assert len(capture.times) == 12 and "does not say how many" in capture.notes[0]
+
+
 def test_decimal_commas_are_points():
     np.testing.assert_array_equal(read_bvh(plain().replace(".", ","), "x").positions, read_bvh(plain(), "x").positions)
 
