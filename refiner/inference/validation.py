@@ -21,10 +21,10 @@ NEAREST_M, FARTHEST_M = 0.1, 3.0
 # MediaPipe's kind of errors, the smallest is 0.98 m; a child of two has about 0.55.
 SHORTEST_BODY_M = 0.50
 
-# `stretched` of a batch: (poses at least, limit). Of 241,000 rendered, true and real poses and 89,000 of captured motion, each
-# also turned by any angle, with children's proportions, and with depths of 0.6, past these are 12 in 1.43 million singly, 2 in
-# 604,000 windows of 5, none in windows of 20 and more.
-_STRETCHED = ((60, -2.5), (20, 0.8), (5, 2.0), (1, 4.6))
+# `stretched` of a batch: (poses at least, limit). Past these is none of 241,000 rendered, true and real poses and of 33,000 of
+# simulated errors, each also turned by any angle, with children's proportions and with depths of 0.6 (1.43 million in all),
+# singly or in windows.
+_STRETCHED = ((60, -2.0), (20, 1.0), (5, 3.0), (1, 7.3))
 # A single pose whose depth is less than this share of its width or height is not looked at: these are one in a hundred of
 # the image landmarks that are told, and six in seven of all true poses.
 _DEEP = 0.5
