@@ -90,7 +90,7 @@ def server(command: list[str], env: dict[str, str], url: str, body: bytes) -> It
             command, env={**os.environ, **env}, stdout=out, stderr=out, preexec_fn=supervisor.die_with_parent
         )
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300  # LitServe and BentoML start processes of their own
             while time.monotonic() < deadline and process.poll() is None:
                 with contextlib.suppress(httpx.TransportError):
                     if (
