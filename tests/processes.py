@@ -1,7 +1,13 @@
 """Processes of this machine, found by what they were started with (Linux)."""
 
 import os
+import signal
 from pathlib import Path
+
+
+def heed_interrupts() -> None:
+    """For `preexec_fn`: a suite that runs in the background of a script ignores Ctrl-C, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def marked(mark: str) -> set[int]:

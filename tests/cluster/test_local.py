@@ -12,7 +12,7 @@ import pytest
 from cluster.local import local_cluster
 from cluster.running import CHECKOUT, Cluster
 from refiner import UserError
-from tests.processes import marked
+from tests.processes import heed_interrupts, marked
 from tests.waiting import PATIENCE_S, get, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -43,8 +43,7 @@ def test_no_process_outlives_the_command_that_started_it(number, tmp_path):
         cwd=tmp_path,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        # a suite that runs in the background of a script ignores Ctrl-C, and its children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_interrupts,
     )
     wait_for(lambda: (tmp_path / "ready").exists() or driver.poll() is not None)
     assert len(marked(mark)) > 8  # or the test looks for nothing

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from refiner.data import records, video
+from tests.processes import heed_interrupts
 from tests.refiner.cli.test_video import called, refiner
 from tests.waiting import wait_for
 
@@ -53,7 +54,12 @@ def test_an_interrupt_keeps_what_is_done_and_resume_goes_on(clips, tmp_path_fact
         str(tmp_path),
     ]
     running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     wait_for(lambda: (tmp_path / "a.refined.parquet").exists())
     os.killpg(running.pid, signal.SIGINT)  # as a terminal's Ctrl-C does: to the child, too
