@@ -40,6 +40,8 @@ class Options:
     """Folder of the simulated pairs: split=train and summary.json."""
     fps: float = 5.0
     """Poses per second of motion: near ones teach little more than one."""
+    seen: records.Seen = "mediapipe"
+    """How the frames of --pairs were seen, whose errors are learnt: raw and two_looks are in what 'rayjobs.film' made."""
     seed: int = 0
     """The same pairs, dataset and seed give the same simulated pairs."""
 
@@ -80,10 +82,7 @@ def simulated_from(dataset: aistpp.Dataset, options: Options) -> Summary:
         UserError: the pairs cannot be right, or no sequence is left to simulate.
     """
     sequences, left_out = plan(dataset, options.pairs)
-    train = records.read_pairs(options.pairs, "train")
-    checks.check_pairs(train, "train")
-    log(f"learning MediaPipe's errors from {len(train):,} pairs")
-    model = ErrorModel.fit(train, options.seed)
+    train, model = learnt(options)
     count, error = 0, 0.0
     described: dict[str, manifest.PairFile] = {}
     gists: list[checks.Gist] = []  # the sum so far
@@ -130,9 +129,18 @@ def simulated_from(dataset: aistpp.Dataset, options: Options) -> Summary:
                 "pairs": files.absolute(options.pairs),
                 "dataset": files.absolute(options.dataset),
                 "simulated": "yes",
+                "seen": options.seen,
             },
         )
     return summary
+
+
+def learnt(options: Options) -> tuple[Pairs, ErrorModel]:
+    """The training pairs, and their errors."""
+    train = records.read_pairs(options.pairs, "train", options.seen)
+    checks.check_pairs(train, "train")
+    log(f"learning MediaPipe's errors from {len(train):,} pairs")
+    return train, ErrorModel.fit(train, options.seed)
 
 
 def plan(dataset: aistpp.Dataset, pairs: str) -> tuple[list[str], dict[str, int]]:

@@ -75,6 +75,19 @@ def test_what_validates_is_not_simulated_nor_trained_on(options, summary, tmp_pa
     assert len(sequences) == 5 and left_out == {"validates or tests in --pairs": 2}
 
 
+def test_errors_are_those_of_the_way_of_seeing_that_is_named(options, summary, make_pairs, tmp_path):
+    for i in range(20):
+        made = make_pairs(1, seed=i, first=i)
+        nearer = made.ground_truth + (made.corrupted - made.ground_truth) / 4
+        ways = {"mediapipe": made, "raw": made, "two_looks": dataclasses.replace(made, corrupted=nearer)}
+        table = records.seen_otherwise(ways)  # type: ignore[arg-type]
+        records.write_atomically(table, tmp_path / "pairs/split=train" / f"{i}.parquet", {})
+    seen = dataclasses.replace(options, pairs=str(tmp_path / "pairs"), out=str(tmp_path / "two"), seen="two_looks")
+    assert simulate.run(seen).simulated_depth_cm < 0.5 * summary.simulated_depth_cm
+    with pytest.raises(UserError, match="two_looks"):  # of pairs that do not say
+        simulate.run(dataclasses.replace(options, out=str(tmp_path / "none"), seen="two_looks"))
+
+
 def test_a_dataset_without_motion_is_one_sentence(options, tmp_path):
     empty = tmp_path / "empty"
     for split in SPLITS:
