@@ -1,5 +1,6 @@
 """Every video of a folder is extracted once, and a bad one costs itself alone."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import ray
 from rayjobs import extract
 from refiner import UserError
 from refiner.data import records, video
-from refiner.estimators import mediapipe
+from refiner.estimators import ESTIMATORS, mediapipe, named
 from refiner.estimators.observe import is_done
 from tests.waiting import get, wait_for
 
 pytestmark = pytest.mark.cluster
+EITHER = pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
 
 
 def film(path: Path, frames: int = 12) -> Path:
@@ -42,8 +44,10 @@ def observed(tmp_path) -> set[str]:
     return {path.stem for path in (tmp_path / "out").glob("*.parquet")}
 
 
-def test_real_people_are_found_in_every_frame(cluster, real_people, tmp_path):
-    summary = extract.run(extract.Options(videos=str(real_people), out=str(tmp_path / "out")))
+@EITHER
+def test_real_people_are_found_in_every_frame(cluster, real_people, tmp_path, estimator):
+    run = extract.Options(videos=str(real_people), out=str(tmp_path / "out"), estimator=estimator)
+    summary = extract.run(run)
     assert (summary.videos, summary.extracted, summary.frames, summary.detected) == (4, 4, 400, 400)
     for camera, width in (("cam01", 1080), ("cam02", 1080), ("cam03", 1088), ("cam04", 1088)):
         path = tmp_path / "out" / f"{camera}.parquet"
@@ -56,12 +60,13 @@ def test_real_people_are_found_in_every_frame(cluster, real_people, tmp_path):
         assert 1.0 < np.median(np.ptp(world[..., 1], axis=1)) < 2.2  # metres from head to foot
         metadata = pq.read_schema(path).metadata
         assert json.loads(metadata[b"size"]) == [width, 1920] and json.loads(metadata[b"fps"]) == 60
-        assert json.loads(metadata[b"estimator"])["name"] == "mediapipe.PoseLandmarker"
-    again = extract.run(extract.Options(videos=str(real_people), out=str(tmp_path / "out")))
+        assert json.loads(metadata[b"estimator"])["name"] == named(estimator).info.name
+    again = extract.run(run)
     assert (again.done_before, again.extracted) == (4, 0)
 
 
-def test_poison_costs_itself_alone_within_bounded_attempts(connected, tmp_path):
+@EITHER
+def test_poison_costs_itself_alone_within_bounded_attempts(connected, tmp_path, estimator):
     good = [film(tmp_path / "videos" / f"good{i}.mp4", 20 + i) for i in range(3)]
     for name in ("raise", "hang", "segfault", "once"):
         film(tmp_path / "videos" / f"{name}.mp4")
@@ -69,7 +74,7 @@ def test_poison_costs_itself_alone_within_bounded_attempts(connected, tmp_path):
     (tmp_path / "videos/empty.mp4").touch()
     (tmp_path / "videos/cut.mp4").write_bytes(good[0].read_bytes()[:-200])
     (tmp_path / "videos/notes.txt").write_text("not taken for a video")
-    run = options(tmp_path, observe="poison:observe", stall_s=10, actors=2)
+    run = options(tmp_path, observe="poison:observe", stall_s=10, actors=2, estimator=estimator)
     summary = extract.run(run)
     assert (summary.videos, summary.extracted, summary.failed, summary.frames) == (10, 4, 6, 20 + 21 + 22 + 12)
     assert observed(tmp_path) == {"good0", "good1", "good2", "once"}
@@ -92,7 +97,7 @@ def test_poison_costs_itself_alone_within_bounded_attempts(connected, tmp_path):
     assert (again.done_before, again.failed_before, again.extracted, again.failed) == (4, 6, 0, 0)
     film(tmp_path / "videos/empty.mp4")
     (tmp_path / "videos/hang.mp4").unlink()  # nobody waits for it twice
-    retried = extract.run(options(tmp_path, retry_failed=True, observe="poison:observe", stall_s=10, actors=2))
+    retried = extract.run(dataclasses.replace(run, retry_failed=True))
     assert (retried.extracted, retried.failed) == (1, 4) and "empty" in observed(tmp_path)
     assert not (tmp_path / "out/failures/empty.json").exists()
     assert not [p for p in (tmp_path / "out").rglob("*.part")]
