@@ -115,7 +115,7 @@ def run(options: Options) -> dict:
     on_val, on_test = (trials.tally(pairs, methods, models) for pairs in (val, test))
     val_cm = dict(zip(on_val.methods, trials.headline(on_val).tolist(), strict=True))
     winner = min(models, key=val_cm.__getitem__)
-    found = {
+    summary = {
         "train_pairs": len(train),
         "train_sequences": len(set(train.sequence)),
         "seeds": options.seeds,
@@ -128,8 +128,8 @@ def run(options: Options) -> dict:
             for kind, part in trials.kinds(on_test).items()
         },
     }
-    print(markdown(found))
-    return found
+    print(markdown(summary))
+    return summary
 
 
 def trained(
@@ -158,13 +158,13 @@ def trained(
     return models, facts
 
 
-def markdown(found: dict) -> str:
+def markdown(summary: dict) -> str:
     """Tables of at most 120 columns: facts, then the figures of each kind of motion."""
     lines = [
-        f"{found['train_pairs']:,} training pairs of {found['train_sequences']} sequences, {found['seeds']} seed(s). "
-        f"Chosen on the validation split: **{found['chosen_on_val']}**.",
+        f"{summary['train_pairs']:,} training pairs of {summary['train_sequences']} sequences, {summary['seeds']} seed(s). "
+        f"Chosen on the validation split: **{summary['chosen_on_val']}**.",
     ]
-    for kind, part in found["test"].items():
+    for kind, part in summary["test"].items():
         lines += ["", f"{kind}: {part['pairs']:,} held-out pairs of {part['sequences']} sequences; cm, m/s²", ""]
         head = (
             f"| {'':<31} | {'val':>5} | {'|Δz|':>5} | {'− MediaPipe':>19} | {'− ridge':>19} | MPJPE | accel | bone% |"
@@ -172,13 +172,13 @@ def markdown(found: dict) -> str:
         lines += [head.replace("|Δz|", "Δz"), "| --- |" + " ---: |" * 7]
         for name, row in part["methods"].items():
             minus = [_signed(row["minus"][o]) if o != name else "" for o in (MEDIAPIPE, RIDGE)]
-            cut = " †" if found["variants"].get(name, {}).get("cut") else ""
+            cut = " †" if summary["variants"].get(name, {}).get("cut") else ""
             lines.append(
-                f"| {LABELS.get(name, name) + cut:<31} | {found['val_cm'][name]:5.2f} | {row['depth_cm']:5.2f} "
+                f"| {LABELS.get(name, name) + cut:<31} | {summary['val_cm'][name]:5.2f} | {row['depth_cm']:5.2f} "
                 f"| {minus[0]:>19} | {minus[1]:>19} | {row['mpjpe_cm']:5.2f} | {row['acceleration_error']:5.1f} "
                 f"| {100 * row['bone_cv']:5.1f} |"
             )
-    if any(v["cut"] for v in found["variants"].values()):
+    if any(v["cut"] for v in summary["variants"].values()):
         lines += ["", "† stopped by --max-seconds"]
     return "\n".join(lines)
 

@@ -92,23 +92,23 @@ def compared(each: dict[str, Pairs], model: DepthRefiner) -> dict[str, dict[str,
             "box_depth": metrics.depth_error(refined, pairs.ground_truth).mean(-1) * CM,
             "box_mpjpe": metrics.joint_error(refined, pairs.ground_truth).mean(-1) * CM,
         }
-    sequences, found = each[REFERENCE].sequence, {}
+    sequences, figures = each[REFERENCE].sequence, {}
     for name, own in errors.items():
-        found[name] = {}
+        figures[name] = {}
         for key, values in own.items():
             share = (values - errors[REFERENCE][key]) / errors[REFERENCE][key].mean()
             low, high = metrics.bootstrap(share, sequences) if name != REFERENCE else (0.0, 0.0)
-            found[name] |= {
+            figures[name] |= {
                 f"{key}_cm": float(values.mean()),
                 f"{key}_share": float(share.mean()),
                 f"{key}_interval": (float(low), float(high)),
             }
-    return found
+    return figures
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
+def table(figures: dict[str, dict[str, Any]]) -> str:
     lines = [f"{'cm; difference to MediaPipe, 95 %':<26} {'mean |Δz|':<28} {'MPJPE':<28} {'box |Δz|':<28} box MPJPE"]
-    for name, row in found.items():
+    for name, row in figures.items():
         cells = []
         for key in ("depth", "mpjpe", "box_depth", "box_mpjpe"):
             low, high = row[f"{key}_interval"]
@@ -133,16 +133,16 @@ def run(options: Options) -> dict[str, dict[str, Any]]:
             pair.Options(observations=str(folder / "observations"), dataset=options.dataset, out=str(folder / "pairs"))
         )
         each[way] = pairs_of(folder / "pairs")
-    found = compared(same_rows(each), DepthRefiner())
-    for way, row in found.items():
+    figures = compared(same_rows(each), DepthRefiner())
+    for way, row in figures.items():
         row["found"] = shares[way]
-    return found
+    return figures
 
 
 def main(options: Options) -> None:
-    found = run(options)
-    print(table(found))
-    print(json.dumps(found))
+    figures = run(options)
+    print(table(figures))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def through_videos(options: Options, root: Path) -> dict[Seen, Pairs]:
         if not take.is_whole(there):
             take.write_annotations(root / "dataset")
             take.film(root / "dataset", take.missing(there))
-    found: dict[Seen, Pairs] = {}
+    by_way: dict[Seen, Pairs] = {}
     for way, chosen in WAYS.items():
         folder = root / "observations" / way
         info = BlazePose(**chosen).info
@@ -75,8 +75,8 @@ def through_videos(options: Options, root: Path) -> dict[Seen, Pairs]:
                 observe(video=str(video), out=out, model=str(model_path()), estimator="blazepose", **chosen)
         made = pair.Options(observations=str(folder), dataset=str(root / "dataset"), out=str(root / "pairs" / way))
         pair.run(made)
-        found[way] = pairs_of(root / "pairs" / way)
-    return found
+        by_way[way] = pairs_of(root / "pairs" / way)
+    return by_way
 
 
 def straight(options: Options, root: Path) -> dict[Seen, Pairs]:
@@ -166,13 +166,13 @@ def clocked(options: Options) -> dict[str, float]:
             frames += 1
         rest = (time.process_time() - clock) / (frames - 1) / len(take.filming)
         network = timed.seconds / (frames - 1) / len(take.filming)
-        found = {
+        by_way = {
             "body and motion, ms a sequence": 1000 * body,
             "first frames (rooms, detector), ms a clip": 1000 * first / len(take.filming),
             "drawing, codec, crop, ms a frame": 1000 * (rest - network),
             "network, two looks, ms a frame": 1000 * network,
         }
-        best = {name: min(value, best.get(name, np.inf)) for name, value in found.items()}
+        best = {name: min(value, best.get(name, np.inf)) for name, value in by_way.items()}
     return best
 
 

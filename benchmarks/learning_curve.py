@@ -60,12 +60,12 @@ def run(options: Options) -> dict:
         sizes = [len(np.unique(part.sequence)) for part in rows]
         ridges = [ridge(part) for part in rows]
         models = [model(part, val, options, share, seed) for seed, part in enumerate(rows)]
-        found = measured(test, ridges, models)
+        sums = measured(test, ridges, models)
         points.append(
             {
                 "sequences": sizes[0],
                 "pairs": int(np.mean([len(part) for part in rows])),
-                "test": {kind: trials.figures(part, (RIDGE,)) for kind, part in trials.kinds(found).items()},
+                "test": {kind: trials.figures(part, (RIDGE,)) for kind, part in trials.kinds(sums).items()},
             }
         )
         log(f"{sizes[0]} sequences: {time.monotonic() - began:.0f} s")
@@ -126,12 +126,12 @@ def measured(test: Pairs, ridges: list[Method], models: list[DepthRefiner]) -> T
     return dataclasses.replace(parts[0], sums=np.mean([part.sums for part in parts], axis=0))
 
 
-def markdown(found: dict) -> str:
+def markdown(curve: dict) -> str:
     """A table for each kind of motion."""
     lines = [
-        f"{found['test_pairs']:,} held-out pairs of {found['test_sequences']} sequences; {found['seeds']} seed(s)."
+        f"{curve['test_pairs']:,} held-out pairs of {curve['test_sequences']} sequences; {curve['seeds']} seed(s)."
     ]
-    for kind in found["points"][0]["test"]:
+    for kind in curve["points"][0]["test"]:
         lines += [
             "",
             f"{kind}: mean Δz, cm (95 %)",
@@ -139,7 +139,7 @@ def markdown(found: dict) -> str:
             "| sequences | pairs | MediaPipe | ridge regression | refined | − ridge |",
         ]
         lines.append("|" + " ---: |" * 6)
-        for point in found["points"]:
+        for point in curve["points"]:
             rows = point["test"][kind]
             cells = [f"{rows[n]['depth_cm']:.2f} ({rows[n]['interval_cm'][0]:.2f} – {rows[n]['interval_cm'][1]:.2f})" for n in
                      (MEDIAPIPE, RIDGE, REFINED)]  # fmt: skip

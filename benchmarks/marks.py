@@ -59,9 +59,9 @@ def offsets(take: Take, observations: Path) -> np.ndarray | None:
             towards = np.stack([camera.position for camera in cameras])[:, None] - joints[None, :, joint]
             towards /= np.linalg.norm(towards, axis=-1, keepdims=True)
             weights[:, :, joint] *= (towards * out).sum(-1) > SEEN
-    found = multiview.triangulate(cameras, image, weights, MAX_ERROR_PX)
-    off = np.einsum("fjba,fjb->fja", turned[:, bones], found.points - joints) * 1.75 / take.dancer.build.height
-    off[found.kept.sum(0) < MIN_VIEWS] = np.nan
+    person = multiview.triangulate(cameras, image, weights, MAX_ERROR_PX)
+    off = np.einsum("fjba,fjb->fja", turned[:, bones], person.points - joints) * 1.75 / take.dancer.build.height
+    off[person.kept.sum(0) < MIN_VIEWS] = np.nan
     right = [joint for name, joint in INDEX.items() if name.startswith("right")]
     off[:, right, 0] *= -1
     return off
@@ -83,7 +83,7 @@ def run(options: Options) -> dict:
             f"{options.observations} has no sequence of {options.dataset} from all nine cameras: extract it"
         )
     off = np.concatenate(parts)
-    found = {}
+    marks = {}
     print(f"{len(parts)} dancers, {len(off)} moments; cm at 1.75 m\n{'':<15}{'seen':>20}{'spread':>20}{'marked':>20}")
     for name, (_, marked) in takes[0].dancer.marks.items():
         both = off[:, sorted({INDEX[name], int(MIRROR[INDEX[name]])})].reshape(-1, 3) * CM
@@ -91,10 +91,10 @@ def run(options: Options) -> dict:
         if name == "nose":  # in the middle of a symmetric face
             seen[0] = 0
         spread = np.nanmedian(np.abs(both - seen), axis=0)
-        found[name] = {"seen_cm": seen.tolist(), "spread_cm": spread.tolist(), "marked_cm": [CM * v for v in marked]}
-        cells = ("".join(f"{v:6.1f}" for v in row) for row in found[name].values())
+        marks[name] = {"seen_cm": seen.tolist(), "spread_cm": spread.tolist(), "marked_cm": [CM * v for v in marked]}
+        cells = ("".join(f"{v:6.1f}" for v in row) for row in marks[name].values())
         print(f"{name:<15}" + "".join(f"{cell:>20}" for cell in cells))
-    return found
+    return marks
 
 
 if __name__ == "__main__":

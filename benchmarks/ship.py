@@ -82,8 +82,8 @@ def fitted(pairs: Pairs, *names: str) -> dict[str, baselines.Method]:
 
 def compared(pairs: Pairs, methods: dict[str, baselines.Method], models: dict[str, DepthRefiner]) -> dict[str, dict]:
     """By kind of motion, by method: `trials.figures`."""
-    found = trials.tally(pairs, methods, {name: [model] for name, model in models.items()})
-    return {kind: trials.figures(part, (MEDIAPIPE, SMOOTHING)) for kind, part in trials.kinds(found).items()}
+    sums = trials.tally(pairs, methods, {name: [model] for name, model in models.items()})
+    return {kind: trials.figures(part, (MEDIAPIPE, SMOOTHING)) for kind, part in trials.kinds(sums).items()}
 
 
 def table(found: dict[str, dict]) -> str:

@@ -86,37 +86,39 @@ def tally(pairs: Pairs, methods: Mapping[str, Method], models: Mapping[str, list
     sums = [rows.sums]
     for name, seeds in models.items():
         log(f"measuring {name}")
-        found = [Tally.of(pairs, {name: model.predict_pairs(pairs).poses}, {}).sums for model in seeds]
-        sums.append(np.mean(found, axis=0))
+        each = [Tally.of(pairs, {name: model.predict_pairs(pairs).poses}, {}).sums for model in seeds]
+        sums.append(np.mean(each, axis=0))
     return dataclasses.replace(rows, methods=(*methods, *models), sums=np.concatenate(sums, axis=1))
 
 
-def kinds(found: Tally) -> dict[str, Tally]:
+def kinds(tally_of_all: Tally) -> dict[str, Tally]:
     """The whole, and each kind of motion where there are several."""
-    situations = np.array([metrics.situation(s) for s in found.sequences])
+    situations = np.array([metrics.situation(s) for s in tally_of_all.sequences])
     names = np.unique(situations).tolist()
-    return {ALL: found} | ({str(k): found.where(situations == k) for k in names} if len(names) > 1 else {})
+    return {ALL: tally_of_all} | (
+        {str(k): tally_of_all.where(situations == k) for k in names} if len(names) > 1 else {}
+    )
 
 
-def figures(found: Tally, against: tuple[str, ...] = (), seed: int = 0) -> dict[str, dict]:
+def figures(tally_of_all: Tally, against: tuple[str, ...] = (), seed: int = 0) -> dict[str, dict]:
     """By method: `metrics.FIGURES`, `interval_cm` of mean |Δz|, and `minus` each method of `against` with its interval."""
-    means, samples = found.means(), found.resampled(seed)
-    depth = found.cells.index((FIGURE, FIGURES[0]))
-    few = found.few[depth]
+    means, samples = tally_of_all.means(), tally_of_all.resampled(seed)
+    depth = tally_of_all.cells.index((FIGURE, FIGURES[0]))
+    few = tally_of_all.few[depth]
     result = {}
-    for m, name in enumerate(found.methods):
+    for m, name in enumerate(tally_of_all.methods):
         low, high = interval(samples[:, m, depth], few)
-        row = {figure: float(means[m, found.cells.index((FIGURE, figure))]) for figure in FIGURES}
+        row = {figure: float(means[m, tally_of_all.cells.index((FIGURE, figure))]) for figure in FIGURES}
         row |= {"interval_cm": (float(low), float(high)), "minus": {}}
         for other in against:
-            o = found.methods.index(other)
+            o = tally_of_all.methods.index(other)
             low, high = interval(samples[:, m, depth] - samples[:, o, depth], few)
             row["minus"][other] = (float(means[m, depth] - means[o, depth]), float(low), float(high))
         result[name] = row
     return result
 
 
-def headline(found: Tally) -> np.ndarray:
+def headline(tally_of_all: Tally) -> np.ndarray:
     """(M,) mean |Δz| in cm, of real motion where there is any: that is what choices are made on."""
-    parts = kinds(found)
-    return parts.get(REAL_MOTION, found).means()[:, found.cells.index((FIGURE, FIGURES[0]))]
+    parts = kinds(tally_of_all)
+    return parts.get(REAL_MOTION, tally_of_all).means()[:, tally_of_all.cells.index((FIGURE, FIGURES[0]))]

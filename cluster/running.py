@@ -137,8 +137,8 @@ class Cluster:
             wanted = {application.get("name", "default") for application in content["applications"]}
             deadline = time.monotonic() + deadline_s
             while True:
-                found = client.get("/api/serve/applications/").raise_for_status().json()["applications"]
-                states = {name: found.get(name, {}) for name in wanted}
+                applications = client.get("/api/serve/applications/").raise_for_status().json()["applications"]
+                states = {name: applications.get(name, {}) for name in wanted}
                 if all(state.get("status") == "RUNNING" for state in states.values()):
                     return f"http://{HOST}:{options['port']}"
                 for name, state in states.items():

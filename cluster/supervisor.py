@@ -59,13 +59,13 @@ def processes_below(root: int) -> dict[int, int]:
             continue  # it ended meanwhile
         if state != "Z":
             children.setdefault(int(parent), []).append(int(entry))
-    found, queue = {}, [root]
+    below, queue = {}, [root]
     while queue:
         parent = queue.pop()
         for process in children.get(parent, []):
-            found[process] = parent
+            below[process] = parent
             queue.append(process)
-    return found
+    return below
 
 
 def send(number: signal.Signals, processes: list[int]) -> None:

@@ -94,44 +94,44 @@ def run(options: Options) -> Summary:
     # versions, not aliases, which may move meanwhile
     sources = {name: str(registered.at(m.version)) if registered else options.model for name, m in models.items()}
     tally, atlas = measure_all(options.pairs, options.split, baselines, sources, options.workers, options.seen)
-    found = compare.summarise(tally)
-    log(tables.table(found) + "\n\n" + tables.goals_table(found))
+    evaluation = compare.summarise(tally)
+    log(tables.table(evaluation) + "\n\n" + tables.goals_table(evaluation))
     promoted, verdict, shown = False, "nothing was to be promoted", candidate
     if options.promote and registered:
-        promoted, verdict = judge(models, tally, found)
+        promoted, verdict = judge(models, tally, evaluation)
         if promoted:
             registry.set_alias(registered.name, CHAMPION, candidate.version)
         else:
             shown = models.get(CHAMPION_METHOD, candidate)
     log(verdict)
-    _publish(options, candidate, registered is not None, found, atlas)
+    _publish(options, candidate, registered is not None, evaluation, atlas)
     if shown is not candidate:  # the figures below belong to the model that is named
-        found = compare.summarise(tally, CHAMPION_METHOD)
+        evaluation = compare.summarise(tally, CHAMPION_METHOD)
     return Summary(
-        mediapipe=found.methods[MEDIAPIPE],
-        refined=found.methods[REFINED],
-        baselines={n: row["depth_cm"] for n, row in found.methods.items() if n not in (MEDIAPIPE, REFINED)},
+        mediapipe=evaluation.methods[MEDIAPIPE],
+        refined=evaluation.methods[REFINED],
+        baselines={n: row["depth_cm"] for n, row in evaluation.methods.items() if n not in (MEDIAPIPE, REFINED)},
         by_situation={
             kind: {name: row["depth_cm"] for name, row in inner.methods.items()}
-            for kind, inner in found.by_situation.items()
+            for kind, inner in evaluation.by_situation.items()
         },
         model={"name": shown.name, "version": shown.version},
         promoted=promoted,
         verdict=verdict,
         candidate={"name": candidate.name, "version": candidate.version},
-        differences=found.differences,
-        confidence=found.confidence,
-        worse=found.worse,
-        goals={f"{goal.name} {goal.wanted}": goal.met for goal in found.goals},
-        pairs=found.pairs,
-        sequences=found.sequences,
+        differences=evaluation.differences,
+        confidence=evaluation.confidence,
+        worse=evaluation.worse,
+        goals={f"{goal.name} {goal.wanted}": goal.met for goal in evaluation.goals},
+        pairs=evaluation.pairs,
+        sequences=evaluation.sequences,
     )
 
 
-def judge(models: dict[str, DepthRefiner], tally: Tally, found: Evaluation) -> tuple[bool, str]:
+def judge(models: dict[str, DepthRefiner], tally: Tally, evaluation: Evaluation) -> tuple[bool, str]:
     """Whether the candidate becomes the champion, and a sentence that says why."""
     candidate, champion = models[REFINED], models.get(CHAMPION_METHOD)
-    difference, low, high = found.differences[MEDIAPIPE]
+    difference, low, high = evaluation.differences[MEDIAPIPE]
     rival = "MediaPipe"
     if champion is not None and champion.version == candidate.version:
         return False, f"version {candidate.version} is the champion already"
@@ -144,18 +144,18 @@ def judge(models: dict[str, DepthRefiner], tally: Tally, found: Evaluation) -> t
     return False, f"version {candidate.version} is not promoted: {interval}, which does not exclude zero"
 
 
-def _publish(options: Options, model: DepthRefiner, registered: bool, found: Evaluation, atlas: Atlas) -> None:
+def _publish(options: Options, model: DepthRefiner, registered: bool, evaluation: Evaluation, atlas: Atlas) -> None:
     """Writes the report and, of a registered model, hands it to MLflow."""
     with tempfile.TemporaryDirectory() as scratch:
         far = options.out is not None and files.is_uri(options.out)
         folder = Path(scratch if far or options.out is None else options.out)
         folder.mkdir(parents=True, exist_ok=True)
         worst = atlas.worst_clips(REFINED, WORST_CLIPS)
-        content = to_json(asdict(found)) | {"worst_clips": [[*clip, errors] for *clip, errors in worst]}
+        content = to_json(asdict(evaluation)) | {"worst_clips": [[*clip, errors] for *clip, errors in worst]}
         (folder / "evaluation.json").write_text(json.dumps(content, indent=1))
-        text = tables.markdown(found, f"{model.name} {model.version} on the {options.split} split")
+        text = tables.markdown(evaluation, f"{model.name} {model.version} on the {options.split} split")
         (folder / "evaluation.md").write_text(text + "\n" + tables.worst_clips(worst))
-        plots.draw_all(found, folder)
+        plots.draw_all(evaluation, folder)
         plots.error_atlas(atlas, folder / "error_atlas.png")
         drawn = [(sequence, camera) for sequence, camera, _ in worst[:DRAWN_CLIPS]]
         samples = worst_of(options.pairs, options.split, drawn, lambda pairs: model.predict_pairs(pairs).poses)
@@ -163,7 +163,7 @@ def _publish(options: Options, model: DepthRefiner, registered: bool, found: Eva
         if far and options.out is not None:
             files.copy_folder(folder, options.out)
         if registered:
-            figures = {f"{options.split}/{key}": value for key, value in compare.flat(found).items()}
+            figures = {f"{options.split}/{key}": value for key, value in compare.flat(evaluation).items()}
             under = f"evaluation/{options.split}"
             fingerprint, counts = manifest.counted(options.pairs)
             run_id = registry.record_evaluation(model.name, model.version, figures, folder, under, fingerprint)

@@ -97,8 +97,8 @@ def run(options: Options) -> Summary:
     frames = detected = 0
     left_out: Counter[str] = Counter()
     with Progress("sequences", len(todo), len(todo)) as progress:
-        for seen, found, problems in filmed(todo, out, model, options.workers):
-            frames, detected = frames + seen, detected + found
+        for seen, with_person, problems in filmed(todo, out, model, options.workers):
+            frames, detected = frames + seen, detected + with_person
             left_out.update(problems)
             progress.add(1, 1, frames=seen)
     pair_files, errors = described(out, model, options)

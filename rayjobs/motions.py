@@ -149,13 +149,13 @@ def recordings_of(source: str, up: str) -> Iterator[Recording]:
             if name not in data.ignored:
                 yield Recording(name, Name.parse(name).dancer, partial(data.keypoints3d, name), name)
     else:
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() == ".bvh") if path.is_dir() else [path]
-        if not found or not path.exists():
+        paths = sorted(p for p in path.rglob("*") if p.suffix.lower() == ".bvh") if path.is_dir() else [path]
+        if not paths or not path.exists():
             raise UserError(f"there is no motion in {source}: give BVH files, AIST++'s layout, or '{DEEPMIMIC}'")
-        for file in found:
+        for file in paths:
             name = file.relative_to(path.parent).with_suffix("").as_posix()
             named = _ACTOR.match(file.stem)
-            folder = file.parent.as_posix() if len({p.parent for p in found}) > 1 else name
+            folder = file.parent.as_posix() if len({p.parent for p in paths}) > 1 else name
             actor = (named[1] or named[2]) if named else folder
             yield Recording(name, f"{source} {actor}", partial(_read_bvh, file, up))
 

@@ -170,9 +170,15 @@ def paired(rows: list[dict[str, Any]], dataset: aistpp.Dataset, out: Path) -> li
 
 def pair_one(row: dict[str, Any], dataset: aistpp.Dataset, out: Path) -> dict[str, Any]:
     """INPUT: a sequence, its split and its videos. OUTPUT: counts and problems. Writes the sequence's file of pairs."""
-    found, problems = pair_sequence(dataset, row["videos"])
-    pairs, split = found.pairs, row["split"]
-    result = {"split": split, "problems": problems, "frames": found.frames, "left_out": found.left_out, "pairs": 0}
+    paired_sequence, problems = pair_sequence(dataset, row["videos"])
+    pairs, split = paired_sequence.pairs, row["split"]
+    result = {
+        "split": split,
+        "problems": problems,
+        "frames": paired_sequence.frames,
+        "left_out": paired_sequence.left_out,
+        "pairs": 0,
+    }
     if pairs is not None:
         file = out / f"split={split}" / f"{row['sequence']}.parquet"
         records.write_atomically(pairs.to_table(), file, {"sequence": row["sequence"], "split": split})

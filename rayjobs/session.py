@@ -60,15 +60,15 @@ def cluster_cores() -> int:
 
     here = ray.get_runtime_context().get_node_id()
     count = ray.remote(num_cpus=0)(cores)
-    found = []
+    pieces = []
     for node in ray.nodes():
         cpus = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
         if cpus:
             on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            found.append(
+            pieces.append(
                 (cpus, cores() if node["NodeID"] == here else count.options(scheduling_strategy=on_node).remote())
             )
-    return sum(min(cpus, at if isinstance(at, int) else ray.get(at)) for cpus, at in found)
+    return sum(min(cpus, at if isinstance(at, int) else ray.get(at)) for cpus, at in pieces)
 
 
 def quiet_ray_data() -> None:

@@ -160,13 +160,13 @@ def plan(dataset: aistpp.Dataset, pairs: str) -> tuple[list[str], dict[str, int]
         elif sequence in measured:
             here[sequence] = "validates or tests in --pairs"
     reasons = [reason for reason in here.values() if reason]
-    found = [sequence for sequence, reason in here.items() if not reason]
-    if not found:
+    usable = [sequence for sequence, reason in here.items() if not reason]
+    if not usable:
         raise UserError(
             f"{dataset.root} has no annotated training sequence that may be simulated: make some with "
             "'python -m rayjobs.studio --no-videos', or fetch AIST++'s with 'python -m rayjobs.download --annotations'"
         )
-    return found, {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+    return usable, {reason: reasons.count(reason) for reason in sorted(set(reasons))}
 
 
 def simulate(model: ErrorModel, dataset: aistpp.Dataset, sequence: str, fps: float, seed: int) -> Pairs | None:

@@ -78,8 +78,8 @@ def _globbed(where: str) -> list[File]:
     address, mark, query = where.partition("?")
     folders = list(itertools.takewhile(lambda part: not glob.has_magic(part), address.split("/")))
     pattern = files.resolve(where)[1]
-    found = files.find("/".join(folders) + mark + query, SUFFIXES, below=True)
-    return [file for file in found if PurePosixPath(files.resolve(file.where)[1]).match(pattern)]
+    listed = files.find("/".join(folders) + mark + query, SUFFIXES, below=True)
+    return [file for file in listed if PurePosixPath(files.resolve(file.where)[1]).match(pattern)]
 
 
 @contextmanager

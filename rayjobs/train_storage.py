@@ -46,11 +46,11 @@ def recover(storage: str, name: str) -> str | None:
     if "://" in storage or not snapshot.exists() or _is_json(snapshot):
         return None
     snapshot.unlink()
-    found = list(folder.glob("checkpoint_*/"))
+    checkpoints = list(folder.glob("checkpoint_*/"))
     # by what they hold: names and file times are of a clock, which may have been set back meanwhile
-    steps = {path: _steps(path) for path in found}
-    newest = max((path for path in found if steps[path] >= 0), key=lambda path: steps[path], default=None)
-    for path in found:
+    steps = {path: _steps(path) for path in checkpoints}
+    newest = max((path for path in checkpoints if steps[path] >= 0), key=lambda path: steps[path], default=None)
+    for path in checkpoints:
         if path != newest:
             shutil.rmtree(path)
     return str(newest) if newest else None

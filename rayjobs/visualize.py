@@ -202,10 +202,10 @@ def worst_of(
     root: str | Path, split: str, clips: list[tuple[str, str]], refine: Callable[[Pairs], np.ndarray]
 ) -> list[Sample]:
     """Of each of these clips (sequence, camera) the frame with the largest depth error."""
-    samples, found = [], records.pair_files(root, split)
+    samples, paths = [], records.pair_files(root, split)
     for sequence, camera in clips:
         # a file is called after its sequence, unless it holds several
-        pairs = records.read_pair_files([file for file in found if files.stem(file) == sequence] or found)
+        pairs = records.read_pair_files([file for file in paths if files.stem(file) == sequence] or paths)
         pairs = pairs.take((pairs.sequence == sequence) & (pairs.camera == camera))
         refined = refine(pairs)
         row = int(metrics.depth_error(refined, pairs.ground_truth).mean(-1).argmax())

@@ -44,9 +44,9 @@ def check_sha256(content: bytes, expected: str, what: str) -> None:
     """Raises:
     Unavailable: the content is not what was released.
     """
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise Unavailable(f"{what} is not the official file (SHA-256 {found[:12]}…, expected {expected[:12]}…)")
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected:
+        raise Unavailable(f"{what} is not the official file (SHA-256 {actual[:12]}…, expected {expected[:12]}…)")
 
 
 def read_wheel(

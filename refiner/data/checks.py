@@ -153,7 +153,9 @@ def check_splits(root: str | Path, simulated: str | Path | None = None) -> None:
         UserError: and names the sequences.
     """
     known = manifest.read(root)
-    found = {split: _sequences(root, split, known) for split in aistpp.SPLITS if split != "test" or _has(root, split)}
+    sequences = {
+        split: _sequences(root, split, known) for split in aistpp.SPLITS if split != "test" or _has(root, split)
+    }
     if simulated and (
         shared := sorted(_sequences(simulated, "train", manifest.read(simulated)) & sequences_of(root, "val", "test"))
     ):
@@ -161,10 +163,10 @@ def check_splits(root: str | Path, simulated: str | Path | None = None) -> None:
             f"{simulated} simulates {len(shared)} sequences that {root} validates or tests on ({', '.join(shared[:3])}"
             f"{' …' if len(shared) > 3 else ''}): simulate them again with these pairs"
         )
-    names = list(found)
+    names = list(sequences)
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
-            if shared := sorted(found[a] & found[b]):
+            if shared := sorted(sequences[a] & sequences[b]):
                 raise UserError(
                     f"the splits '{a}' and '{b}' of {root} share {len(shared)} sequences ({', '.join(shared[:3])}"
                     f"{' …' if len(shared) > 3 else ''}), so figures on '{b}' would be worth nothing: pair them again"
@@ -193,9 +195,9 @@ def _has(root: str | Path, split: str) -> bool:
 
 
 def _sequences(root: str | Path, split: str, known: manifest.Manifest | None) -> set[str]:
-    found: set[str] = set() if known is None else known.sequences(split)
+    sequences: set[str] = set() if known is None else known.sequences(split)
     for path in records.pair_files(root, split) if known is None else ():
-        found.update(records.read_table(path, records.PAIRS, ["sequence"]).column("sequence").unique().to_pylist())
-    if not found:
+        sequences.update(records.read_table(path, records.PAIRS, ["sequence"]).column("sequence").unique().to_pylist())
+    if not sequences:
         raise UserError(f"the split '{split}' of {root} has files but no pairs: run 'python -m rayjobs.pair' again")
-    return found
+    return sequences

@@ -83,9 +83,9 @@ def triangulate(
         cost = (weights * np.minimum(_errors(cameras, proposed, image), max_error_px) ** 2).sum(0)
         better = usable & (cost < best)
         best[better], points[better], kept[:, better] = cost[better], proposed[better], agree[:, better]
-    found = np.isfinite(best)
+    seen = np.isfinite(best)
     errors = np.where(weights > 0, _errors(cameras, points, image), np.nan)
-    errors[:, ~found] = np.nan
+    errors[:, ~seen] = np.nan
     return Triangulated(
         points=points.reshape(*shape, 3),
         errors=errors.reshape(len(cameras), *shape),
@@ -148,28 +148,28 @@ def find_lags(cameras: Sequence[Camera], image: np.ndarray, weights: np.ndarray,
     def costs(view: int, lags: np.ndarray, steps: np.ndarray) -> np.ndarray:
         points = np.stack([at_frames(i, middle + lag) for i, lag in zip(image, lags, strict=True)])
         counts = np.stack([at_frames(w, middle + lag) for w, lag in zip(weights, lags, strict=True)])
-        found = []
+        sums = []
         for step in steps:
             points[view], counts[view] = image[view, middle + step], weights[view, middle + step]
             errors = np.nan_to_num(triangulate(cameras, points, counts).errors, nan=MAX_ERROR_PX)
-            found.append((np.minimum(errors, MAX_ERROR_PX) ** 2 * counts).sum() / counts.sum())
-        return np.array(found)
+            sums.append((np.minimum(errors, MAX_ERROR_PX) ** 2 * counts).sum() / counts.sum())
+        return np.array(sums)
 
     lags = np.zeros(len(cameras))
     steps = [np.arange(-max_lag, max_lag + 1)] * len(cameras)
     for _ in range(LAG_ROUNDS):
         before = lags.copy()
         for view in range(1, len(cameras)):
-            found = costs(view, lags, steps[view])
-            least = int(found.argmin())
+            disagreement = costs(view, lags, steps[view])
+            least = int(disagreement.argmin())
             step = steps[view][least]
             if abs(step) == max_lag:
                 raise UserError(
                     f"{cameras[view].name} agrees best with the others at a lag of {step} frames, the last that was "
                     "looked at: the clips do not show the same moments, or the calibration is not theirs"
                 )
-            least = min(max(least, 1), len(found) - 2)
-            low, middle_cost, high = found[least - 1 : least + 2]
+            least = min(max(least, 1), len(disagreement) - 2)
+            low, middle_cost, high = disagreement[least - 1 : least + 2]
             lags[view] = steps[view][least] + 0.5 * (low - high) / max(low - 2 * middle_cost + high, 1e-12)
             steps[view] = step + np.arange(-2, 3)
             steps[view] = steps[view][np.abs(steps[view]) <= max_lag]
@@ -182,9 +182,9 @@ def at_frames(values: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """(F, ...) one row a frame -> (M, ...) at these fractional frames, linearly between two; NaN beyond the ends."""
     before = np.clip(np.floor(frames).astype(int), 0, len(values) - 2)
     share = (frames - before).reshape(-1, *[1] * (values.ndim - 1))
-    found = (1 - share) * values[before] + share * values[before + 1]
-    found[(frames < 0) | (frames > len(values) - 1)] = np.nan
-    return found
+    between = (1 - share) * values[before] + share * values[before + 1]
+    between[(frames < 0) | (frames > len(values) - 1)] = np.nan
+    return between
 
 
 def read_qualisys(path: str | Path) -> list[Camera]:

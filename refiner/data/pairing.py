@@ -128,14 +128,14 @@ def _check_agreement(image: np.ndarray, projected: np.ndarray, turn: np.ndarray,
     sides = (projected, projected[:, MIRROR]) if short else (projected,)
     distance = np.median(np.min([np.linalg.norm(image - side, axis=-1).mean(axis=1) for side in sides], axis=0) / size)
     if not distance <= MAX_DISTANCE:  # NaN, too: the truth lies behind the camera
-        found = f"{distance:.2f} body heights away from"
+        how = f"{distance:.2f} body heights away from"
     # of the doubled angle, so that frames in which MediaPipe takes a back for a front, which are its own errors, agree
     elif not short and abs(mean := np.degrees(np.angle(np.exp(2j * np.radians(turn)).mean())) / 2) > MAX_TURN:
-        found = f"turned by {abs(mean):.0f}° against"
+        how = f"turned by {abs(mean):.0f}° against"
     else:
         return
     raise UserError(
-        f"the person in the video is {found} the one in the annotation: "
+        f"the person in the video is {how} the one in the annotation: "
         "another camera setting, another sequence, or another person in view"
     )
 

@@ -188,7 +188,7 @@ def goals(
     worse: list[str],
 ) -> list[Goal]:
     """What a refiner should reach, beside what this one does; all figures as in `Evaluation`."""
-    found = []
+    reached = []
 
     def lower(name: str, key: str, other: str, share: float, sure: bool = False) -> None:
         if other not in figures:
@@ -197,7 +197,7 @@ def goals(
         met = bool(gain >= share and (not sure or differences[other][2] < 0))
         rival = LABELS[other].removesuffix(" regression")
         wanted = f"≥ {share:.0%} below {rival}" + (", significantly" if sure else "")
-        found.append(Goal(name=name, wanted=wanted, found=f"{gain:.1%} below", met=met))
+        reached.append(Goal(name=name, wanted=wanted, found=f"{gain:.1%} below", met=met))
 
     lower("mean |Δz|", "depth_cm", MEDIAPIPE, DEPTH_GAIN, sure=True)
     lower("mean |Δz|", "depth_cm", RIDGE, RIDGE_GAIN, sure=True)
@@ -205,7 +205,7 @@ def goals(
     lower("bone-length CV", "bone_cv", MEDIAPIPE, BONE_GAIN)
     lower("acceleration error", "acceleration_error", MEDIAPIPE, ACCELERATION_GAIN)
     count = f"{len(worse)} worse" if worse else "none worse"
-    found += [
+    reached += [
         Goal(name="joints and view angles", wanted="none worse than MediaPipe", found=count, met=not worse),
         Goal(name="ECE", wanted=f"≤ {ECE}", found=f"{confidence['ece']:.3f}", met=confidence["ece"] <= ECE),
         Goal(
@@ -215,24 +215,24 @@ def goals(
             met=confidence["lowest_decile_error"] >= LOWEST_DECILE,
         ),
     ]
-    return found
+    return reached
 
 
-def flat(found: Evaluation) -> dict[str, float]:
+def flat(evaluation: Evaluation) -> dict[str, float]:
     """Every figure under a name that MLflow takes, such as `mpjpe_cm`, `ridge/depth_cm`, `by/joint/nose/refined` and, for
     a kind of motion, `sRM/depth_cm`. Intervals are in the JSON only.
     """
-    rows = dict(found.confidence)
-    for name, figures in found.methods.items():
+    rows = dict(evaluation.confidence)
+    for name, figures in evaluation.methods.items():
         prefix = "" if name == REFINED else f"{name}/"
         rows |= {prefix + key: figures[key] for key in FIGURES}
-    for name, (d, _, _) in found.differences.items():
+    for name, (d, _, _) in evaluation.differences.items():
         rows[f"gain_cm/{name}"] = -d
-    for dimension, labels in found.slices.items():
+    for dimension, labels in evaluation.slices.items():
         for label, row in labels.items():
             plain = re.sub(r"[^\w .-]", "", label.replace("…", "to"))
             for name in (MEDIAPIPE, REFINED):
                 rows[f"by/{dimension}/{plain}/{name}"] = row.depth_cm[name]
-    for kind, inner in found.by_situation.items():
+    for kind, inner in evaluation.by_situation.items():
         rows |= {f"{kind}/{key}": value for key, value in flat(inner).items() if not key.startswith("by/")}
     return rows

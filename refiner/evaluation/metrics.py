@@ -111,9 +111,9 @@ def limb_sign(poses: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndar
     Returns:
         (N, 8) bool right or wrong; (N, 8) bool whether the truth has a clear sign (more than 5 cm between its ends).
     """
-    found = poses[:, LIMBS[:, 1], 2] - poses[:, LIMBS[:, 0], 2]
+    estimated = poses[:, LIMBS[:, 1], 2] - poses[:, LIMBS[:, 0], 2]
     true = truth[:, LIMBS[:, 1], 2] - truth[:, LIMBS[:, 0], 2]
-    return np.sign(found) == np.sign(true), np.abs(true) > CLEAR_SIGN_M
+    return np.sign(estimated) == np.sign(true), np.abs(true) > CLEAR_SIGN_M
 
 
 # Figures of a method, in the order of `figure_rows`' columns.

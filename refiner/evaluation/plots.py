@@ -23,21 +23,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw_all(found: Evaluation, folder: str | Path) -> None:
+def draw_all(evaluation: Evaluation, folder: str | Path) -> None:
     """Depth error by azimuth, joint, kind of motion and the other slices, and the reliability diagram, as PNG files."""
     folder = Path(folder)
-    shown = [name for name in (MEDIAPIPE, RIDGE, REFINED) if name in found.methods]
-    overall = {name: found.methods[name]["depth_cm"] for name in shown}
+    shown = [name for name in (MEDIAPIPE, RIDGE, REFINED) if name in evaluation.methods]
+    overall = {name: evaluation.methods[name]["depth_cm"] for name in shown}
     by = {
         dimension: {
             label: {name: (row.depth_cm[name], *row.interval_cm[name]) for name in shown}
             for label, row in labels.items()
         }
-        for dimension, labels in found.slices.items()
+        for dimension, labels in evaluation.slices.items()
     }
     depth_by_view_angle(by["azimuth"], overall, folder / "depth_by_view_angle.png")
     depth_by_joint(by["joint"], folder / "depth_by_joint.png")
-    kinds = {"all": found, **found.by_situation} if len(found.by_situation) > 1 else found.by_situation
+    kinds = (
+        {"all": evaluation, **evaluation.by_situation} if len(evaluation.by_situation) > 1 else evaluation.by_situation
+    )
     depth_by_label(
         {
             "kind of motion": {
@@ -51,7 +53,7 @@ def draw_all(found: Evaluation, folder: str | Path) -> None:
         },
         folder / "depth_by_slice.png",
     )
-    reliability_diagram(found.reliability, found.confidence["ece"], folder / "reliability.png")
+    reliability_diagram(evaluation.reliability, evaluation.confidence["ece"], folder / "reliability.png")
 
 
 def loss_curve(history: Sequence[Mapping[str, float]], path: str | Path) -> Path:

@@ -25,24 +25,24 @@ SITUATIONS = {
 }
 
 
-def table(found: Evaluation) -> str:
+def table(evaluation: Evaluation) -> str:
     """The figures of all methods in 80 columns; then, where there are several, of each kind of motion."""
     lines = [
         f"{'':<17}{'mean |Δz| cm  (95 %)':<21}" + "".join(f"{heading:>6}" for _, heading, _, _ in COLUMNS).rstrip(),
     ]
-    for name, row in found.methods.items():
+    for name, row in evaluation.methods.items():
         ends = f"({row['depth_low_cm']:.2f}–{row['depth_high_cm']:.2f})"
         cells = "".join(f"{row[key] * factor:>6.{decimals}f}" for key, _, decimals, factor in COLUMNS)
         lines.append(f"{LABELS.get(name, name):<17}{row['depth_cm']:>6.2f}  {ends:<13}{cells}")
-    if len(found.by_situation) > 1:
-        for kind, inner in found.by_situation.items():
+    if len(evaluation.by_situation) > 1:
+        for kind, inner in evaluation.by_situation.items():
             lines += ["", f"{_kind(kind)}: {inner.pairs:,} pairs of {inner.sequences} sequences", table(inner)]
     return "\n".join(lines)
 
 
-def goals_table(found: Evaluation) -> str:
+def goals_table(evaluation: Evaluation) -> str:
     """Goals in 80 columns."""
-    return "\n".join(f"{'yes' if g.met else 'no':<4}{g.name:<23}{g.found:<14}{g.wanted}" for g in found.goals)
+    return "\n".join(f"{'yes' if g.met else 'no':<4}{g.name:<23}{g.found:<14}{g.wanted}" for g in evaluation.goals)
 
 
 def worst_clips(clips: Sequence[tuple[str, str, Mapping[str, float]]]) -> str:
@@ -56,33 +56,33 @@ def _kind(situation: str) -> str:
     return f"{situation}, {SITUATIONS[situation]}" if situation in SITUATIONS else situation
 
 
-def markdown(found: Evaluation, title: str) -> str:
+def markdown(evaluation: Evaluation, title: str) -> str:
     """The report: the table, each kind of motion, what refined gains against each method, the goals, the confidence, slices."""
-    lines = [f"# {title}", "", f"{found.pairs:,} pairs of {found.sequences} sequences.", ""]
-    lines += _methods(found)
+    lines = [f"# {title}", "", f"{evaluation.pairs:,} pairs of {evaluation.sequences} sequences.", ""]
+    lines += _methods(evaluation)
     lines += [
         "",
         "Lengths in cm, accelerations in m/s². `bone%` is the coefficient of variation of bone lengths. Intervals: 95 %, "
         "bootstrap over sequences.",
     ]
-    for kind, inner in found.by_situation.items():
+    for kind, inner in evaluation.by_situation.items():
         lines += ["", f"## {_kind(kind)}", "", f"{inner.pairs:,} pairs of {inner.sequences} sequences.", ""]
         lines += [*_methods(inner), "", *_gains(inner), "", _worse(inner)]
-    lines += ["", "## Gain in mean |Δz|, paired by sequence", "", *_gains(found), "", "## Goals", ""]
+    lines += ["", "## Gain in mean |Δz|, paired by sequence", "", *_gains(evaluation), "", "## Goals", ""]
     lines += _rows(
-        ["", "wanted", "found", *(f"found, {kind}" for kind in found.by_situation), "met"],
+        ["", "wanted", "found", *(f"found, {kind}" for kind in evaluation.by_situation), "met"],
         [
             [
                 g.name,
                 g.wanted,
                 g.found,
-                *(i.goals[n].found for i in found.by_situation.values()),
+                *(i.goals[n].found for i in evaluation.by_situation.values()),
                 "yes" if g.met else "no",
             ]
-            for n, g in enumerate(found.goals)
+            for n, g in enumerate(evaluation.goals)
         ],
     )
-    confidence = found.confidence
+    confidence = evaluation.confidence
     lines += [
         "",
         "## Confidence",
@@ -91,24 +91,24 @@ def markdown(found: Evaluation, title: str) -> str:
         f"ECE {confidence['ece']:.3f}, AUSE {confidence['ause']:.3f}; the least confident tenth of the joints is off by "
         f"{confidence['lowest_decile_error']:.2f} times the median error.",
     ]
-    for dimension, labels in found.slices.items():
+    for dimension, labels in evaluation.slices.items():
         lines += ["", f"## Mean |Δz| by {dimension}, cm", ""]
         lines += _rows(
-            [dimension, *(LABELS.get(m, m) for m in found.methods), "refined − MediaPipe (95 %)", "pairs"],
+            [dimension, *(LABELS.get(m, m) for m in evaluation.methods), "refined − MediaPipe (95 %)", "pairs"],
             [
                 [
                     label.replace("_", " "),
-                    *(f"{row.depth_cm[m]:.2f}" for m in found.methods),
+                    *(f"{row.depth_cm[m]:.2f}" for m in evaluation.methods),
                     _signed(row.difference_cm),
                     f"{row.pairs:,}",
                 ]
                 for label, row in labels.items()
             ],
         )
-    return "\n".join([*lines, "", _worse(found), ""])
+    return "\n".join([*lines, "", _worse(evaluation), ""])
 
 
-def _methods(found: Evaluation) -> list[str]:
+def _methods(evaluation: Evaluation) -> list[str]:
     headings = ["method", "mean \\|Δz\\| cm", "95 %"] + [
         f"{heading}MPJPE" if heading.endswith("-") else heading for _, heading, _, _ in COLUMNS
     ]
@@ -121,17 +121,17 @@ def _methods(found: Evaluation) -> list[str]:
                 f"{row['depth_low_cm']:.2f} – {row['depth_high_cm']:.2f}",
                 *(f"{row[key] * factor:.{decimals}f}" for key, _, decimals, factor in COLUMNS),
             ]
-            for name, row in found.methods.items()
+            for name, row in evaluation.methods.items()
         ],
     )
 
 
-def _gains(found: Evaluation) -> list[str]:
+def _gains(evaluation: Evaluation) -> list[str]:
     return _rows(
         ["against", "difference cm (95 %)", "relative"],
         [
-            [LABELS.get(name, name), _signed(d), f"{d[0] / found.methods[name]['depth_cm']:+.1%}"]
-            for name, d in found.differences.items()
+            [LABELS.get(name, name), _signed(d), f"{d[0] / evaluation.methods[name]['depth_cm']:+.1%}"]
+            for name, d in evaluation.differences.items()
         ],
     )
 
@@ -140,8 +140,8 @@ def _signed(difference: tuple[float, float, float]) -> str:
     return "{:+.2f} ({:+.2f} … {:+.2f})".format(*difference)
 
 
-def _worse(found: Evaluation) -> str:
-    worse = ", ".join(w.replace("_", " ") for w in found.worse)
+def _worse(evaluation: Evaluation) -> str:
+    worse = ", ".join(w.replace("_", " ") for w in evaluation.worse)
     return f"Worse than MediaPipe in: {worse or 'none of the joints, view angles and azimuths'}."
 
 

@@ -220,21 +220,23 @@ class DepthRefiner:
             clip = of_poses(poses, seconds)
         elif len(clip := np.asarray(clip)) != count or clip.dtype.kind not in "iu" or (np.diff(clip) < 0).any():
             raise UserError(f"clip must be {count} whole numbers that never fall, one for each pose")
-        found = self._correct(poses, visibility, image_points, (seconds, clip), stopped)
-        return self._levelled(found, clip, keep_bones, bone_lengths)
+        refinement = self._correct(poses, visibility, image_points, (seconds, clip), stopped)
+        return self._levelled(refinement, clip, keep_bones, bone_lengths)
 
     def predict_pairs(self, pairs: Pairs) -> Refinement:
         """Corrects the observed poses of pairs, each clip as a sequence with its own time stamps."""
         poses, visibility = validate_poses(pairs.corrupted, pairs.visibility, recognise=False)
         clips = temporal.clip_ids(pairs.clip_starts(), len(pairs))
-        found = self._correct(poses, visibility, pairs.image_points, (pairs.timestamp_us * 1e-6, clips))
-        return self._levelled(found, clips)
+        refinement = self._correct(poses, visibility, pairs.image_points, (pairs.timestamp_us * 1e-6, clips))
+        return self._levelled(refinement, clips)
 
     def _levelled(
-        self, found: Refinement, clips: np.ndarray, keep_bones: bool = True, bone_lengths: np.ndarray | None = None
+        self, refinement: Refinement, clips: np.ndarray, keep_bones: bool = True, bone_lengths: np.ndarray | None = None
     ) -> Refinement:
         """With bones of one length in each clip, where the model is of that kind."""
-        return _levelled(found, clips, keep_bones, bone_lengths) if self.model.config.constant_bones else found
+        return (
+            _levelled(refinement, clips, keep_bones, bone_lengths) if self.model.config.constant_bones else refinement
+        )
 
     def _correct(
         self,
@@ -262,31 +264,31 @@ class DepthRefiner:
 
 
 def along_clips(
-    found: Refinement, seconds: np.ndarray, clips: np.ndarray, smoothing_s: float, constant_bones: bool
+    refinement: Refinement, seconds: np.ndarray, clips: np.ndarray, smoothing_s: float, constant_bones: bool
 ) -> Refinement:
     """Poses that were refined each by itself, as frames of clips: what `DepthRefiner.predict` does with a sequence.
 
     Args:
-        found: N poses.
+        refinement: N poses.
         seconds: (N,) when, rising within a clip.
         clips: (N,) non-decreasing numbers of the clips.
         smoothing_s: of the model's config.
         constant_bones: of the same.
     """
-    found = replace(found, poses=temporal.smooth(found.poses, seconds, clips, smoothing_s))
-    return _levelled(found, clips) if constant_bones else found
+    refinement = replace(refinement, poses=temporal.smooth(refinement.poses, seconds, clips, smoothing_s))
+    return _levelled(refinement, clips) if constant_bones else refinement
 
 
 def _levelled(
-    found: Refinement, clips: np.ndarray, keep_bones: bool = True, bone_lengths: np.ndarray | None = None
+    refinement: Refinement, clips: np.ndarray, keep_bones: bool = True, bone_lengths: np.ndarray | None = None
 ) -> Refinement:
     if not len(clips):
-        return found
-    medians = temporal.bone_lengths(found.poses)
+        return refinement
+    medians = temporal.bone_lengths(refinement.poses)
     if keep_bones:
-        lengths = temporal.clip_bone_lengths(found.poses, clips) if bone_lengths is None else bone_lengths
-        found = replace(found, poses=temporal.with_bone_lengths(found.poses, lengths))
-    return replace(found, bone_lengths=medians)
+        lengths = temporal.clip_bone_lengths(refinement.poses, clips) if bone_lengths is None else bone_lengths
+        refinement = replace(refinement, poses=temporal.with_bone_lengths(refinement.poses, lengths))
+    return replace(refinement, bone_lengths=medians)
 
 
 def _image_points(values: np.ndarray, count: int) -> np.ndarray:

@@ -63,7 +63,7 @@ def drift(trained_on: Mapping[str, Any], poses: np.ndarray, visibility: np.ndarr
     Raises:
         UserError: `trained_on` is something else than `statistics` gives.
     """
-    found = {}
+    drifts = {}
     for name, values in features(poses, visibility).items():
         try:
             edges, shares = (np.asarray(trained_on["groups"][name][key], dtype=float) for key in ("edges", "shares"))
@@ -75,8 +75,8 @@ def drift(trained_on: Mapping[str, Any], poses: np.ndarray, visibility: np.ndarr
         # no bin is quite empty, or a single pose in it would be infinitely surprising
         least = 0.5 / max(LEAST_POSES, len(poses))
         actual, known = actual.clip(least), shares.clip(least)
-        found[name] = float(((actual - known) * np.log(actual / known)).sum(-1).mean())
-    return found
+        drifts[name] = float(((actual - known) * np.log(actual / known)).sum(-1).mean())
+    return drifts
 
 
 def _shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -74,9 +74,9 @@ def export(checkpoint: str | Path) -> Path:
             return path
         part = Path(scratch, FILE)
         command = [sys.executable, "-m", "refiner.inference.onnx", str(checkpoint), str(part)]
-        found = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if found.returncode:
-            reason = (found.stderr.strip().splitlines() or ["no reason given"])[-1]
+        child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if child.returncode:
+            reason = (child.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise UserError(f"{checkpoint} cannot be exported to ONNX: {reason}")
         os.replace(part, path)  # whole or not at all
     return path

@@ -108,8 +108,8 @@ def _read_config(folder: Path) -> dict:
         or content.get("architecture") != ARCHITECTURE
         or not isinstance(content.get("config"), dict)
     ):
-        found = content.get("architecture") if isinstance(content, dict) else None
+        architecture = content.get("architecture") if isinstance(content, dict) else None
         raise UserError(
-            f"{path} describes the architecture {found}, not {ARCHITECTURE}: it is another model's checkpoint"
+            f"{path} describes the architecture {architecture}, not {ARCHITECTURE}: it is another model's checkpoint"
         )
     return {"card": {}, **content}

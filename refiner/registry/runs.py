@@ -70,13 +70,13 @@ def find_run(tag: str, value: str) -> str | None:
     """Id of the newest run that carries this tag, or None."""
     client = mlflow_client()
     quote = '"' if "'" in value else "'"
-    found = client.search_runs(
+    runs = client.search_runs(
         [_experiment(client)],
         f"tags.`{tag}` = {quote}{value}{quote}",
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )
-    return found[0].info.run_id if found else None
+    return runs[0].info.run_id if runs else None
 
 
 def reopen_run(run_id: str) -> None:
@@ -256,10 +256,10 @@ def _params(params: Mapping[str, Any], prefix: str = "") -> list:
     """Params as MLflow has them; mappings inside become names with dots."""
     from mlflow.entities import Param
 
-    found = []
+    flattened = []
     for key, value in params.items():
         if isinstance(value, Mapping):
-            found += _params(value, f"{prefix}{key}.")
+            flattened += _params(value, f"{prefix}{key}.")
         else:
-            found.append(Param(f"{prefix}{key}", str(value)))
-    return found
+            flattened.append(Param(f"{prefix}{key}", str(value)))
+    return flattened

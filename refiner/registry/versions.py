@@ -280,20 +280,20 @@ def origin(name: str, version: str) -> Origin:
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client.get_model_version(name, version)
+        entry = client.get_model_version(name, version)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise unreachable(error) from None
         raise UserError(
             f"version {version} of {name} is not in the registry at {tracking_uri()}: {_what_is_there(client, name)}"
         ) from None
-    run = client.get_run(found.run_id)
+    run = client.get_run(entry.run_id)
     return Origin(
-        version=str(found.version),
-        run_id=found.run_id,
-        run_url=run_url(found.run_id),
-        git_commit=found.tags.get("git_commit", "unknown"),
-        fingerprint=found.tags.get(FINGERPRINT, ""),
+        version=str(entry.version),
+        run_id=entry.run_id,
+        run_url=run_url(entry.run_id),
+        git_commit=entry.tags.get("git_commit", "unknown"),
+        fingerprint=entry.tags.get(FINGERPRINT, ""),
         pairs=run.data.params.get("pairs", ""),
     )
 

@@ -151,11 +151,11 @@ class ErrorModel:
         """(N, features) in units of distance and (N,) 0 … 1 -> (N,) the row of a kept error in a similar pose."""
         count = min(NEIGHBOURS, len(self.poses))
         squares = self.poses.square().sum(1)
-        found = []
+        chosen_rows = []
         for part, rank in zip(x.split(CHUNK), ranks.split(CHUNK), strict=True):
             nearest = (squares - 2 * part @ self.poses.T).topk(count, largest=False).indices
-            found.append(nearest.gather(1, (rank * count).long()[:, None])[:, 0])
-        return torch.cat(found)
+            chosen_rows.append(nearest.gather(1, (rank * count).long()[:, None])[:, 0])
+        return torch.cat(chosen_rows)
 
 
 def _features(truth: Tensor) -> Tensor:

@@ -57,25 +57,25 @@ def terms(outputs: Outputs, truth: Tensor, axes: Literal["z", "xyz"], bones: Bon
     lengths, true_lengths = _lengths(poses, bones), _lengths(truth, bones)  # (B, bones)
     # The error is a given here: the scale follows it, but may not buy itself a better likelihood with worse depth.
     scale = outputs.log_scale.exp() * CM
-    found = {
+    parts = {
         "depth": error[..., 2].mean(),
         "bone": (lengths - true_lengths).abs().mean() * CM,
         "symmetry": (lengths.index_select(1, bones.left) - lengths.index_select(1, bones.right)).abs().mean() * CM,
         "likelihood": (error[..., 2].detach() / scale + scale.log()).mean(),
     }
     if 0 in AXES[axes]:
-        found["plane"] = error[..., :2].mean() * 2
-    return found
+        parts["plane"] = error[..., :2].mean() * 2
+    return parts
 
 
-def total(found: dict[str, Tensor], weights: LossWeights) -> Tensor:
+def total(parts: dict[str, Tensor], weights: LossWeights) -> Tensor:
     """The weighted sum."""
     return (
-        found["depth"]
-        + found.get("plane", 0.0)
-        + weights.bone * found["bone"]
-        + weights.symmetry * found["symmetry"]
-        + weights.likelihood * found["likelihood"]
+        parts["depth"]
+        + parts.get("plane", 0.0)
+        + weights.bone * parts["bone"]
+        + weights.symmetry * parts["symmetry"]
+        + weights.likelihood * parts["likelihood"]
     )
 
 

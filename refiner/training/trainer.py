@@ -234,10 +234,10 @@ class Trainer:
         """The loss, and (terms,) what it is made of."""
         with torch.autocast(self.device.type, self.autocast_type, enabled=self.autocast_type is not None):
             outputs = self.wrapped(inputs)
-        found = losses.terms(outputs, truth, self.model.config.axes, self._bones)
-        found["loss"] = losses.total(found, self.training.weights)
-        self._names = list(found)
-        return found["loss"], torch.stack([t.detach() for t in found.values()])
+        parts = losses.terms(outputs, truth, self.model.config.axes, self._bones)
+        parts["loss"] = losses.total(parts, self.training.weights)
+        self._names = list(parts)
+        return parts["loss"], torch.stack([t.detach() for t in parts.values()])
 
     def _backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
@@ -373,9 +373,9 @@ def calibrate(model: PoseAwareDepthRefiner, val: TrainingData) -> None:
 
     Newton's method on the logistic likelihood; it is convex, and a few steps do.
     """
-    found = [(model(inputs), truth) for inputs, truth in val.chunks()]
-    scale = torch.cat([o.log_scale for o, _ in found]).double().flatten() - CONFIDENT_WITHIN_LOG
-    within = torch.cat([depth_errors(o.poses, t) < CONFIDENT_WITHIN_M for o, t in found]).double().flatten()
+    answers = [(model(inputs), truth) for inputs, truth in val.chunks()]
+    scale = torch.cat([o.log_scale for o, _ in answers]).double().flatten() - CONFIDENT_WITHIN_LOG
+    within = torch.cat([depth_errors(o.poses, t) < CONFIDENT_WITHIN_M for o, t in answers]).double().flatten()
     rows = torch.stack([torch.ones_like(scale), -scale], dim=-1)  # (M, 2)
     weights = torch.tensor([0.0, 1.0], dtype=torch.float64, device=rows.device)
     ridge = 1e-6 * len(rows) * torch.eye(2, dtype=torch.float64, device=rows.device)

@@ -56,9 +56,9 @@ def film(take: Take, estimator: BlazePose) -> Filmed:
             pairs: dict[Seen, Pairs] = {}
             for way, observations in _ways(frames).items():
                 name, lens = take.name.with_camera(camera), take.cameras[camera]
-                found = pair_video(_observations(observations, take), name, truth, lens).pairs
-                if found is not None:
-                    pairs[way] = found
+                pairs_of_way = pair_video(_observations(observations, take), name, truth, lens).pairs
+                if pairs_of_way is not None:
+                    pairs[way] = pairs_of_way
         except UserError as error:
             problems[camera] = str(error)
             continue
