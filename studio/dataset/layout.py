@@ -132,7 +132,7 @@ def _recorded(spec: Spec) -> dict[str, object]:
     return {"version": VERSION, **dataclasses.asdict(spec), "size": list(spec.size)}
 
 
-def write_text(where: str, text: str) -> None:
+def write_text(where: str | Path, text: str) -> None:
     """Writes a file in one step; leaves it alone where it already says so."""
     with contextlib.suppress(FileNotFoundError):
         if files.read_text(where) == text:
