@@ -124,6 +124,7 @@ def register(
         name,
         source=model.artifact_location,
         run_id=run_id,
+        model_id=model.model_id,  # a server that hands out the artifacts takes them from nowhere else
         await_creation_for=0,  # it is there when the call returns; waiting is for stores in the cloud
         tags={
             "git_commit": git_commit(),
