@@ -54,6 +54,9 @@ def run(options: Options) -> int:
         if picture is not None and picture.index == shown:
             rerun.log("picture", rerun.Image(picture.rgb).compress(jpeg_quality=80))
         log_person(row, f"person{row['person']}/" if people > 1 else "")
+    recording = rerun.get_global_data_recording()
+    if recording is not None:
+        recording.flush()  # else the last of it stays here until the process ends
     return 0
 
 
