@@ -122,7 +122,7 @@ def bare(environment) -> Run:
     """Without Ray, MLflow, MediaPipe, a web framework and every extra."""
     run = environment([Requirement(name) for name in BARE])
     absent = ("ray", "mlflow", "mediapipe", "cv2", "fastapi", "pandas", "httpx", *EXTRAS)
-    code = f"from importlib.util import find_spec; print([name for name in {absent} if find_spec(name)])"
+    code = f"from refiner.extras import is_there; print([name for name in {absent} if is_there(name)])"
     assert run("-c", code).stdout.strip() in ("[]", "['jinja2']")  # PyTorch brings Jinja
     return run
 
@@ -157,6 +157,7 @@ def test_its_version_is_told_in_one_place(metadata, wheel):
 def test_each_package_of_an_extra_is_brought_by_that_extra_alone(metadata):
     imported = {"skimage": "scikit-image", "ai_edge_litert": "ai-edge-litert", "rerun": "rerun-sdk"}
     imported |= {"grafana_foundation_sdk": "grafana-foundation-sdk"}
+    imported |= {"opentelemetry.exporter.otlp.proto.http": "opentelemetry-exporter-otlp-proto-http"}
     for package, extra in EXTRAS.items():
         markers = [r.marker for r in metadata.requires_dist or [] if r.name == imported.get(package, package)]
         assert all(markers) and any(marker.evaluate({"extra": extra}) for marker in markers)

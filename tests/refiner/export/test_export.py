@@ -223,7 +223,7 @@ def test_what_is_no_pose_landmarker_or_refined_already_is_one_sentence(tmp_path,
         task.bundle(DepthRefiner(device="cpu"), bundle)
     text = tmp_path / "text.task"
     text.write_text("no model")
-    with pytest.raises(UserError, match=r"text\.task is not a pose landmarker"):
+    with pytest.raises(UserError, match=r"text\.task is not one of"):
         task.bundle(DepthRefiner(device="cpu"), text)
     with zipfile.ZipFile(model_path()) as content:
         swapped = {assets.DETECTOR: content.read(assets.LANDMARKS), assets.LANDMARKS: content.read(assets.DETECTOR)}
