@@ -24,6 +24,7 @@ from starlette.types import Scope
 
 from refiner import UserError, formats
 from refiner.estimators.mediapipe_assets import model_path
+from refiner.export.page import is_public
 from refiner.formats import FORMATS, Motion
 from refiner.geometry import to_room
 from refiner.inference import room
@@ -61,13 +62,15 @@ def policy() -> str:
 
 
 class Files(StaticFiles):
-    """The page's files, packed where they lie packed beside and the browser takes that."""
+    """The page's public files, packed where they lie packed beside and the browser takes that."""
 
     def __init__(self, directory: Path, headers: dict[str, str]) -> None:
         super().__init__(directory=directory)
         self._headers = {**headers, "cache-control": "no-cache", "vary": "accept-encoding"}
 
     async def get_response(self, path: str, scope: Scope) -> Response:
+        if not is_public(path):
+            raise HTTPException(404)
         packed = Path(str(self.directory), f"{path}.gz")
         accepted = next((value for name, value in scope["headers"] if name == b"accept-encoding"), b"")
         if b"gzip" in accepted and ".." not in path and packed.is_file():

@@ -20,9 +20,19 @@ GROUP = "pose_depth_refiner.page"
 INDEX, FILES, CLIP = "index.html", "page", "clip/clip.json"
 REFINED, STOCK = "v1/refined.task", "page/pose_landmarker.task"
 LIBRARIES = "vendor"
-_PARTS = (  # with their endings: sources of the build, packed copies and notes stay where they are
-    ("", (".css", ".svg")), ("js", (".js",)), ("clip", (".mp4",)), (LIBRARIES, (".js", ".mjs", ".wasm", "LICENSE")),
-)  # fmt: skip
+# What anybody may have, with its endings: sources of the build, packed copies, npm's folder and notes stay where they are.
+_PUBLIC = {
+    "": (".css", ".svg"),
+    "js": (".js",),
+    "clip": (".mp4", ".json"),
+    LIBRARIES: (".js", ".mjs", ".wasm", "LICENSE"),
+}
+
+
+def is_public(name: str) -> bool:
+    """Whether a file of the page, named from its folder, is for visitors."""
+    folder = name.partition("/")[0] if "/" in name else ""
+    return name.endswith(_PUBLIC.get(folder, ()))
 
 
 def page_folder() -> Path:
@@ -58,10 +68,10 @@ def build(out: Path, refiner: DepthRefiner, pose_model: Path, page: Path) -> Ite
     """
     contents = {REFINED: task.bundle(refiner, pose_model), STOCK: pose_model.read_bytes()}
     contents[INDEX] = (page / INDEX).read_bytes()
-    for part, endings in _PARTS:
-        within = (page / part).iterdir() if not part else (page / part).rglob("*")
-        for path in sorted(path for path in within if path.is_file() and path.name.endswith(endings)):
-            contents[f"{FILES}/{path.relative_to(page)}"] = path.read_bytes()
+    for path in sorted(page.rglob("*")):
+        name = path.relative_to(page).as_posix()
+        if is_public(name) and path.is_file():
+            contents[f"{FILES}/{name}"] = path.read_bytes()
     clip = refined_clip(json.loads((page / CLIP).read_text()), refiner)
     contents[f"{FILES}/{CLIP}"] = json.dumps(clip, separators=(",", ":")).encode()
     for name, content in contents.items():
@@ -74,7 +84,7 @@ def build(out: Path, refiner: DepthRefiner, pose_model: Path, page: Path) -> Ite
 def refined_clip(clip: dict[str, Any], refiner: DepthRefiner) -> dict[str, Any]:
     """The example with its answer, which an endpoint would give; of 17 joints, for the page shows no others."""
     poses, visibility, points = (np.array(clip[key]) for key in ("poses", "visibility", "image_points"))
-    found = refiner.predict(poses, visibility, image_points=points, sequence=True, fps=clip["fps"])
+    answer = refiner.predict(poses, visibility, image_points=points, sequence=True, fps=clip["fps"])
 
     def rounded(values: np.ndarray, digits: int) -> list[Any]:
         return values.astype(np.float64).round(digits).tolist()
@@ -84,7 +94,7 @@ def refined_clip(clip: dict[str, Any], refiner: DepthRefiner) -> dict[str, Any]:
         "poses": rounded(to_coco(poses), 3),
         "visibility": rounded(to_coco(visibility[..., None])[..., 0], 2),
         "image_points": rounded(to_coco(points), 1),
-        "refined": rounded(found.poses, 3),
-        "confidence": rounded(found.confidence, 2),
+        "refined": rounded(answer.poses, 3),
+        "confidence": rounded(answer.confidence, 2),
         "model": {"name": refiner.name, "version": refiner.version},
     }

@@ -69,6 +69,9 @@ def test_the_page_may_speak_to_its_own_origin_only(http):
 def test_nothing_else_of_the_package_is_handed_out(http):
     for path in ("/page/../pages.py", "/page/%2e%2e/pages.py", "/page/js/../../app.py", "/page/..%2fapp.py"):
         assert http.get(path).status_code == 404
+    for name in ("package.json", "package-lock.json", "README.md", "vendor.mjs"):
+        assert (PAGE / name).is_file()
+        assert http.get(f"/page/{name}").status_code == 404
 
 
 def test_where_npm_was_not_the_page_says_how_to_get_it(http, monkeypatch, tmp_path):
