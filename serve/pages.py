@@ -5,6 +5,7 @@ would do. What the page takes from npm is put beside it by `make page` and is no
 """
 
 import asyncio
+import logging
 import re
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -33,6 +34,8 @@ from refiner.skeleton import to_coco
 from serve import documentation
 from serve.bodies import Body
 from serve.codec.messages import JSON, shown
+
+logger = logging.getLogger("ray.serve")
 
 FOLDER = Path(__file__).parent / "page"
 VENDOR = FOLDER / "vendor"
@@ -195,8 +198,9 @@ def add_page(api: FastAPI, refined_model: Callable[[], Awaitable[Path]]) -> None
     async def model_file(path: Awaitable[Path], cache_control: str) -> Response:
         try:
             there = await path
-        except UserError as error:
-            raise HTTPException(503, str(error)) from None
+        except UserError as error:  # it may name files of this machine
+            logger.error("a model for browsers is not there: %s", error)
+            raise HTTPException(503, "this model cannot be had here now: the server's log says why") from None
         headers_of = {**headers, "cache-control": cache_control}
         return FileResponse(there, media_type="application/octet-stream", headers=headers_of)
 

@@ -9,17 +9,20 @@ import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from cluster.running import CHECKOUT
 from refiner import skeleton
 from refiner.data import video
 from refiner.formats import FORMATS
-from serve import pages
+from serve import pages, refined_models
 from serve.live import standing_poses
 from tests.serve.chromium import (
     BUDGET_BYTES,
@@ -72,6 +75,18 @@ def test_nothing_else_of_the_package_is_handed_out(http):
     for name in ("package.json", "package-lock.json", "README.md", "vendor.mjs"):
         assert (PAGE / name).is_file()
         assert http.get(f"/page/{name}").status_code == 404
+
+
+def test_why_a_model_is_not_there_is_for_the_log(caplog, tmp_path):
+    async def missing() -> Path:
+        return refined_models._write(str(tmp_path / "nowhere"), tmp_path / "tasks") or tmp_path
+
+    api = FastAPI()
+    pages.add_page(api, missing)
+    with caplog.at_level("ERROR", "ray.serve"):
+        answer = TestClient(api).get("/v1/refined.task")
+    assert answer.status_code == 503 and str(tmp_path) not in answer.text
+    assert str(tmp_path) in caplog.text
 
 
 def test_where_npm_was_not_the_page_says_how_to_get_it(http, monkeypatch, tmp_path):
