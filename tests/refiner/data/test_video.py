@@ -112,7 +112,7 @@ def test_a_picture_that_was_let_go_holds_no_memory(tmp_path, group):
         stream = container.add_stream("libx264", rate=30, options={"g": str(group)})
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         for _ in range(60):
-            picture = av.VideoFrame(64, 64, "yuv420p")
+            picture = av.VideoFrame.from_ndarray(np.zeros((96, 64), np.uint8), "yuv420p")  # no scene ends, so no group
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     gc.collect()
