@@ -92,7 +92,7 @@ class Batcher:
 
     def _answer(self, batch: list[_Request]) -> None:
         try:
-            found = _predict(batch)
+            refined = _refined(batch)
         except Exception as error:
             if len(batch) > 1:  # one of them is to blame: each by itself
                 for request in batch:
@@ -100,13 +100,13 @@ class Batcher:
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
             return
-        self._on_batch(sum(len(part.poses) for part in found))
-        for request, part in zip(batch, found, strict=True):
+        self._on_batch(sum(len(part.poses) for part in refined))
+        for request, part in zip(batch, refined, strict=True):
             if not request.answer.done():  # whoever asked may have left
                 request.answer.set_result(part)
 
 
-def _predict(batch: list[_Request]) -> list[Refinement]:
+def _refined(batch: list[_Request]) -> list[Refinement]:
     """What each of these requests gets, from one call of the network.
 
     Raises:

@@ -256,16 +256,16 @@ def video_in(body: Body, content_type: str) -> Iterator[bytes]:
         return
     if not options.get(b"boundary"):
         raise UserError('the form has no boundary in its Content-Type: send it as "curl -F video=@clip.mp4" does')
-    found = _FileInForm()
+    upload = _FileInForm()
     try:
-        parser = MultipartParser(options[b"boundary"], found.callbacks)
+        parser = MultipartParser(options[b"boundary"], upload.callbacks)
         for chunk in body.chunks(PIECE_BYTES):
             parser.write(chunk)
-            yield found.taken()
+            yield upload.taken()
         parser.finalize()
     except FormParserError:
         raise UserError("the form is damaged: its parts do not end as they begin") from None
-    if not found.seen:
+    if not upload.seen:
         raise UserError('the form has no file: send one as "curl -F video=@clip.mp4" does')
 
 

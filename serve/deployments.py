@@ -115,8 +115,8 @@ class RefineEndpoint(InferenceService):
         self.live.check()
         self.metrics.serving(self.live.current.model["version"])
         self.metrics.tell()
-        if found := self.metrics.window.drift(self.live.current.trained_on):
-            self.metrics.drifted(found)
+        if indices := self.metrics.window.drift(self.live.current.trained_on):
+            self.metrics.drifted(indices)
         self._checked = monotonic()
 
     async def refine_poses(self, request: Request) -> Response:
@@ -191,14 +191,14 @@ class RefineEndpoint(InferenceService):
         content = await self.decode(body, codec)
         decoded = perf_counter()
         with self.memory.holding(len(content.poses) * HELD_BYTES if content.poses.ndim == 3 else 0):
-            found = await self.refine(served, content)
+            refinement = await self.refine(served, content)
             refined = perf_counter()
-            payload, headers = await self.encode(_response(found, served), codec)
+            payload, headers = await self.encode(_response(refinement, served), codec)
         stages = {"decode": decoded - start, "refine": refined - decoded, "encode": perf_counter() - refined}
-        self.metrics.refined(route, found, stages, len(payload))
+        self.metrics.refined(route, refinement, stages, len(payload))
         if self.traces is not None:
-            self.traces.stages(stages, poses=len(found.poses), model_version=served.model["version"])
-        self.statistics.succeeded(served.model["version"], len(found.poses), stages, time())
+            self.traces.stages(stages, poses=len(refinement.poses), model_version=served.model["version"])
+        self.statistics.succeeded(served.model["version"], len(refinement.poses), stages, time())
         return payload, headers
 
     async def decode(self, body: Body, codec: Codec) -> RefineRequest:
@@ -245,11 +245,11 @@ class RefineEndpoint(InferenceService):
         if request.fps is not None:
             check_fps(request.fps)
             options["fps"] = request.fps
-        found = await self._predict(served, poses, visibility, options)
+        refinement = await self._inline_or_aside(served, poses, visibility, options)
         self.metrics.window.add(poses, visibility)
-        return found
+        return refinement
 
-    async def _predict(
+    async def _inline_or_aside(
         self, served: Served, poses: np.ndarray, visibility: np.ndarray | None, options: dict[str, Any]
     ) -> Refinement:
         if len(poses) <= INLINE_POSES and not options["sequence"]:

@@ -194,9 +194,9 @@ def _quicken(refiner: DepthRefiner, folder: Path, threads: int) -> None:
         trial.network = OnnxNetwork(onnx.export(folder), threads)
         try_out(trial)
         poses = standing_poses(3)
-        found, expected = trial.predict(poses, sequence=True), refiner.predict(poses, sequence=True)
+        answered, expected = trial.predict(poses, sequence=True), refiner.predict(poses, sequence=True)
         for name in ("poses", "confidence"):
-            if not np.allclose(getattr(found, name), getattr(expected, name), atol=1e-4):
+            if not np.allclose(getattr(answered, name), getattr(expected, name), atol=1e-4):
                 raise UserError(f"ONNX Runtime and PyTorch disagree about the {name}")
     except Exception as error:
         logger.warning("version %s stays with PyTorch, which is slower: %s", refiner.version, error)
@@ -235,11 +235,11 @@ def try_out(refiner: DepthRefiner, sizes: tuple[int, ...] = WARM_UP_SIZES) -> No
     """
     for size in sizes:
         for sequence in (False, True):
-            found: Refinement = refiner.predict(standing_poses(size), sequence=sequence)
-            shapes = found.poses.shape, found.confidence.shape, found.view_angle.shape
+            answered: Refinement = refiner.predict(standing_poses(size), sequence=sequence)
+            shapes = answered.poses.shape, answered.confidence.shape, answered.view_angle.shape
             if shapes != ((size, NUM_JOINTS, 3), (size, NUM_JOINTS), (size,)):
                 raise UserError(f"model {refiner.name} version {refiner.version} answers in the shapes {shapes}")
-            if not all(np.isfinite(a).all() for a in (found.poses, found.confidence, found.view_angle)):
+            if not all(np.isfinite(a).all() for a in (answered.poses, answered.confidence, answered.view_angle)):
                 raise UserError(
                     f"model {refiner.name} version {refiner.version} answers with numbers that are not finite"
                 )

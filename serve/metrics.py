@@ -69,18 +69,18 @@ class Metrics:
         self._untold: dict[tuple[Counter, str, str], int] = {}
         self._told = 0.0
 
-    def refined(self, route: str, found: Refinement, stages: dict[str, float], sent: int) -> None:
+    def refined(self, route: str, refinement: Refinement, stages: dict[str, float], sent: int) -> None:
         """A request's poses, the seconds of its stages, and the bytes of its answer."""
-        count = len(found.poses)
+        count = len(refinement.poses)
         self._request.observe(count)
         for stage, seconds in stages.items():
             self._seconds.observe(seconds, {"stage": stage})
-        low = int(np.count_nonzero(found.confidence < LOW_CONFIDENCE))
+        low = int(np.count_nonzero(refinement.confidence < LOW_CONFIDENCE))
         for key, more in (
             ((self._poses, "route", route), count),
             ((self._sent, "route", route), sent),
             ((self._joints, "confidence", "low"), low),
-            ((self._joints, "confidence", "high"), found.confidence.size - low),
+            ((self._joints, "confidence", "high"), refinement.confidence.size - low),
         ):
             self._untold[key] = self._untold.get(key, 0) + more
         if perf_counter() - self._told > TELL_S:
@@ -97,8 +97,8 @@ class Metrics:
         self._untold.clear()
         self._told = perf_counter()
 
-    def drifted(self, found: Mapping[str, float]) -> None:
-        for name, index in found.items():
+    def drifted(self, indices: Mapping[str, float]) -> None:
+        for name, index in indices.items():
             self._drift.set(index, {"inputs": name})
 
     def swapped(self, result: str) -> None:

@@ -166,15 +166,15 @@ def _outputs(wanted: Any, all_binary: bool) -> dict[str, bool]:
         return dict.fromkeys(OUTPUTS, all_binary)
     if not isinstance(wanted, list):
         raise UserError('"outputs" is to be a list')
-    found: dict[str, bool] = {}
+    as_bytes: dict[str, bool] = {}
     for output in wanted:
         name = output.get("name") if isinstance(output, dict) else None
         if not isinstance(name, str) or name not in OUTPUTS:
             raise UserError(f"there is no such output; there are {', '.join(OUTPUTS)}")
-        if name in found:
+        if name in as_bytes:
             raise UserError(f'the output "{name}" is asked for twice')
-        found[name] = boolean("binary_data", _parameters(output, OUTPUT_PARAMETERS).get("binary_data"), all_binary)
-    return found
+        as_bytes[name] = boolean("binary_data", _parameters(output, OUTPUT_PARAMETERS).get("binary_data"), all_binary)
+    return as_bytes
 
 
 def _id(given: Any) -> str | None:

@@ -154,19 +154,19 @@ class Hub:
             return
         start, served = perf_counter(), self.current()
         poses, visibility, image_points = _stacked(group)
-        found = await self._batcher.predict(served, poses, visibility, image_points, checked=True)
-        refined = self._smoothed(group, found)
+        refinement = await self._batcher.predict(served, poses, visibility, image_points, checked=True)
+        refined = self._smoothed(group, refinement)
         sent = 0
         for i, one in enumerate(group):
             if one.member.gone:
                 continue
             answer = Answer(
                 frame=one.taken.frame, timestamp_us=one.timestamp_us, dropped=0, refined=refined[i],
-                confidence=found.confidence[i], view_angle=float(found.view_angle[i]),
+                confidence=refinement.confidence[i], view_angle=float(refinement.view_angle[i]),
             )  # fmt: skip
             sent += one.member.answer(answer, one.taken, one.landmarks, served)
         stages = {"decode": 0.0, "refine": perf_counter() - start, "encode": 0.0}
-        self._metrics.refined(ROUTE, found, stages, sent)
+        self._metrics.refined(ROUTE, refinement, stages, sent)
         self._statistics.succeeded(served.model["version"], len(group), stages, time())
         watched = [i for i, one in enumerate(group) if one.member.answered % WATCHED == 0]
         if watched:
@@ -188,12 +188,12 @@ class Hub:
             rest = [one for one in rest if _is_valid(one, recognise=False)]
         return rest
 
-    def _smoothed(self, group: list[_Asked], found: Refinement) -> np.ndarray:
+    def _smoothed(self, group: list[_Asked], refinement: Refinement) -> np.ndarray:
         """(N, 17, 3) m; of those streams that want it."""
         chosen = np.array(
             [i for i, one in enumerate(group) if one.member.smooth and not one.member.gone], dtype=np.intp
         )
-        refined = found.poses.copy()
+        refined = refinement.poses.copy()
         if len(chosen):
             rows = np.array([group[i].member.row for i in chosen])
             seconds = np.array([group[i].timestamp_us * 1e-6 for i in chosen])

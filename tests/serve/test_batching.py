@@ -32,9 +32,9 @@ def together(batcher: Batcher, requests: list[tuple]) -> list:
 def test_requests_that_wait_are_one_batch_and_each_gets_its_own_answer(served):
     batches = []
     requests = [poses(1 + i % 3, i) for i in range(12)]
-    found = together(Batcher(64, batches.append), [(served, request) for request in requests])
+    answers = together(Batcher(64, batches.append), [(served, request) for request in requests])
     assert batches == [sum(len(request) for request in requests)]
-    for request, answer in zip(requests, found, strict=True):
+    for request, answer in zip(requests, answers, strict=True):
         alone = served.refiner.predict(request)
         for field in (f for f in dataclasses.fields(alone) if getattr(alone, f.name) is not None):
             np.testing.assert_allclose(getattr(answer, field.name), getattr(alone, field.name), atol=2e-6)
@@ -42,8 +42,8 @@ def test_requests_that_wait_are_one_batch_and_each_gets_its_own_answer(served):
 
 def test_a_batch_has_a_limit_and_nobody_is_forgotten(served):
     batches = []
-    found = together(Batcher(8, batches.append), [(served, poses(3, i)) for i in range(7)])
-    assert [len(answer.poses) for answer in found] == [3] * 7
+    answers = together(Batcher(8, batches.append), [(served, poses(3, i)) for i in range(7)])
+    assert [len(answer.poses) for answer in answers] == [3] * 7
     assert batches == [6, 6, 6, 3]
 
 
@@ -54,17 +54,17 @@ def test_a_bad_request_is_refused_by_itself(served):
     # more visibilities than poses beside fewer: end to end they would fit
     long, short = (served, poses(1, 2), np.ones((2, 17))), (served, poses(2, 3), np.ones((1, 17)))
     points = (served, poses(2, 4), None, np.zeros((3, 17, 2)))
-    found = together(Batcher(64), [(served, ok), (served, nan), long, short, points, (served, ok)])
-    np.testing.assert_allclose(found[0].poses, served.refiner.predict(ok).poses, atol=2e-6)
-    np.testing.assert_allclose(found[5].poses, found[0].poses, atol=2e-6)
-    assert all(isinstance(error, UserError) for error in found[1:5])
+    answers = together(Batcher(64), [(served, ok), (served, nan), long, short, points, (served, ok)])
+    np.testing.assert_allclose(answers[0].poses, served.refiner.predict(ok).poses, atol=2e-6)
+    np.testing.assert_allclose(answers[5].poses, answers[0].poses, atol=2e-6)
+    assert all(isinstance(error, UserError) for error in answers[1:5])
 
 
 def test_versions_and_forms_do_not_mix(served):
     class Doubled:
         def predict(self, *args, **kwargs):
-            found = served.refiner.predict(*args, **kwargs)
-            return dataclasses.replace(found, poses=2 * found.poses)
+            refined = served.refiner.predict(*args, **kwargs)
+            return dataclasses.replace(refined, poses=2 * refined.poses)
 
     other = dataclasses.replace(served, refiner=Doubled(), model={"name": "m", "version": "2"})
     one, seen = poses(1, 0), np.full((1, 17), 0.4, np.float32)
@@ -72,13 +72,13 @@ def test_versions_and_forms_do_not_mix(served):
     mediapipe[0, [11, 12, 23, 24], 1] = [-0.5, -0.5, 0.0, 0.0]
     mediapipe[0, [25, 26, 27, 28], 1] = [0.45, 0.45, 0.9, 0.9]
     batches = []
-    found = together(
+    answers = together(
         Batcher(64, batches.append),
         [(served, one), (other, one), (served, one, seen), (served, mediapipe), (other, one)],
     )
-    for answer in (found[1], found[4]):
-        np.testing.assert_allclose(answer.poses, 2 * found[0].poses, atol=2e-6)
-    assert np.abs(found[2].confidence - found[0].confidence).max() > 1e-3
+    for answer in (answers[1], answers[4]):
+        np.testing.assert_allclose(answer.poses, 2 * answers[0].poses, atol=2e-6)
+    assert np.abs(answers[2].confidence - answers[0].confidence).max() > 1e-3
     assert sorted(batches) == [1, 1, 1, 2]
 
 

@@ -51,8 +51,8 @@ async def test_a_large_body_of_json_gets_the_answer_of_a_small_one(application, 
     async with http(application) as client:
         answer = await client.post(route, content=body, headers=JSON_HEADERS)
     assert answer.status_code == 200, answer.text
-    found = answer.json()
-    refined = found["refined"] if route == "/v1/refine" else found["outputs"][0]["data"]
+    content = answer.json()
+    refined = content["refined"] if route == "/v1/refine" else content["outputs"][0]["data"]
     expected = replica.live.current.refiner.predict(poses, sequence=True).poses
     np.testing.assert_allclose(np.reshape(refined, expected.shape), expected, atol=1e-5)
     assert replica.uploads.held == replica.memory.held == 0

@@ -37,13 +37,13 @@ def champion(endpoint) -> DepthRefiner:
 @pytest.mark.parametrize("sequence", [False, True])
 def test_http_answers_what_the_library_answers(endpoint, champion, poses, visibility, transport, sequence):
     with Client(endpoint, transport=transport) as client:
-        found = client.refine(poses, visibility, sequence=sequence, fps=25 if sequence else None)
+        refined = client.refine(poses, visibility, sequence=sequence, fps=25 if sequence else None)
     expected = champion.predict(poses, visibility, sequence=sequence, **({"fps": 25} if sequence else {}))
-    np.testing.assert_allclose(found.poses, expected.poses, atol=1e-6)
-    np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-5)
-    np.testing.assert_allclose(found.view_angle, expected.view_angle, atol=1e-3)
-    assert found.model == {"name": "pose-depth-refiner", "version": champion.version}
-    assert np.abs(found.poses - poses).max() > 1e-3  # or this test compares two refiners that do nothing
+    np.testing.assert_allclose(refined.poses, expected.poses, atol=1e-6)
+    np.testing.assert_allclose(refined.confidence, expected.confidence, atol=1e-5)
+    np.testing.assert_allclose(refined.view_angle, expected.view_angle, atol=1e-3)
+    assert refined.model == {"name": "pose-depth-refiner", "version": champion.version}
+    assert np.abs(refined.poses - poses).max() > 1e-3  # or this test compares two refiners that do nothing
 
 
 def test_mediapipe_landmarks_and_a_single_pose_are_taken_too(endpoint, poses, visibility):
@@ -77,9 +77,9 @@ def test_a_stream_goes_through_haproxy_and_answers_what_the_library_answers(endp
     expected = champion.predict(poses, visibility)
     with LiveClient(endpoint, smooth=False, timeout_s=PATIENCE_S) as live:
         for i, pose in enumerate(poses):
-            found = live.refine(pose, visibility[i])
-            assert (found.frame, found.dropped) == (i, 0)
-            np.testing.assert_allclose(found.refined, expected.poses[i], atol=1e-5)
+            answer = live.refine(pose, visibility[i])
+            assert (answer.frame, answer.dropped) == (i, 0)
+            np.testing.assert_allclose(answer.refined, expected.poses[i], atol=1e-5)
         assert live.model == {"name": "pose-depth-refiner", "version": champion.version}
 
 
@@ -148,9 +148,9 @@ def test_onnx_runtime_takes_over_with_the_same_answers(endpoint, champion, poses
         wait_for(lambda: client.info()["runtime"] == "onnxruntime")  # exporting takes 8 s on a quiet core
         for sequence in (False, True):
             expected = champion.predict(poses, sequence=sequence)
-            found = client.refine(poses, sequence=sequence)
-            np.testing.assert_allclose(found.poses, expected.poses, atol=1e-6)
-            np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-6)
+            refined = client.refine(poses, sequence=sequence)
+            np.testing.assert_allclose(refined.poses, expected.poses, atol=1e-6)
+            np.testing.assert_allclose(refined.confidence, expected.confidence, atol=1e-6)
 
 
 def test_it_says_who_answers_and_documents_itself(endpoint, champion):

@@ -49,12 +49,12 @@ def inference_body() -> dict:
 
 def places(value: object) -> list[tuple[list | dict, object]]:
     """(container, key) of everything in a document; of long lists only some."""
-    found = []
+    inside = []
     items = value.items() if isinstance(value, dict) else list(enumerate(value))[:3] if isinstance(value, list) else []
     for key, inner in items:
-        found.append((value, key))
-        found += places(inner)
-    return found
+        inside.append((value, key))
+        inside += places(inner)
+    return inside
 
 
 def mutated_document(document: dict, chance: random.Random) -> bytes:
@@ -97,17 +97,17 @@ def mutated_bytes(body: bytes, chance: random.Random) -> bytes:
 
 
 async def statuses(application, path: str, bodies: list[tuple[bytes, dict[str, str]]]) -> Counter:
-    found: Counter = Counter()
+    counts: Counter = Counter()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://x") as client:
         for body, headers in bodies:
             answer = await client.post(path, content=body, headers=headers)
-            found[answer.status_code] += 1
+            counts[answer.status_code] += 1
             assert answer.status_code < 500, (path, answer.text, headers, body[:2000])
             if answer.status_code != 200:
                 document = answer.json()
                 assert document["status"] == answer.status_code and document["error"] == document["detail"]
                 assert len(document["detail"]) < 500 and "/tmp" not in document["detail"], document
-    return found
+    return counts
 
 
 @pytest.mark.slow
@@ -115,8 +115,8 @@ async def statuses(application, path: str, bodies: list[tuple[bytes, dict[str, s
 async def test_json(application):
     chance = random.Random(1)
     bodies = [(mutated_document(json_body(), chance), {"content-type": codec.JSON}) for _ in range(MUTATIONS)]
-    found = await statuses(application, "/v1/refine", bodies)
-    assert found[200] and found[422] > MUTATIONS / 2 and set(found) == {200, 422}
+    counts = await statuses(application, "/v1/refine", bodies)
+    assert counts[200] and counts[422] > MUTATIONS / 2 and set(counts) == {200, 422}
 
 
 @pytest.mark.slow
@@ -136,8 +136,8 @@ async def test_the_open_inference_protocol(application):
         length = chance.choice((str(len(changed)), str(len(changed) + 1), "0", "-1", "9" * 5_000, "x", "²"))
         tensors = POSES.tobytes() if chance.random() < 0.5 else mutated_bytes(POSES.tobytes(), chance)
         bodies.append((changed + tensors, {"content-type": codec.BINARY, HEADER_LENGTH: length.encode("latin-1")}))
-    found = await statuses(application, "/v2/models/checkpoint/infer", bodies)
-    assert found[200] and found[400] > MUTATIONS / 2 and set(found) == {200, 400}
+    counts = await statuses(application, "/v2/models/checkpoint/infer", bodies)
+    assert counts[200] and counts[400] > MUTATIONS / 2 and set(counts) == {200, 400}
 
 
 @pytest.mark.slow
@@ -149,5 +149,5 @@ async def test_arrow(application):
     )
     body = codec.ArrowCodec().encode_request(request)
     bodies = [(mutated_bytes(body, chance), {"content-type": codec.ARROW}) for _ in range(MUTATIONS)]
-    found = await statuses(application, "/v1/refine", bodies)
-    assert found[422] > MUTATIONS / 2 and set(found) <= {200, 422}
+    counts = await statuses(application, "/v1/refine", bodies)
+    assert counts[422] > MUTATIONS / 2 and set(counts) <= {200, 422}

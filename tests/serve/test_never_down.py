@@ -44,10 +44,10 @@ class Load:
         with Client(self.url, retries=Retries(attempts=120)) as client:
             while not self.stop.is_set():
                 try:
-                    found = client.refine(standing_poses(3))
-                    version = found.model["version"]
+                    refined = client.refine(standing_poses(3))
+                    version = refined.model["version"]
                     # the answer is that of the version which it names, to the last pose: no mixture
-                    np.testing.assert_allclose(found.poses, self.answers[version], atol=1e-5)
+                    np.testing.assert_allclose(refined.poses, self.answers[version], atol=1e-5)
                     self.versions[version] += 1
                 except BaseException as error:
                     self.failures.append(error)
@@ -126,7 +126,7 @@ def test_a_bad_champion_is_refused_and_the_old_one_serves_on(endpoint, register_
 
 
 def replicas(token_path: Path) -> list[int]:
-    found = []
+    processes = []
     for entry in Path("/proc").iterdir():
         try:
             if (
@@ -135,10 +135,10 @@ def replicas(token_path: Path) -> list[int]:
                 and str(token_path.parent)
                 in (entry / "maps").read_text() + " ".join(os.readlink(f) for f in (entry / "fd").iterdir())
             ):
-                found.append(int(entry.name))
+                processes.append(int(entry.name))
         except OSError:
             continue
-    return found
+    return processes
 
 
 @pytest.fixture

@@ -11,17 +11,17 @@ pytestmark = pytest.mark.cluster
 
 def statuses_of(operation) -> set[int]:
     """Sends what schemathesis makes up for one operation, and returns the statuses that came back."""
-    found = set()
+    seen = set()
 
     @given(case=operation.as_strategy())
     @settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def send(case):
         response = case.call(timeout=PATIENCE_S)  # schemathesis gives up after 10 s by itself
-        found.add(response.status_code)
+        seen.add(response.status_code)
         assert response.status_code < 500, response.text
 
     send()
-    return found
+    return seen
 
 
 def test_no_request_breaks_the_endpoint(endpoint):

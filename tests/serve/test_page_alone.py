@@ -205,10 +205,10 @@ def test_alone_axe_finds_nothing_and_nothing_is_wider_than_the_screen(browser, h
 
 def test_chromium_answers_as_python_does(site):
     frames = list(video.frames(CLIP, stride=15))
-    found = compared(site, frames, DepthRefiner(device="cpu"))
-    assert found["pictures"] >= len(frames) / 2
+    differences = compared(site, frames, DepthRefiner(device="cpu"))
+    assert differences["pictures"] >= len(frames) / 2
     for name in ("stock, browser – Python", "refined, browser – Python", "in the browser, refined – DepthRefiner"):
-        assert found[name]["mean_mm"] <= PARITY_MM, name
+        assert differences[name]["mean_mm"] <= PARITY_MM, name
 
 
 def test_the_snippet_to_copy_works_in_that_folder(browser, site, host):

@@ -38,7 +38,7 @@ def another() -> DepthRefiner:
 def answer(refiner: DepthRefiner, request: RefineRequest, form: codec.Codec) -> RefineResponse:
     """What an endpoint makes of it, over the wire."""
     asked = form.decode(form.encode_request(request))
-    found = refiner.predict(
+    refined = refiner.predict(
         asked.poses,
         asked.visibility,
         sequence=asked.sequence,
@@ -47,11 +47,11 @@ def answer(refiner: DepthRefiner, request: RefineRequest, form: codec.Codec) -> 
         bone_lengths=asked.bone_lengths,
     )
     response = RefineResponse(
-        poses=found.poses,
-        confidence=found.confidence,
-        view_angle=found.view_angle,
+        poses=refined.poses,
+        confidence=refined.confidence,
+        view_angle=refined.view_angle,
         model={"name": "m", "version": "1"},
-        bone_lengths=found.bone_lengths,
+        bone_lengths=refined.bone_lengths,
     )
     return form.decode_response(form.encode(response)[0])
 

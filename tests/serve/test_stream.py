@@ -46,10 +46,10 @@ def test_both_forms_get_what_the_library_gives(endpoint, rng):
         assert begins["model"] == replica.live.current.model and begins["smooth"] is False
         for i in range(5):
             stream.send(encode(Landmarks(landmarks[i], visibility[i], points[i], timestamp_us=1000 * (2 * i + 1))))
-            found = answered(stream)
-            assert (found.frame, found.timestamp_us, found.dropped) == (2 * i, 1000 * (2 * i + 1), 0)
-            np.testing.assert_allclose(found.refined, expected.poses[i], atol=1e-5)
-            np.testing.assert_allclose(found.confidence, expected.confidence[i], atol=1e-5)
+            answer = answered(stream)
+            assert (answer.frame, answer.timestamp_us, answer.dropped) == (2 * i, 1000 * (2 * i + 1), 0)
+            np.testing.assert_allclose(answer.refined, expected.poses[i], atol=1e-5)
+            np.testing.assert_allclose(answer.confidence, expected.confidence[i], atol=1e-5)
             text = {
                 "pose": landmarks[i].tolist(),
                 "visibility": visibility[i].tolist(),
@@ -69,9 +69,9 @@ def test_the_newest_frame_wins_in_order_and_what_was_overtaken_is_counted(endpoi
             stream.send(encode(Landmarks(pose, timestamp_us=i + 1)))
         numbers, dropped = [], 0
         while not numbers or numbers[-1] != 199:
-            found = answered(stream)
-            numbers.append(found.frame)
-            dropped = found.dropped
+            answer = answered(stream)
+            numbers.append(answer.frame)
+            dropped = answer.dropped
     assert numbers == sorted(set(numbers))
     assert dropped == 200 - len(numbers) and dropped > 0
 
@@ -179,10 +179,10 @@ def test_a_frame_is_what_it_was_before_it_travelled(rng):
         for visible in (None, rng.uniform(size=joints).astype(np.float32)):
             for points in (None, rng.uniform(size=(joints, 2)).astype(np.float32)):
                 given = Landmarks(rng.normal(size=(joints, 3)).astype(np.float32), visible, points, 123_456_789_012)
-                found = decode(encode(given))
+                decoded = decode(encode(given))
                 for name in ("pose", "visibility", "image_points"):
-                    np.testing.assert_equal(getattr(found, name), getattr(given, name))
-                assert found.timestamp_us == given.timestamp_us
+                    np.testing.assert_equal(getattr(decoded, name), getattr(given, name))
+                assert decoded.timestamp_us == given.timestamp_us
     answer = Answer(
         frame=7, timestamp_us=1 << 40, dropped=3, refined=rng.normal(size=(17, 3)).astype(np.float32),
         confidence=rng.uniform(size=17).astype(np.float32), view_angle=12.5,

@@ -163,7 +163,7 @@ def test_a_video_comes_back_as_the_poses_that_the_library_finds_in_it(endpoint, 
         return answer if answer.headers["x-model-version"] == trained else None  # replicas follow one by one
 
     answer = wait_for(by_the_trained)
-    found = answer.json()
+    content = answer.json()
 
     out = tmp_path / "observations.parquet"
     observe.observe(video=str(clip), out=str(out), model=str(model_path()))
@@ -186,10 +186,10 @@ def test_a_video_comes_back_as_the_poses_that_the_library_finds_in_it(endpoint, 
             .poses
         )
 
-    assert found["frame"] == records.column(data, "frame")[seen].tolist()
-    assert found["timestamp_us"] == records.column(data, "timestamp_us")[seen].tolist()
-    assert found["model"]["version"] == answer.headers["x-model-version"]
-    np.testing.assert_allclose(found["refined"], expected(found["model"]["version"]), atol=1e-4)
+    assert content["frame"] == records.column(data, "frame")[seen].tolist()
+    assert content["timestamp_us"] == records.column(data, "timestamp_us")[seen].tolist()
+    assert content["model"]["version"] == answer.headers["x-model-version"]
+    np.testing.assert_allclose(content["refined"], expected(content["model"]["version"]), atol=1e-4)
 
     arrow = post(
         f"{endpoint}/v1/refine/video",
