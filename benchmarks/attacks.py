@@ -73,8 +73,8 @@ class Honest:
     statuses: Counter = field(default_factory=Counter)  # of every attempt
 
     def p99_ms(self, start: float, end: float) -> float:
-        found = [seconds for moment, seconds in self.singles if start <= moment < end]
-        return float(np.percentile(found, 99) * 1e3) if found else float("nan")
+        inside = [seconds for moment, seconds in self.singles if start <= moment < end]
+        return float(np.percentile(inside, 99) * 1e3) if inside else float("nan")
 
 
 def stand_aside(niceness: int) -> None:
@@ -168,7 +168,7 @@ def play(name: str, target: Target, seconds: float, slow_connections: int, pipe:
 
 def lasting(cluster: Cluster) -> dict[str, list[int]]:
     """The endpoint's processes that live as long as it does, by their part."""
-    mark, found = str(cluster.token_path).encode(), {part: [] for part in LASTING}
+    mark, by_part = str(cluster.token_path).encode(), {part: [] for part in LASTING}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if not entry.name.isdigit() or mark not in (entry / "environ").read_bytes():
@@ -176,8 +176,8 @@ def lasting(cluster: Cluster) -> dict[str, list[int]]:
             command = (entry / "cmdline").read_text()
             for part, word in LASTING.items():
                 if word in command:
-                    found[part].append(int(entry.name))
-    return found
+                    by_part[part].append(int(entry.name))
+    return by_part
 
 
 def memory_mb(process: int) -> float:

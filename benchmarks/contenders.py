@@ -25,11 +25,11 @@ def load(checkpoint: str) -> DepthRefiner:
 
 
 def answer(refiner: DepthRefiner, content: dict) -> dict:
-    found = refiner.predict(np.asarray(content["poses"], np.float32), sequence=bool(content.get("sequence")))
+    refined = refiner.predict(np.asarray(content["poses"], np.float32), sequence=bool(content.get("sequence")))
     return {
-        "refined": found.poses.tolist(),
-        "confidence": found.confidence.tolist(),
-        "view_angle": found.view_angle.tolist(),
+        "refined": refined.poses.tolist(),
+        "confidence": refined.confidence.tolist(),
+        "view_angle": refined.view_angle.tolist(),
     }
 
 
@@ -48,9 +48,9 @@ def uvicorn(port: int, checkpoint: str) -> None:
         body, kind = await request.body(), request.headers["content-type"]
         form = codec.ArrowCodec() if kind == codec.ARROW else codec.JsonCodec()
         content = form.decode(body)
-        found = refiner.predict(content.poses, content.visibility, sequence=content.sequence)
+        refined = refiner.predict(content.poses, content.visibility, sequence=content.sequence)
         response = codec.RefineResponse(
-            poses=found.poses, confidence=found.confidence, view_angle=found.view_angle, model=model
+            poses=refined.poses, confidence=refined.confidence, view_angle=refined.view_angle, model=model
         )
         return Response(form.encode(response)[0], media_type=kind)
 

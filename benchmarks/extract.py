@@ -149,8 +149,8 @@ def main(options: Options) -> None:
     processes = options.processes or cores()
     with tempfile.TemporaryDirectory() as name, ray_session() if options.rounds else nullcontext():
         folder = Path(name)
-        found = [looped(v.where, folder, options.frames) for v in list_videos(options.videos)]
-        paths = list(itertools.islice(itertools.cycle(found), processes * options.videos_per_process))
+        loops = [looped(v.where, folder, options.frames) for v in list_videos(options.videos)]
+        paths = list(itertools.islice(itertools.cycle(loops), processes * options.videos_per_process))
         stock = folder / "stock.task"
         stock.write_bytes(assembled(segmentation=True))
         rates: dict[str, list[float]] = {name: [] for name in (*WAYS, *(f"{way} bare" for way in WAYS), PLAIN)}
@@ -161,9 +161,9 @@ def main(options: Options) -> None:
                 rates[f"{way} bare"].append(pool_rate(BARE[way], paths, str(model_path()), processes))
         if options.rounds:
             report_rates(rates, processes, len(paths), video.probe(paths[0]).frames)
-        ways = where_the_time_goes(found[0], stock, WAYS)
+        ways = where_the_time_goes(loops[0], stock, WAYS)
     for way, parts in ways.items():
-        print(f"\n{f'{way}: ms a frame, one process alone':42} {Path(found[0]).name}")
+        print(f"\n{f'{way}: ms a frame, one process alone':42} {Path(loops[0]).name}")
         for part, value in parts.items():
             print(f"{part:42} {value:8.2f}")
     figures = {

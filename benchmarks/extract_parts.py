@@ -45,7 +45,7 @@ def where_the_time_goes(path: str, stock: Path, ways: dict[str, dict[str, Any]])
             works[f"{way} seeing"] = lambda estimator=estimator: _watched(estimator.open(), frames)
             works[f"{way} whole"] = lambda options=options: int(observe(**given, **options)["frames"])
         ms = least_of_three(works)
-    found = {}
+    table = {}
     for way, options in ways.items():
         seeing, whole = ms[f"{way} seeing"], ms[f"{way} whole"]
         parts = {"decode": ms["decode"]}
@@ -53,12 +53,12 @@ def where_the_time_goes(path: str, stock: Path, ways: dict[str, dict[str, Any]])
             parts |= blazepose_parts(frames, options.get("looks", 1))
         else:
             parts |= {"convert to RGB": ms["convert"] - ms["decode"], "MediaPipe": seeing}
-        found[way] = parts | {"rest (start, arrays, Parquet)": whole - sum(parts.values()), "whole": whole}
-    found["mediapipe"] |= {
+        table[way] = parts | {"rest (start, arrays, Parquet)": whole - sum(parts.values()), "whole": whole}
+    table["mediapipe"] |= {
         "the child process that isolates it": ms["isolated"] - ms["mediapipe whole"],
         "(stock MediaPipe, with its segmentation)": ms["stock"],
     }
-    return found
+    return table
 
 
 def blazepose_parts(frames: list[video.Frame], looks: int) -> dict[str, float]:

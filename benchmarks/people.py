@@ -101,9 +101,9 @@ def score(
         costs = np.array(
             [[np.linalg.norm(j - t, axis=-1).mean() / size_of(t) for _, j in seen] for t in truth[:, frame]]
         ).reshape(len(truth), len(seen))
-        found = {r: seen[c][0] for r, c in zip(*linear_sum_assignment(costs), strict=True) if costs[r, c] < FOUND}
+        matches = {r: seen[c][0] for r, c in zip(*linear_sum_assignment(costs), strict=True) if costs[r, c] < FOUND}
         for dancer in np.flatnonzero(countable[:, frame]):
-            number = found.get(int(dancer))
+            number = matches.get(int(dancer))
             if number is None:
                 missed += 1
                 continue

@@ -13,8 +13,8 @@ def plain_loop(path: str, model: str, threads: int = 1) -> int:
     rate, count = capture.get(cv2.CAP_PROP_FPS), 0
     with vision.PoseLandmarker.create_from_options(options) as landmarker:
         while True:
-            found, bgr = capture.read()
-            if not found:
+            read, bgr = capture.read()
+            if not read:
                 return count
             rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
             landmarker.detect_for_video(mediapipe.Image(mediapipe.ImageFormat.SRGB, rgb), round(1000 * count / rate))

@@ -67,18 +67,18 @@ def main() -> None:
                 plain.network = networks[name]
                 poses = pairs.corrupted[:n]
                 times[name, n].append(seconds_of(lambda poses=poses: plain.predict(poses), options.seconds))
-        found = {}
+        rows = {}
         for name, network in networks.items():
             plain.network = network
             poses = plain.predict_pairs(pairs).poses
-            found[name] = {
+            rows[name] = {
                 "ms_1": round(statistics.median(times[name, 1]) * 1e3, 3),
                 "ms_256": round(statistics.median(times[name, 256]) * 1e3, 1),
                 "depth_mm": round(float(np.abs(poses - pairs.ground_truth)[..., 2].mean()) * 1e3, 2),
                 "moved_mm": round(float(np.abs(poses - exact)[..., 2].mean()) * 1e3, 3),
                 "moved_most_mm": round(float(np.abs(poses - exact)[..., 2].max()) * 1e3, 2),
             }
-    print(json.dumps(found))
+    print(json.dumps(rows))
 
 
 if __name__ == "__main__":

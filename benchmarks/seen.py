@@ -109,8 +109,8 @@ def run(options: Options) -> dict[str, Any]:
         )
         fitted = baselines.fit_all(thinned(read["train"][way], max(3, options.stride)))
         methods = {name: fitted[name] for name in (MEDIAPIPE, SMOOTHING, RIDGE)}
-        found = trials.tally(pairs, methods, models)
-        result[way] = {kind: trials.figures(part, (MEDIAPIPE, BOX)) for kind, part in trials.kinds(found).items()}
+        sums = trials.tally(pairs, methods, models)
+        result[way] = {kind: trials.figures(part, (MEDIAPIPE, BOX)) for kind, part in trials.kinds(sums).items()}
         print(f"seen by {way}: {len(pairs):,} frames of {len(set(pairs.sequence))} sequences")
         for name, row in result[way][trials.ALL].items():
             low, high = row["interval_cm"]

@@ -86,24 +86,24 @@ def compared(pairs: Pairs, methods: dict[str, baselines.Method], models: dict[st
     return {kind: trials.figures(part, (MEDIAPIPE, SMOOTHING)) for kind, part in trials.kinds(sums).items()}
 
 
-def table(found: dict[str, dict]) -> str:
+def table(figures: dict[str, dict]) -> str:
     """Mean |Δz| in cm by method and kind of motion, and its difference to smoothing with a 95 % interval over sequences."""
-    lines = [f"{'':<20}" + "".join(f"{kind:>8}" for kind in found) + "   all − smoothing"]
-    for name, row in found[trials.ALL].items():
+    lines = [f"{'':<20}" + "".join(f"{kind:>8}" for kind in figures) + "   all − smoothing"]
+    for name, row in figures[trials.ALL].items():
         minus = "" if name == SMOOTHING else "   {:+.2f} ({:+.2f} … {:+.2f})".format(*row["minus"][SMOOTHING])
-        lines.append(f"{name:<20}" + "".join(f"{part[name]['depth_cm']:8.2f}" for part in found.values()) + minus)
+        lines.append(f"{name:<20}" + "".join(f"{part[name]['depth_cm']:8.2f}" for part in figures.values()) + minus)
     return "\n".join(lines)
 
 
-def card(options: Options, model: DepthRefiner, found: dict[str, dict], test: Pairs) -> dict[str, object]:
+def card(options: Options, model: DepthRefiner, measured: dict[str, dict], test: Pairs) -> dict[str, object]:
     """What the model says of itself."""
     shown = {MEDIAPIPE: "mediapipe", SMOOTHING: "smoothing", RIDGE: "ridge", REFINED: "refined"}
     figures: dict[str, object] = {
         "split": f"test: {len(test):,} pairs of {len(set(test.sequence))} sequences, other dancers, choreographies and motions"
     }
     for kind, key in KINDS.items():
-        if kind in found:
-            rows = found[kind]
+        if kind in measured:
+            rows = measured[kind]
             part = {f"{short}_depth_cm": round(rows[name]["depth_cm"], 2) for name, short in shown.items()}
             part["refined_depth_cm_at_full_strength"] = round(rows[FULL]["depth_cm"], 2)
             part |= {f"{shown[n]}_mpjpe_cm": round(rows[n]["mpjpe_cm"], 2) for n in (MEDIAPIPE, REFINED)}
@@ -125,18 +125,18 @@ def run(options: Options) -> dict:
     val = trials.read(options.pairs, "val", options.seen)
     if not options.out:
         methods = fitted(val, MEDIAPIPE, SMOOTHING)  # which learn nothing from them
-        found = compared(val, methods, {f"strength {s:g}": restrained(model, s) for s in options.strengths})
-        print(table(found))
-        return found
+        figures = compared(val, methods, {f"strength {s:g}": restrained(model, s) for s in options.strengths})
+        print(table(figures))
+        return figures
     (strength,) = options.strengths
     shipped, full = restrained(model, strength), restrained(model, 1.0)
     calibrate(shipped.model, TrainingData(val, shipped.model.config))
     test = trials.read(options.pairs, "test", options.seen)
     methods = fitted(trials.read(options.pairs, "train", options.seen), MEDIAPIPE, SMOOTHING, RIDGE)
-    found = compared(test, methods, {REFINED: shipped, FULL: full})
-    print(table(found))
-    save_checkpoint(shipped.model, options.out, card(options, shipped, found, test), half=True)
-    return found
+    figures = compared(test, methods, {REFINED: shipped, FULL: full})
+    print(table(figures))
+    save_checkpoint(shipped.model, options.out, card(options, shipped, figures, test), half=True)
+    return figures
 
 
 if __name__ == "__main__":

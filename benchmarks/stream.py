@@ -163,10 +163,10 @@ def most_streams(url: str, options: Options) -> tuple[int, dict[str, float]]:
     good, bad, row = 0, MOST + STEP, {}
     while bad - good > STEP:
         tried = max(STEP, (good + bad) // 2 // STEP * STEP)
-        found = asyncio.run(load(url, tried, options.fps, options.seconds)).as_row(options.seconds)
-        log(f"{tried} streams: {found}")
-        keeps = found["p99_ms"] <= BOUND_MS and found["dropped_share"] < 0.01 and not found["closed"]
-        good, bad, row = (tried, bad, found) if keeps else (good, tried, row)
+        measured = asyncio.run(load(url, tried, options.fps, options.seconds)).as_row(options.seconds)
+        log(f"{tried} streams: {measured}")
+        keeps = measured["p99_ms"] <= BOUND_MS and measured["dropped_share"] < 0.01 and not measured["closed"]
+        good, bad, row = (tried, bad, measured) if keeps else (good, tried, row)
     return good, row
 
 

@@ -254,10 +254,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
 
     rates = side_by_side(config, training, data, options)
-    median = {contender: statistics.median(found) for contender, found in rates.items()}
+    median = {contender: statistics.median(each) for contender, each in rates.items()}
     print(f"{'samples/s':36} {'median':>12}")
-    for contender, found in rates.items():
-        print(f"{contender:36} {median[contender]:12,.0f}   {' '.join(f'{r:,.0f}' for r in found)}")
+    for contender, each in rates.items():
+        print(f"{contender:36} {median[contender]:12,.0f}   {' '.join(f'{r:,.0f}' for r in each)}")
 
     print(f"\n{'where the time goes':32} {'µs a pair':>12}")
     for part, microseconds in where_the_time_goes(config, training, data, 20).items():

@@ -72,7 +72,7 @@ class Options:
 
 def cpu_us(cluster: Cluster) -> dict[int, tuple[str, float]]:
     """CPU time so far of every process of the cluster, by its id, with what it is."""
-    mark, found = cluster.mlflow_uri.encode(), {}
+    mark, times = cluster.mlflow_uri.encode(), {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if not entry.name.isdigit() or mark not in (entry / "environ").read_bytes():
@@ -80,8 +80,8 @@ def cpu_us(cluster: Cluster) -> dict[int, tuple[str, float]]:
             command = (entry / "cmdline").read_text().replace("\0", " ")
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
             kind = next(kind for kind, pattern in PROCESSES.items() if re.search(pattern, command))
-            found[int(entry.name)] = kind, (int(fields[11]) + int(fields[12])) * TICK_US
-    return found
+            times[int(entry.name)] = kind, (int(fields[11]) + int(fields[12])) * TICK_US
+    return times
 
 
 def parts_of(samples: str) -> dict[str, float]:

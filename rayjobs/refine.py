@@ -69,14 +69,14 @@ def run(options: Options) -> Summary:
     Raises:
         UserError: there are no observations, or there is no such model.
     """
-    found = files.find(options.observations, {".parquet"})
-    if not found:
+    observed = files.find(options.observations, {".parquet"})
+    if not observed:
         raise UserError(
             f"there are no observations in {options.observations}: run 'python -m rayjobs.extract' to make them"
         )
     source, identity = resolve(options.model)
     out = files.absolute(options.out)
-    rows = [{"path": file.where, "out": files.join(out, f"{file.name}.parquet")} for file in found]
+    rows = [{"path": file.where, "out": files.join(out, f"{file.name}.parquet")} for file in observed]
     todo = [row for row in rows if not _is_done(row["out"], identity)]
     log(
         f"{len(rows):,} videos: {len(rows) - len(todo):,} done, {len(todo):,} to do by {identity['name']} {identity['version']}"

@@ -22,17 +22,17 @@ def holes(report: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
 
 def main() -> int:
     report = json.load(sys.stdin)
-    found = holes(report)
-    for package, hole, fixes in found:
+    known = holes(report)
+    for package, hole, fixes in known:
         print(f"{package}: {hole}: {'fixed in ' + ', '.join(fixes) if fixes else 'no fix yet'}")
     skipped = [package["name"] for package in report["dependencies"] if "skip_reason" in package]
-    print(f"{len(report['dependencies'])} packages, {len(skipped)} not looked up, {len(found)} known holes")
+    print(f"{len(report['dependencies'])} packages, {len(skipped)} not looked up, {len(known)} known holes")
     if len(skipped) == len(report["dependencies"]):
         print(
             "the index that pip-audit asks knows none of them, so nothing was audited: run it where PyPI itself is reached"
         )
         return 2
-    return int(any(fixes for _, _, fixes in found))
+    return int(any(fixes for _, _, fixes in known))
 
 
 if __name__ == "__main__":

@@ -58,11 +58,11 @@ def parent(process: int) -> int:
 
 def titled(title: str) -> list[int]:
     """Processes whose title begins so."""
-    found = []
+    alive = []
     for process in _processes():
         try:
             if Path(f"/proc/{process}/cmdline").read_text().startswith(title):
-                found.append(process)
+                alive.append(process)
         except OSError:
             continue
-    return found
+    return alive

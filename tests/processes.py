@@ -12,14 +12,14 @@ def heed_interrupts() -> None:
 
 def marked(mark: str) -> set[int]:
     """Processes that have `mark` in the environment they were started with."""
-    found = set()
+    processes = set()
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
-                found.add(int(entry.name))
+                processes.add(int(entry.name))
         except OSError:
             continue
-    return found
+    return processes
 
 
 def sockets(process: int) -> set[str]:
@@ -37,11 +37,11 @@ def sockets(process: int) -> set[str]:
 
 def listening() -> dict[str, tuple[str, int]]:
     """Address (as the kernel writes it, hexadecimal) and port of every TCP socket that listens, by inode."""
-    found = {}
+    sockets_by_inode = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A":
                 address, _, port = fields[1].partition(":")
-                found[fields[9]] = (address, int(port, 16))
-    return found
+                sockets_by_inode[fields[9]] = (address, int(port, 16))
+    return sockets_by_inode

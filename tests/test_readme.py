@@ -73,9 +73,9 @@ def commands() -> list[str]:
 
 
 def of(commands: list[str], *starts: str) -> list[str]:
-    found = [c for c in commands if c.startswith(starts)]
-    assert found
-    return found
+    chosen = [c for c in commands if c.startswith(starts)]
+    assert chosen
+    return chosen
 
 
 def test_every_command_of_the_readme_is_run_by_some_test(commands):

@@ -138,7 +138,7 @@ def find(named: tuple[str, ...]) -> list[Path]:
     Raises:
         UserError: one of them names nothing.
     """
-    found: dict[Path, None] = {}
+    videos: dict[Path, None] = {}
     for name in named:
         path = Path(name)
         if path.is_dir():
@@ -148,9 +148,9 @@ def find(named: tuple[str, ...]) -> list[Path]:
         else:
             inside = [Path(match) for match in sorted(glob(name, recursive=True)) if Path(match).is_file()]
         if not inside:
-            raise UserError(f"no video matches '{name}': give a file, a folder with videos, or a pattern in quotes")
-        found |= dict.fromkeys(inside)
-    return list(found)
+            raise UserError(f"no video videos '{name}': give a file, a folder with videos, or a pattern in quotes")
+        videos |= dict.fromkeys(inside)
+    return list(videos)
 
 
 def _refine(path: Path, options: Options, child: Isolated, progress: Progress, title: str) -> Outcome:

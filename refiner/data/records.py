@@ -263,12 +263,12 @@ def pair_files(root: str | Path, split: str) -> list[str]:
     Raises:
         UserError: there are none.
     """
-    found = files_of_split(root, split)
-    if not found:
+    paths = files_of_split(root, split)
+    if not paths:
         raise UserError(
             f"there are no pairs of the split '{split}' in {root}: run 'python -m rayjobs.pair' to make them"
         )
-    return found
+    return paths
 
 
 def seen_otherwise(pairs: Mapping[Seen, Pairs]) -> pa.Table:

@@ -117,8 +117,8 @@ def assembled(*, segmentation: bool = False) -> bytes:
         segmentation: keep the segmentation branch, as in stock MediaPipe; for tests and benchmarks to compare with.
     """
     paths = {inside: name for name, (inside, _, _) in _PARTS.items()}
-    found = read_wheel(_WHEEL, paths.__contains__, tags=_WHEEL_TAGS)
-    content = {paths[inside]: part for inside, part in found.items()}
+    parts = read_wheel(_WHEEL, paths.__contains__, tags=_WHEEL_TAGS)
+    content = {paths[inside]: part for inside, part in parts.items()}
     for name, (_, sha256, (mean, std)) in _PARTS.items():
         check_sha256(content[name], sha256, f"{name} in {_WHEEL}")
         content[name] = _with_normalisation(content[name], mean, std)

@@ -42,7 +42,7 @@ def turn_off() -> bool:
 
 def _overwrite() -> bool:
     """Whether the address was there."""
-    found = False
+    overwritten = False
     with open("/proc/self/maps") as maps, open("/proc/self/mem", "r+b", buffering=0) as memory:
         for line in maps:
             # address range, permissions, offset, device, inode, path
@@ -55,5 +55,5 @@ def _overwrite() -> bool:
             if at >= 0:
                 memory.seek(start + at)
                 memory.write(NOWHERE)
-                found = True
-    return found
+                overwritten = True
+    return overwritten

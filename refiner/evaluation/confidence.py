@@ -22,12 +22,12 @@ class ConfidenceCounts:
         """Counts joints of any number, (…,) confidence 0 … 1 and (…,) depth error in metres."""
         confidence, errors = confidence.ravel().astype(np.float64), errors.ravel().astype(np.float64)
         said = np.clip((confidence * CONFIDENCE_BINS).astype(int), 0, CONFIDENCE_BINS - 1)
-        found = np.minimum((errors / ERROR_BIN_M).astype(int), ERROR_BINS - 1)
+        bins = np.minimum((errors / ERROR_BIN_M).astype(int), ERROR_BINS - 1)
         return cls(
             np.stack(
                 [np.bincount(said, w, CONFIDENCE_BINS) for w in (None, confidence, errors < within_m, errors)], axis=-1
             ),
-            np.stack([np.bincount(found, w, ERROR_BINS) for w in (None, errors)], axis=-1),
+            np.stack([np.bincount(bins, w, ERROR_BINS) for w in (None, errors)], axis=-1),
         )
 
     @classmethod
@@ -67,10 +67,10 @@ class ConfidenceCounts:
         thought worst is taken away. 0 is perfect order; a random order scores about 0.5 here.
         """
         kept = 1 - np.arange(steps) / steps
-        found = _sum_of_share(self.by_confidence[::-1, 0], self.by_confidence[::-1, 3], kept)
+        by_confidence = _sum_of_share(self.by_confidence[::-1, 0], self.by_confidence[::-1, 3], kept)
         oracle = _sum_of_share(self.by_error[:, 0], self.by_error[:, 1], kept)
         joints, total = self.by_error.sum(0)
-        return float(((found - oracle) / (kept * joints)).mean() / (total / joints))
+        return float(((by_confidence - oracle) / (kept * joints)).mean() / (total / joints))
 
     def lowest_decile_error(self) -> float:
         """Mean error of the tenth with the lowest confidence, in units of the median error."""

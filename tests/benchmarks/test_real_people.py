@@ -63,18 +63,18 @@ def test_known_lags_and_errors_are_found_though_a_view_exchanges_the_legs(ring, 
     observations = seen(ring, person, 0.10)
     image = observations[1]["image"]
     image[10:20, FROM_MEDIAPIPE[11:]] = image[10:20, FROM_MEDIAPIPE[MIRROR[11:]]]
-    found = measure(ring, observations, {}, options)
-    assert list(found["lags_frames"].values()) == pytest.approx(LAGS, abs=0.15)
-    mediapipe = found["methods"]["mediapipe"]
+    measured = measure(ring, observations, {}, options)
+    assert list(measured["lags_frames"].values()) == pytest.approx(LAGS, abs=0.15)
+    mediapipe = measured["methods"]["mediapipe"]
     assert mediapipe["depth_cm"] == pytest.approx(10 * 15 / 17, abs=0.2)
     assert mediapipe["mpjpe_cm"] == pytest.approx(10 * 15 / 17, abs=0.4)
     # cameras stand 80 to 170 degrees apart: 10 cm along each one's ray are 13 to 20 cm between them, hips none
     assert 12 < mediapipe["apart_cm"] < 18
     low, high = mediapipe["depth_interval_cm"]
     assert low <= mediapipe["depth_cm"] <= high
-    assert found["truth"]["reprojection_of_kept_median_px"] < 1
+    assert measured["truth"]["reprojection_of_kept_median_px"] < 1
     # ten frames of hips, knees and ankles in one view are not used, and little else
-    exchanged = perfect["truth"]["views_kept_mean"] - found["truth"]["views_kept_mean"]
+    exchanged = perfect["truth"]["views_kept_mean"] - measured["truth"]["views_kept_mean"]
     assert exchanged == pytest.approx(10 * 6 / (40 * 17), abs=0.01)
 
 
@@ -86,23 +86,23 @@ def test_the_model_in_the_box_is_measured_on_real_people(real_people):
             estimates = [estimator.estimate(frame) for frame in frames]
         assert all(estimates)
         height, width = frames[0].rgb.shape[:2]
-        found = {name: np.stack([getattr(e, name) for e in estimates]) for name in ("world", "image", "visibility")}
-        found["frame"] = np.arange(len(frames))
-        found["timestamp_us"] = np.array([frame.timestamp_us - frames[0].timestamp_us for frame in frames])
-        found |= {"detected": np.ones(len(frames), dtype=bool), "size": np.array([width, height])}
-        observations.append(found)
-        cameras.append(as_filmed(camera, found))
+        view = {name: np.stack([getattr(e, name) for e in estimates]) for name in ("world", "image", "visibility")}
+        view["frame"] = np.arange(len(frames))
+        view["timestamp_us"] = np.array([frame.timestamp_us - frames[0].timestamp_us for frame in frames])
+        view |= {"detected": np.ones(len(frames), dtype=bool), "size": np.array([width, height])}
+        observations.append(view)
+        cameras.append(as_filmed(camera, view))
     options = Options(videos=str(real_people), max_lag=5, block_frames=6)
     box = DepthRefiner()
-    found = measure(cameras, observations, {BOX: box}, options)
-    assert found["lags_frames"]["cam03"] == pytest.approx(3, abs=1)
-    assert found["truth"]["reprojection_of_kept_median_px"] < 15
-    assert found["truth"]["views_kept_mean"] > 3.3
-    assert found["truth"]["bone_cv"] < found["methods"]["mediapipe"]["bone_cv"]
+    measured = measure(cameras, observations, {BOX: box}, options)
+    assert measured["lags_frames"]["cam03"] == pytest.approx(3, abs=1)
+    assert measured["truth"]["reprojection_of_kept_median_px"] < 15
+    assert measured["truth"]["views_kept_mean"] > 3.3
+    assert measured["truth"]["bone_cv"] < measured["methods"]["mediapipe"]["bone_cv"]
     # a wrong frame, a mirrored or an untriangulated truth makes tens of centimetres
-    assert 4 < found["methods"]["mediapipe"]["depth_cm"] < 15
-    assert found["methods"][BOX]["strength"] == box.model.config.strength < 1
-    assert found["methods"][BOX]["against"]["mediapipe"]["depth_cm"][0] == pytest.approx(
-        found["methods"][BOX]["depth_cm"] - found["methods"]["mediapipe"]["depth_cm"], abs=1e-4
+    assert 4 < measured["methods"]["mediapipe"]["depth_cm"] < 15
+    assert measured["methods"][BOX]["strength"] == box.model.config.strength < 1
+    assert measured["methods"][BOX]["against"]["mediapipe"]["depth_cm"][0] == pytest.approx(
+        measured["methods"][BOX]["depth_cm"] - measured["methods"]["mediapipe"]["depth_cm"], abs=1e-4
     )
-    assert max(map(len, table(found).splitlines())) <= 80
+    assert max(map(len, table(measured).splitlines())) <= 80

@@ -35,13 +35,13 @@ def test_every_model_is_measured_on_every_way(pairs, tmp_path, capsys):
         pairs=str(pairs), sets=("mediapipe", "raw+two_looks"), training=TrainingConfig(epochs=2, batch_size=64),
         out=str(tmp_path), start="box",
     )  # fmt: skip
-    found = seen.run(options)
-    assert set(found) == set(SEEN)
+    figures = seen.run(options)
+    assert set(figures) == set(SEEN)
     for way in SEEN:
         models = {"learnt from mediapipe", "learnt from raw+two_looks", seen.BOX}
-        assert set(found[way]["all"]) == {"mediapipe", "smoothing", "ridge"} | models
-        assert found[way]["all"][seen.BOX]["minus"][seen.BOX][0] == 0
-    observed = {way: found[way]["all"]["mediapipe"]["depth_cm"] for way in SEEN}
+        assert set(figures[way]["all"]) == {"mediapipe", "smoothing", "ridge"} | models
+        assert figures[way]["all"][seen.BOX]["minus"][seen.BOX][0] == 0
+    observed = {way: figures[way]["all"]["mediapipe"]["depth_cm"] for way in SEEN}
     assert observed["two_looks"] < 2 < observed["mediapipe"] < observed["raw"] + 0.5
     assert (tmp_path / "raw+two_looks/model.safetensors").exists()
     assert "seen by two_looks: 96 frames of 4 sequences" in capsys.readouterr().out

@@ -42,9 +42,9 @@ def test_the_loop_by_hand_has_the_same_loss(data):
     inputs, truth = data.batch(torch.arange(32))
     model = initialise(CONFIG, TRAINING, data)
     outputs = Outputs(inputs.poses + 0.05 * torch.randn(32, 17, 3), torch.randn(32, 17) - 3)
-    found = losses.terms(outputs, truth, "z", losses.Bones.on("cpu"))
+    terms = losses.terms(outputs, truth, "z", losses.Bones.on("cpu"))
     plain = Plain(model, TRAINING).loss(outputs, truth)
-    torch.testing.assert_close(plain, losses.total(found, TRAINING.weights))
+    torch.testing.assert_close(plain, losses.total(terms, TRAINING.weights))
 
 
 def test_the_files_hold_the_same_pairs(data, tmp_path):

@@ -88,11 +88,11 @@ def test_the_learning_curve_falls_and_is_drawn(pairs, tmp_path):
     options = learning_curve.Options(
         pairs=str(pairs), out=str(tmp_path), shares=(0.15, 1.0), epochs=1, batch_size=64, seeds=2, max_seconds=5
     )
-    found = learning_curve.run(options)
-    few, many = (p["test"]["all"] for p in found["points"])
+    curve = learning_curve.run(options)
+    few, many = (p["test"]["all"] for p in curve["points"])
     assert few["ridge"]["depth_cm"] > 1.02 * many["ridge"]["depth_cm"]
     assert few["mediapipe"]["interval_cm"] == many["mediapipe"]["interval_cm"]
-    assert [p["sequences"] for p in found["points"]] == [4, 24]
+    assert [p["sequences"] for p in curve["points"]] == [4, 24]
     assert json.loads((tmp_path / "learning_curve.json").read_text())["seeds"] == 2
     assert "| 24 |" in (tmp_path / "learning_curve.md").read_text()
     assert cv2.imread(str(tmp_path / "learning_curve.png")).std() > 5
@@ -129,7 +129,7 @@ def test_what_ships_is_what_was_measured_and_says_so(pairs, checkpoint, tmp_path
         trained_on="invented",
         limits="all",
     )
-    found = ship.run(options)
+    figures = ship.run(options)
     card, shipped = read_card(tmp_path), DepthRefiner(tmp_path)
     assert shipped.model.config.strength == 0.5
     assert (card["trained_on"], card["limits"]) == ("invented", "all")
@@ -137,8 +137,8 @@ def test_what_ships_is_what_was_measured_and_says_so(pairs, checkpoint, tmp_path
     test = trials.read(pairs, "test")
     depth = metrics.depth_error(shipped.predict_pairs(test).poses, test.ground_truth).mean() * metrics.CM
     assert card["figures"]["refined_depth_cm"] == pytest.approx(depth, abs=0.006)
-    assert card["figures"]["real_motion"]["refined_depth_cm"] == round(found["sRM"]["refined"]["depth_cm"], 2)
-    full = found["all"]["refined, in full"]["depth_cm"]
+    assert card["figures"]["real_motion"]["refined_depth_cm"] == round(figures["sRM"]["refined"]["depth_cm"], 2)
+    full = figures["all"]["refined, in full"]["depth_cm"]
     assert card["figures"]["refined_depth_cm_at_full_strength"] == round(full, 2) != round(depth, 2)
 
 

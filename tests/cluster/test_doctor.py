@@ -16,13 +16,13 @@ def sound(tmp_path) -> dict[str, str]:
     return {"HOME": str(tmp_path), "TMPDIR": "/tmp"}
 
 
-def found(environ: dict[str, str]) -> dict[str, str]:
+def findings(environ: dict[str, str]) -> dict[str, str]:
     return {finding.name: finding.sentence for finding in doctor.examine(environ)}
 
 
 def test_a_sound_environment_has_no_findings(sound):
-    assert set(found(sound)) <= {"shared_memory"}  # of this machine
-    assert not found(sound | {"RAY_ADDRESS": ""}).get("ray_address")
+    assert set(findings(sound)) <= {"shared_memory"}  # of this machine
+    assert not findings(sound | {"RAY_ADDRESS": ""}).get("ray_address")
 
 
 @pytest.mark.parametrize(
@@ -40,23 +40,23 @@ def test_a_sound_environment_has_no_findings(sound):
     ],
 )
 def test_each_fault_is_one_sentence(sound, changes, name, says):
-    sentence = found(sound | changes)[name]
+    sentence = findings(sound | changes)[name]
     assert says in sentence and "\n" not in sentence
 
 
 def test_a_proxy_that_leaves_this_machine_alone_is_none_of_the_findings(sound):
     proxied = {"http_proxy": "http://proxy:3128", "no_proxy": "localhost, 127.0.0.1,.example.org"}
-    assert "proxy" not in found(sound | proxied)
+    assert "proxy" not in findings(sound | proxied)
 
 
 def test_a_clock_of_long_ago_is_said(sound, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1_000.0)
-    assert "1970" in found(sound)["clock"]
+    assert "1970" in findings(sound)["clock"]
 
 
 def test_a_cluster_that_answers_is_none_of_the_findings(sound):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert "ray_address" not in found(sound | {"RAY_ADDRESS": f"127.0.0.1:{server.getsockname()[1]}"})
+        assert "ray_address" not in findings(sound | {"RAY_ADDRESS": f"127.0.0.1:{server.getsockname()[1]}"})
 
 
 def test_a_job_does_not_wait_for_a_dead_cluster(monkeypatch):

@@ -51,10 +51,10 @@ def test_the_table_names_every_process_that_listens_and_where(cluster, endpoint)
             seen.setdefault(ports[port], set()).add(address)
     table = documented()
     assert set(table) == set(KINDS)
-    assert {kind: sorted(found) for kind, found in seen.items() if kind not in table} == {}
-    for kind, found in seen.items():
+    assert {kind: sorted(addresses) for kind, addresses in seen.items() if kind not in table} == {}
+    for kind, addresses in seen.items():
         if table[kind] == "loopback":
-            assert found <= LOOPBACK, f"{kind} listens on {sorted(found - LOOPBACK)}"
+            assert addresses <= LOOPBACK, f"{kind} listens on {sorted(addresses - LOOPBACK)}"
         else:
-            assert not found <= LOOPBACK, f"{kind} is on loopback only: the table may say so"
+            assert not addresses <= LOOPBACK, f"{kind} is on loopback only: the table may say so"
     assert set(table) - set(seen) <= {"client", "agent"}, "of these none was there"

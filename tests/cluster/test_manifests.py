@@ -216,7 +216,7 @@ def test_every_selector_selects_something(overlay):
             continue
         wanted = selector.get("matchLabels", {} if "matchExpressions" in selector else selector)
         exist = [e["key"] for e in selector.get("matchExpressions", [])]
-        assert any(found.items() >= wanted.items() and found.keys() >= set(exist) for found in labels), resource
+        assert any(given.items() >= wanted.items() and given.keys() >= set(exist) for given in labels), resource
 
 
 def entry_points(text: str) -> list[list[str]]:

@@ -99,10 +99,10 @@ def store(tmp_path_factory) -> Iterator[dict[str, str]]:
         )
     try:
         wait_for(lambda: re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text()))
-        found = re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text())
-        assert found
-        httpx.put(f"{found[1]}/poses").raise_for_status()
-        yield {"MLFLOW_S3_ENDPOINT_URL": found[1], "AWS_ACCESS_KEY_ID": "mlflow", "AWS_SECRET_ACCESS_KEY": "secret"}
+        running = re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text())
+        assert running
+        httpx.put(f"{running[1]}/poses").raise_for_status()
+        yield {"MLFLOW_S3_ENDPOINT_URL": running[1], "AWS_ACCESS_KEY_ID": "mlflow", "AWS_SECRET_ACCESS_KEY": "secret"}
     finally:
         process.terminate()
         process.wait()
@@ -175,8 +175,8 @@ def test_a_version_has_all_that_a_reader_wants_and_its_files_lie_in_the_store(se
     registry.finish_run(run)
     client = registry.runs.mlflow_client()
     assert client.get_registered_model(registry.NAME).description
-    found = client.get_model_version_by_alias(registry.NAME, registry.CANDIDATE)
-    assert found.version == version and found.tags["metric.val_depth_cm"] == "5.5"
+    registered = client.get_model_version_by_alias(registry.NAME, registry.CANDIDATE)
+    assert registered.version == version and registered.tags["metric.val_depth_cm"] == "5.5"
     listed = httpx.get(f"{store['MLFLOW_S3_ENDPOINT_URL']}/poses?prefix=mlflow/").text
     for name in ("model.safetensors", "MLmodel", "input_example.json", "loss.png"):
         assert name in listed, name

@@ -179,5 +179,5 @@ def test_everything_that_is_asked_for_is_there(prometheus, endpoint, cluster, ma
 
 
 def test_the_names_in_an_expression_are_found():
-    found = metric_names('sum by (route) (rate(ray_a_total{x="ray_b"}[5m])) / pose:c:rate5m and up{job="ray"} == 0')
-    assert found == {"ray_a_total", "pose:c:rate5m", "up"}
+    names = metric_names('sum by (route) (rate(ray_a_total{x="ray_b"}[5m])) / pose:c:rate5m and up{job="ray"} == 0')
+    assert names == {"ray_a_total", "pose:c:rate5m", "up"}

@@ -38,11 +38,11 @@ def server(tmp_path_factory):
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        while not (found := re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text())):
+        while not (running := re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text())):
             with pytest.raises(subprocess.TimeoutExpired):  # it is still there
                 process.wait(0.1)
-        httpx.put(f"{found[1]}/archive").raise_for_status()
-        yield found[1]
+        httpx.put(f"{running[1]}/archive").raise_for_status()
+        yield running[1]
     finally:
         process.terminate()
         process.wait()

@@ -254,12 +254,12 @@ def test_a_store_gets_whole_files_and_what_was_interrupted_goes_on(published, fi
     assert 0 < (parts / f"{NAMES[0]}.mp4.part").stat().st_size < len(film)
     second = fetch(i_accept_the_aist_terms=False)  # noted in the store
     assert (second.there_before, second.fetched, second.missing) == (5, 1, {}) and published.ranges
-    found = files.find("memory://archive/aistpp/videos", {".mp4"})
-    assert {file.name: file.size for file in found} == {name: len(film) + i for i, name in enumerate(NAMES)}
-    with files.opened(found[0].where) as file:
+    videos = files.find("memory://archive/aistpp/videos", {".mp4"})
+    assert {file.name: file.size for file in videos} == {name: len(film) + i for i, name in enumerate(NAMES)}
+    with files.opened(videos[0].where) as file:
         assert file.read() == film
         file.seek(0)
-        assert video.probe(found[0].where, file).frames == 30
+        assert video.probe(videos[0].where, file).frames == 30
     assert not list(parts.glob("*.mp4*"))
     with pytest.raises(UserError, match="annotations are read from a folder of this machine"):
         fetch(annotations=True)

@@ -14,9 +14,9 @@ def test_blazepose_with_mediapipes_filters_is_as_near_to_the_truth(studio_datase
     options = estimators.Options(
         dataset=str(studio_dataset.root), work=str(tmp_path), ways=("mediapipe", "blazepose"), processes=2
     )
-    found = estimators.run(options)
-    row = found["blazepose"]
-    assert abs(row["found"] - found["mediapipe"]["found"]) <= 0.005
+    figures = estimators.run(options)
+    row = figures["blazepose"]
+    assert abs(row["found"] - figures["mediapipe"]["found"]) <= 0.005
     for key in ("depth", "mpjpe"):
         low, high = row[f"{key}_interval"]
         print(f"{key}: {row[f'{key}_share']:+.2%} ({low:+.2%} … {high:+.2%})")

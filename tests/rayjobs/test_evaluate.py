@@ -49,17 +49,17 @@ def checkpoint(tmp_path) -> Path:
 @pytest.mark.slow
 def test_a_checkpoint_is_measured_without_ray_or_mlflow(pairs, checkpoint, tmp_path):
     out = tmp_path / "out"
-    found = evaluate.run(evaluate.Options(pairs=str(pairs), model=str(checkpoint), out=str(out)))
-    assert (found.pairs, found.sequences, found.promoted) == (8 * 48, 8, False)
-    assert set(found.by_situation) == {"sBM", "sRM"} and set(found.by_situation["sRM"]) >= {"refined", "ridge", "zero"}
+    summary = evaluate.run(evaluate.Options(pairs=str(pairs), model=str(checkpoint), out=str(out)))
+    assert (summary.pairs, summary.sequences, summary.promoted) == (8 * 48, 8, False)
+    assert set(summary.by_situation) == {"sBM", "sRM"}
+    assert set(summary.by_situation["sRM"]) >= {"refined", "ridge", "zero"}
     written = json.loads((out / "evaluation.json").read_text())
     assert written["by_situation"]["sRM"]["sequences"] == 3 and "left_wrist" in written["slices"]["joint"]
     names = {"evaluation.md", "depth_by_slice.png", "reliability.png", "error_atlas.png", "worst_clips.png"}
     assert names <= {p.name for p in out.iterdir()}
     sequence, camera, errors = written["worst_clips"][0]
-    assert (
-        errors["refined"] >= found.refined["depth_cm"] and f"{sequence} {camera}" in (out / "evaluation.md").read_text()
-    )
+    assert errors["refined"] >= summary.refined["depth_cm"]
+    assert f"{sequence} {camera}" in (out / "evaluation.md").read_text()
 
 
 def test_a_leaking_split_is_refused_by_name(pairs, checkpoint, make_pairs):

@@ -44,11 +44,11 @@ def test_from_videos_to_refined_poses_without_a_local_file(
     first = extract.run(options)
     assert (first.videos, first.extracted, first.failed, first.frames) == (5, 4, 1, 4 * 12)
     for path in some:
-        found, here = (
+        there, here = (
             records.read_table(files.join(folder, f"{path.stem}.parquet"), records.OBSERVATIONS)
             for folder in (far, studio_observations)
         )
-        assert found.equals(here)
+        assert there.equals(here)
     again = extract.run(options)
     assert (again.done_before, again.failed_before, again.extracted) == (4, 1, 0)
     upload(some[0], broken)
@@ -96,12 +96,12 @@ def test_videos_are_downloaded_into_a_store(store, studio_dataset, tmp_path):
         second = download.run(dataclasses.replace(options, i_accept_the_aist_terms=False))  # noted in the store
         assert (second.there_before, second.fetched, second.missing) == (1, 1, {})
         web.shutdown()
-    found = list_videos(f"{store}/downloaded/videos")
-    assert [(v.name, v.size) for v in found] == [(path.stem, path.stat().st_size) for path in some]
-    with files.fetched(found[1].where) as path:
+    listed = list_videos(f"{store}/downloaded/videos")
+    assert [(v.name, v.size) for v in listed] == [(path.stem, path.stat().st_size) for path in some]
+    with files.fetched(listed[1].where) as path:
         assert path.read_bytes() == some[1].read_bytes()
-    with files.opened(found[1].where) as file:
-        assert video.probe(found[1].where, file) == video.probe(some[1])
+    with files.opened(listed[1].where) as file:
+        assert video.probe(listed[1].where, file) == video.probe(some[1])
 
 
 def test_a_store_is_listed_by_folder_glob_and_name(store, server, tmp_path, monkeypatch):
@@ -118,8 +118,8 @@ def test_a_store_is_listed_by_folder_glob_and_name(store, server, tmp_path, monk
         list_videos(f"{store}/clips?endpoint_override=127.0.0.1:1&scheme=http")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     there = f"?endpoint_override={server.replace('://', '%3A%2F%2F').replace(':', '%3A')}"
-    (found,) = list_videos(f"{store}/clips/below{there}")
-    assert found.where == f"{store}/clips/below/b%201_c01.MP4{there}"
-    with files.fetched(found.where) as path:
+    (named,) = list_videos(f"{store}/clips/below{there}")
+    assert named.where == f"{store}/clips/below/b%201_c01.MP4{there}"
+    with files.fetched(named.where) as path:
         assert path.name == "b 1_c01.MP4" and path.read_text() == "x" * 10
     assert not path.exists()

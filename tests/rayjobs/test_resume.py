@@ -51,12 +51,12 @@ def check_every_row_once(out: Path) -> None:
 
 def busy(videos: str) -> list[tuple[int, int]]:
     """(child, actor) of the videos that are being worked on or were."""
-    found = []
+    pairs = []
     for path in Path(videos).glob("*.pids"):
         numbers = path.read_text().split()
         if len(numbers) == 2 and Path("/proc", numbers[0]).exists():
-            found.append((int(numbers[0]), int(numbers[1])))
-    return found
+            pairs.append((int(numbers[0]), int(numbers[1])))
+    return pairs
 
 
 def test_a_killed_child_and_a_killed_actor_cost_no_row(connected, options):

@@ -41,11 +41,11 @@ def summary(options) -> simulate.Summary:
 
 def test_every_training_sequence_is_seen_by_every_camera_and_no_other(options, summary):
     assert (summary.pairs, summary.sequences, summary.left_out) == (7 * 9 * 5, 7, {})
-    found = records.read_pairs(options.out, "train")
-    checks.check_pairs(found, "train")
-    assert set(found.sequence) == set(Dataset(options.dataset).split("train"))
+    pairs = records.read_pairs(options.out, "train")
+    checks.check_pairs(pairs, "train")
+    assert set(pairs.sequence) == set(Dataset(options.dataset).split("train"))
     assert not [s for s in SPLITS if s != "train" and Path(options.out, f"split={s}").exists()]
-    assert np.unique(found.frame).tolist() == [0, 12, 24, 36, 48]
+    assert np.unique(pairs.frame).tolist() == [0, 12, 24, 36, 48]
     assert 0.5 < summary.simulated_depth_cm / summary.mediapipe_depth_cm < 2
 
 

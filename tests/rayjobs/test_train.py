@@ -61,7 +61,7 @@ def kill_a_worker(storage: Path, killed: list[int], ended: threading.Event) -> N
         actors = list_actors(limit=1000)
         return [a.pid for a in actors if a.class_name == "RayTrainWorker" and a.state == "ALIVE"]
 
-    workers = wait_for(lambda: ended.is_set() or (len(found := alive()) == 2 and found))
+    workers = wait_for(lambda: ended.is_set() or (len(pids := alive()) == 2 and pids))
     wait_for(lambda: ended.is_set() or list(storage.glob("*/checkpoint_*")), pause_s=0.02)
     if not ended.is_set():
         os.kill(workers[0], signal.SIGKILL)

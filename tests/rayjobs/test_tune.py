@@ -43,11 +43,11 @@ def test_each_trial_is_a_child_run_with_its_options_and_epochs(tuned):
     client = MlflowClient(registry.tracking_uri())
     parent = client.get_run(tuned.run_id)
     assert parent.info.status == "FINISHED"
-    found = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{tuned.run_id}'")
-    assert len(found) == len(tuned.trials) == 3 and {r.info.status for r in found} == {"FINISHED"}
-    rates = {float(r.data.params["learning_rate"]) for r in found}
+    runs = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{tuned.run_id}'")
+    assert len(runs) == len(tuned.trials) == 3 and {r.info.status for r in runs} == {"FINISHED"}
+    rates = {float(r.data.params["learning_rate"]) for r in runs}
     assert rates == {t["options"]["learning_rate"] for t in tuned.trials} and len(rates) == 3
-    for child in found:
+    for child in runs:
         epochs = {m.step for m in client.get_metric_history(child.info.run_id, "val/depth_cm")}
         (row,) = (t for t in tuned.trials if t["options"]["learning_rate"] == float(child.data.params["learning_rate"]))
         assert epochs == set(range(row["epochs"]))

@@ -21,10 +21,10 @@ def test_what_is_written_is_found_read_and_deleted(folder):
     for where in (one, two):
         files.write_text(where, where)
     files.write_text(files.join(folder, "other.json"), "{}")
-    found = files.find(folder, {".txt"})
-    assert [(f.size, f.name) for f in found] == [(len(one), "one 50%")]
+    listed = files.find(folder, {".txt"})
+    assert [(f.size, f.name) for f in listed] == [(len(one), "one 50%")]
     assert {f.name for f in files.find(folder, {".txt"}, below=True)} == {"one 50%", "Two"}
-    for where in (one, found[0].where):
+    for where in (one, listed[0].where):
         with files.fetched(where) as path:
             assert path.name == "one 50%.txt" and path.read_text() == one
         assert path.exists() == local  # a copy is gone, the file itself is not

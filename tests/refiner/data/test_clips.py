@@ -59,8 +59,8 @@ def test_one_frame_astray_is_no_cut(make_pairs):
     for astray in (0, 1, 20, 38, 39):
         strange = poses.copy()
         strange[astray] = poses[astray][..., [2, 1, 0]] + (0, 0, 0.4) * (np.arange(17) % 2)[:, None]
-        found = np.flatnonzero(clips.motion_cuts(strange, seconds))
-        assert set(found) <= {1} if astray == 0 else set(found) <= {39}
+        cuts = np.flatnonzero(clips.motion_cuts(strange, seconds))
+        assert set(cuts) <= {1} if astray == 0 else set(cuts) <= {39}
     assert not clips.motion_cuts(poses[:1], seconds[:1]).any() and not clips.motion_cuts(poses[:0], seconds[:0]).any()
 
 

@@ -24,21 +24,21 @@ def test_points_come_back_exactly_though_one_view_saw_something_else(ring, rng):
     image, weights = filmed(ring, points), rng.uniform(0.6, 1, (4, 5, 40))
     wrong = rng.integers(0, 4, (5, 40)) == np.arange(4)[:, None, None]  # one of the four views of each point
     image[wrong] += rng.choice([-1, 1], (wrong.sum(), 2)) * rng.uniform(100, 300, (wrong.sum(), 2))
-    found = triangulate(ring, image, weights)
+    triangulated = triangulate(ring, image, weights)
     # on its own ray a wrong view is right by chance: then the point may keep it, and is as good
-    assert np.allclose(found.points, points, atol=1e-6)
-    assert (found.kept == ~wrong).mean() > 0.97
-    assert found.errors[~wrong].max() < 1e-3 and found.errors[wrong].min() > 50
+    assert np.allclose(triangulated.points, points, atol=1e-6)
+    assert (triangulated.kept == ~wrong).mean() > 0.97
+    assert triangulated.errors[~wrong].max() < 1e-3 and triangulated.errors[wrong].min() > 50
 
 
 def test_noise_in_all_views_is_averaged(ring, rng):
     points = rng.normal(0, 0.5, (500, 3))
-    found = triangulate(ring, filmed(ring, points) + rng.normal(0, 5, (4, 500, 2)), np.ones((4, 500)))
+    triangulated = triangulate(ring, filmed(ring, points) + rng.normal(0, 5, (4, 500, 2)), np.ones((4, 500)))
     two = triangulate(ring[:2], filmed(ring[:2], points) + rng.normal(0, 5, (2, 500, 2)), np.ones((2, 500)))
-    off = np.linalg.norm(found.points - points, axis=-1)
+    off = np.linalg.norm(triangulated.points - points, axis=-1)
     assert np.median(off) < 0.013  # 5 px are 1 cm here
     assert np.median(off) < np.median(np.linalg.norm(two.points - points, axis=-1))
-    assert found.kept.mean() > 0.99
+    assert triangulated.kept.mean() > 0.99
 
 
 def test_what_too_few_views_show_is_nowhere(ring, rng):
@@ -47,9 +47,9 @@ def test_what_too_few_views_show_is_nowhere(ring, rng):
     weights[1:, :5] = 0  # seen once
     image[1:, 5:10] = np.nan
     image[1:, 10:15] += rng.normal(0, 500, (3, 5, 2))  # nobody agrees with anybody, but for chance
-    found = triangulate(ring, image, weights)
-    assert np.isnan(found.points[:10]).all() and not found.kept[:, :10].any()
-    assert np.allclose(found.points[15:], points[15:], atol=1e-6)
+    triangulated = triangulate(ring, image, weights)
+    assert np.isnan(triangulated.points[:10]).all() and not triangulated.kept[:, :10].any()
+    assert np.allclose(triangulated.points[15:], points[15:], atol=1e-6)
     # two cameras that stand side by side do not say how far away a point is
     beside = dataclasses.replace(ring[0], translation=ring[0].translation + np.array([0.2, 0, 0]))
     assert np.isnan(triangulate([ring[0], beside], filmed([ring[0], beside], points), np.ones((2, 20))).points).all()

@@ -20,11 +20,11 @@ from refiner.estimators.blazepose.crop import Region
 POINTS = 39
 
 
-def _observation(found: Any, rgb: np.ndarray) -> Observation | None:
-    if not found.pose_landmarks:
+def _observation(answer: Any, rgb: np.ndarray) -> Observation | None:
+    if not answer.pose_landmarks:
         return None
     height, width = rgb.shape[:2]
-    world, points = found.pose_world_landmarks[0], found.pose_landmarks[0]
+    world, points = answer.pose_world_landmarks[0], answer.pose_landmarks[0]
     return Observation(
         world=np.array([(p.x, p.y, p.z) for p in world]),
         image=np.array([(p.x * width, p.y * height) for p in points]),

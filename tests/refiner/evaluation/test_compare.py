@@ -25,10 +25,10 @@ def measured(make_pairs):
 
 
 def test_it_names_the_joint_that_got_worse_and_no_other(measured):
-    found = measured[0]
-    assert [w for w in found.worse if w.startswith("joint")] == ["joint left_wrist"]
-    assert found.differences["mediapipe"][0] == pytest.approx(
-        found.methods["refined"]["depth_cm"] - found.methods["mediapipe"]["depth_cm"], abs=1e-3
+    evaluation = measured[0]
+    assert [w for w in evaluation.worse if w.startswith("joint")] == ["joint left_wrist"]
+    assert evaluation.differences["mediapipe"][0] == pytest.approx(
+        evaluation.methods["refined"]["depth_cm"] - evaluation.methods["mediapipe"]["depth_cm"], abs=1e-3
     )
 
 
@@ -72,13 +72,13 @@ def test_each_kind_of_motion_is_shown_beside_the_whole(two_kinds, tmp_path):
 
 
 def test_slices_part_the_pairs_and_average_to_the_whole(measured):
-    found = measured[0]
-    whole = found.methods["mediapipe"]["depth_cm"]
-    assert np.mean([row.depth_cm["mediapipe"] for row in found.slices["joint"].values()]) == pytest.approx(whole)
+    evaluation = measured[0]
+    whole = evaluation.methods["mediapipe"]["depth_cm"]
+    assert np.mean([row.depth_cm["mediapipe"] for row in evaluation.slices["joint"].values()]) == pytest.approx(whole)
     for dimension in ("view angle", "azimuth", "visibility", "camera", "genre"):
-        rows = found.slices[dimension].values()
-        assert sum(row.pairs for row in rows) == found.pairs
-        assert sum(row.depth_cm["mediapipe"] * row.pairs for row in rows) / found.pairs == pytest.approx(whole)
+        rows = evaluation.slices[dimension].values()
+        assert sum(row.pairs for row in rows) == evaluation.pairs
+        assert sum(row.depth_cm["mediapipe"] * row.pairs for row in rows) / evaluation.pairs == pytest.approx(whole)
         for row in rows:
             d, low, high = row.difference_cm
             assert d == pytest.approx(row.depth_cm["refined"] - row.depth_cm["mediapipe"]) and low <= d <= high
@@ -121,8 +121,8 @@ def test_the_markdown_has_every_slice(measured):
 
 
 def test_its_pictures_are_pictures(measured, tmp_path):
-    found, answer, _, test = measured
-    plots.draw_all(found, tmp_path)
+    evaluation, answer, _, test = measured
+    plots.draw_all(evaluation, tmp_path)
     plots.loss_curve(
         [{"epoch": e, "train/depth": 8 - e, "val/depth_cm": 9 - e} for e in range(3)], tmp_path / "loss.png"
     )

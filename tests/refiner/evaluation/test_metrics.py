@@ -22,20 +22,20 @@ def pairs(make_pairs) -> Pairs:
 
 
 def test_perfect_poses_have_no_error_and_every_sign_right(pairs):
-    found = metrics.summarise(pairs.ground_truth, pairs)
+    figures = metrics.summarise(pairs.ground_truth, pairs)
     for name in ("depth_cm", "depth_without_hips_cm", "mpjpe_cm", "n_mpjpe_cm", "pa_mpjpe_cm", "acceleration_error"):
-        assert found[name] == pytest.approx(0, abs=1e-3)
-    assert found["pck_150mm"] == found["limb_sign_accuracy"] == 1
-    assert found["bone_cv"] < 5e-3  # these bodies keep their bones
+        assert figures[name] == pytest.approx(0, abs=1e-3)
+    assert figures["pck_150mm"] == figures["limb_sign_accuracy"] == 1
+    assert figures["bone_cv"] < 5e-3  # these bodies keep their bones
 
 
 def test_a_wrist_that_is_17_cm_too_deep_costs_one_centimetre(pairs):
     poses = pairs.ground_truth.copy()
     poses[:, 9, 2] += 0.17
-    found = metrics.summarise(poses, pairs)
-    assert found["depth_cm"] == pytest.approx(1.0, rel=1e-4) and found["mpjpe_cm"] == pytest.approx(1.0, rel=1e-4)
-    assert found["depth_without_hips_cm"] == pytest.approx(17 / 15, rel=1e-4)
-    assert found["pck_150mm"] == pytest.approx(16 / 17)
+    figures = metrics.summarise(poses, pairs)
+    assert figures["depth_cm"] == pytest.approx(1.0, rel=1e-4) and figures["mpjpe_cm"] == pytest.approx(1.0, rel=1e-4)
+    assert figures["depth_without_hips_cm"] == pytest.approx(17 / 15, rel=1e-4)
+    assert figures["pck_150mm"] == pytest.approx(16 / 17)
 
 
 def test_where_a_pose_stands_does_not_matter_and_scale_only_where_it_should(pairs, rng):
@@ -149,19 +149,19 @@ def test_counting_in_bins_changes_no_figure(seed, scale, knowledge):
     errors = rng.exponential(expected)
     confidence = 1 / (1 + (expected / 0.05) ** knowledge * rng.lognormal(0, 0.3, 5000))
     counts = ConfidenceCounts.of(confidence, errors, 0.05)
-    found = counts.summary()
-    assert found["ause"] == pytest.approx(sorted_ause(errors, confidence), abs=0.02)
+    summary = counts.summary()
+    assert summary["ause"] == pytest.approx(sorted_ause(errors, confidence), abs=0.02)
     lowest = errors[np.argsort(confidence)[:500]].mean() / np.median(errors)
-    assert found["lowest_decile_error"] == pytest.approx(lowest, rel=0.06)
+    assert summary["lowest_decile_error"] == pytest.approx(lowest, rel=0.06)
     tenth = np.minimum((confidence * 10).astype(int), 9)
     by_hand = sum(
         abs(confidence[tenth == b].mean() - (errors[tenth == b] < 0.05).mean()) * (tenth == b).mean()
         for b in np.unique(tenth)
     )
-    assert found["ece"] == pytest.approx(by_hand, abs=1e-9)
+    assert summary["ece"] == pytest.approx(by_hand, abs=1e-9)
     # parts add up
     halves = [ConfidenceCounts.of(confidence[h], errors[h], 0.05) for h in (slice(2000), slice(2000, None))]
-    assert ConfidenceCounts.stack(halves).total().summary() == pytest.approx(found)
+    assert ConfidenceCounts.stack(halves).total().summary() == pytest.approx(summary)
 
 
 pose = arrays(np.float64, (2, 17, 3), elements=st.floats(-1, 1, width=32))

@@ -23,9 +23,9 @@ def trained_on(halves):
 
 
 def test_poses_like_those_of_training_have_not_drifted(halves, trained_on):
-    found = drift.drift(trained_on, halves[1].corrupted, halves[1].visibility)
-    assert set(found) == {"size", "posture", "azimuth", "visibility"}
-    assert all(0 <= index < ALIKE for index in found.values()), found
+    indices = drift.drift(trained_on, halves[1].corrupted, halves[1].visibility)
+    assert set(indices) == {"size", "posture", "azimuth", "visibility"}
+    assert all(0 <= index < ALIKE for index in indices.values()), indices
 
 
 def turned(poses: np.ndarray, axis: int, degrees: float) -> np.ndarray:
@@ -45,10 +45,10 @@ def turned(poses: np.ndarray, axis: int, degrees: float) -> np.ndarray:
 )
 def test_what_has_drifted_is_named(halves, trained_on, group, change):
     poses, visibility = change(halves[1].corrupted, halves[1].visibility)
-    found = drift.drift(trained_on, poses, visibility)
-    assert found[group] > OTHER
+    indices = drift.drift(trained_on, poses, visibility)
+    assert indices[group] > OTHER
     if group in ("size", "visibility"):
-        assert all(index < ALIKE for name, index in found.items() if name != group), found
+        assert all(index < ALIKE for name, index in indices.items() if name != group), indices
 
 
 def frontal(poses: np.ndarray) -> np.ndarray:
@@ -62,5 +62,5 @@ def test_damaged_statistics_are_named(halves, trained_on):
 
 
 def test_visibility_that_is_never_given_is_drift_and_no_error(halves, trained_on):
-    found = drift.drift(trained_on, halves[1].corrupted, np.ones_like(halves[1].visibility))
-    assert np.isfinite(found["visibility"]) and found["visibility"] > OTHER
+    indices = drift.drift(trained_on, halves[1].corrupted, np.ones_like(halves[1].visibility))
+    assert np.isfinite(indices["visibility"]) and indices["visibility"] > OTHER

@@ -90,10 +90,10 @@ def test_run_model_figures_data_and_version_are_linked(store, checkpoint, exampl
 
 
 def test_a_version_says_where_it_comes_from(version):
-    found = registry.download(f"models:/{registry.NAME}@candidate")
-    assert found.tags["git_commit"] == "0123abc" and found.tags["dataset_fingerprint"] == "fff"
-    assert float(found.tags["metric.val_depth_cm"]) == 7.5
-    card = json.loads((found.path / "config.json").read_text())["card"]
+    downloaded = registry.download(f"models:/{registry.NAME}@candidate")
+    assert downloaded.tags["git_commit"] == "0123abc" and downloaded.tags["dataset_fingerprint"] == "fff"
+    assert float(downloaded.tags["metric.val_depth_cm"]) == 7.5
+    card = json.loads((downloaded.path / "config.json").read_text())["card"]
     assert card == {"trained_on": "nothing"}
 
 

@@ -39,11 +39,11 @@ def streamed(root) -> StreamedData:
 def batches(source, epoch: int, world: int = 1) -> list[torch.Tensor]:
     """(B, 17, 3) truths of each batch, put together from all workers' shares."""
     shares = [source.steps(BATCH, 7, epoch, rank, world) for rank in range(world)]
-    found = []
+    joined = []
     for step in zip(*shares, strict=True):
         assert [s.first for s in step] == np.cumsum([0, *(len(s.rows) for s in step[:-1])]).tolist()
-        found.append(torch.cat([s.data.batch(s.rows)[1] for s in step]))
-    return found
+        joined.append(torch.cat([s.data.batch(s.rows)[1] for s in step]))
+    return joined
 
 
 def test_streaming_deals_every_pair_once_an_epoch_in_another_order_each_time(streamed, root):

@@ -39,14 +39,14 @@ def simulated(model, others) -> Pairs:
 
 
 def seen(model: ErrorModel, pairs: Pairs, seed: int) -> Pairs:
-    found = model.observe(pairs.ground_truth, seed)
-    azimuths = azimuth(found.poses).astype(np.float32)
+    observed = model.observe(pairs.ground_truth, seed)
+    azimuths = azimuth(observed.poses).astype(np.float32)
     columns = {name: getattr(pairs, name) for name in ("sequence", "camera", "frame", "timestamp_us", "ground_truth")}
     return Pairs(
         **columns,
-        corrupted=found.poses,
-        visibility=found.visibility,
-        image_points=found.image_points,
+        corrupted=observed.poses,
+        visibility=observed.visibility,
+        image_points=observed.image_points,
         view_angle=view_angle(azimuths),
         azimuth=azimuths,
     )

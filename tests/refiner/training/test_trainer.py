@@ -247,6 +247,6 @@ def test_no_loss_is_infinite_where_joints_coincide(data):
     from refiner.training import losses
 
     poses = torch.zeros(2, 17, 3, requires_grad=True)
-    found = losses.terms(Outputs(poses, torch.zeros(2, 17)), torch.zeros(2, 17, 3), "xyz", Bones.on("cpu"))
-    losses.total(found, losses.LossWeights()).backward()
-    assert poses.grad is not None and poses.grad.isfinite().all() and math.isfinite(found["bone"].detach())
+    terms = losses.terms(Outputs(poses, torch.zeros(2, 17)), torch.zeros(2, 17, 3), "xyz", Bones.on("cpu"))
+    losses.total(terms, losses.LossWeights()).backward()
+    assert poses.grad is not None and poses.grad.isfinite().all() and math.isfinite(terms["bone"].detach())
