@@ -179,20 +179,20 @@ def clocked(options: Options) -> dict[str, float]:
 def run(options: Options) -> dict[str, Any]:
     root = Path(options.work)
     video, filmed = through_videos(options, root), straight(options, root)
-    result: dict[str, Any] = {"frames": {w: [len(video[w]), len(filmed[w])] for w in WAYS}}
+    figures: dict[str, Any] = {"frames": {w: [len(video[w]), len(filmed[w])] for w in WAYS}}
     for way in WAYS:
-        result[way] = compared(video[way], filmed[way])
+        figures[way] = compared(video[way], filmed[way])
         print(f"{way}: {len(video[way]):,} frames through videos, {len(filmed[way]):,} straight")
-        for row in result[way]:
+        for row in figures[way]:
             low, high = row["interval_cm"]
             print(
                 f"  {row['slice']:<26}{row['video_cm']:7.2f}{row['filmed_cm']:7.2f}"
                 f"{row['difference_cm']:+7.2f} ({low:+.2f} … {high:+.2f}) {'' if low <= 0 <= high else '*'}"
             )
     if options.clock_frames:
-        result["ms"] = clocked(options)
-        print("\n".join(f"{name}: {value:.1f}" for name, value in result["ms"].items()))
-    return result
+        figures["ms"] = clocked(options)
+        print("\n".join(f"{name}: {value:.1f}" for name, value in figures["ms"].items()))
+    return figures
 
 
 def main(options: Options) -> None:

@@ -225,8 +225,8 @@ def huge_pictures(folder: Path) -> Iterator[Sent]:
     yield _upload(
         b"\x89PNG\r\n\x1a\n"
         + b"".join(
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-            for kind, data in chunks
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in chunks
         )
     )
     screen = struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(6)

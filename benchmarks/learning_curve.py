@@ -69,7 +69,7 @@ def run(options: Options) -> dict:
             }
         )
         log(f"{sizes[0]} sequences: {time.monotonic() - began:.0f} s")
-    result = {
+    curve = {
         "seeds": options.seeds,
         "test_pairs": len(test),
         "test_sequences": len(set(test.sequence)),
@@ -77,8 +77,8 @@ def run(options: Options) -> dict:
     }
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "learning_curve.json").write_text(json.dumps(to_json(result), indent=1))
-    (out / "learning_curve.md").write_text(markdown(result) + "\n")
+    (out / "learning_curve.json").write_text(json.dumps(to_json(curve), indent=1))
+    (out / "learning_curve.md").write_text(markdown(curve) + "\n")
     plots.learning_curve(
         {
             kind: {
@@ -92,8 +92,8 @@ def run(options: Options) -> dict:
         },
         out / "learning_curve.png",
     )
-    print(markdown(result))
-    return result
+    print(markdown(curve))
+    return curve
 
 
 def subset(train: Pairs, share: float, seed: int) -> Pairs:

@@ -102,7 +102,7 @@ def run(options: Options) -> dict[str, Any]:
         for name in options.sets:
             model = models[LEARNT.format(name)][0].model
             save_checkpoint(model, f"{options.out}/{name}", {"seen": ways(name), "pairs": options.pairs})
-    result: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for way in all_ways:
         pairs = (
             read["val"][way] if options.measure == "val" else records.read_pairs(options.pairs, options.measure, way)
@@ -110,16 +110,16 @@ def run(options: Options) -> dict[str, Any]:
         fitted = baselines.fit_all(thinned(read["train"][way], max(3, options.stride)))
         methods = {name: fitted[name] for name in (MEDIAPIPE, SMOOTHING, RIDGE)}
         sums = trials.tally(pairs, methods, models)
-        result[way] = {kind: trials.figures(part, (MEDIAPIPE, BOX)) for kind, part in trials.kinds(sums).items()}
+        figures[way] = {kind: trials.figures(part, (MEDIAPIPE, BOX)) for kind, part in trials.kinds(sums).items()}
         print(f"seen by {way}: {len(pairs):,} frames of {len(set(pairs.sequence))} sequences")
-        for name, row in result[way][trials.ALL].items():
+        for name, row in figures[way][trials.ALL].items():
             low, high = row["interval_cm"]
             minus = "" if name == BOX else "  − box {:+.2f} ({:+.2f} … {:+.2f})".format(*row["minus"][BOX])
             print(
                 f"  {name:<46}{row['depth_cm']:6.2f} ({low:.2f} – {high:.2f})  MPJPE {row['mpjpe_cm']:6.2f}"
                 f"{ece(models[name][0], pairs) if name in models else '':>12}{minus}"
             )
-    return result
+    return figures
 
 
 def ece(model: DepthRefiner, pairs: Pairs) -> str:

@@ -105,7 +105,7 @@ def figures(tally_of_all: Tally, against: tuple[str, ...] = (), seed: int = 0) -
     means, samples = tally_of_all.means(), tally_of_all.resampled(seed)
     depth = tally_of_all.cells.index((FIGURE, FIGURES[0]))
     few = tally_of_all.few[depth]
-    result = {}
+    by_method = {}
     for m, name in enumerate(tally_of_all.methods):
         low, high = interval(samples[:, m, depth], few)
         row = {figure: float(means[m, tally_of_all.cells.index((FIGURE, figure))]) for figure in FIGURES}
@@ -114,8 +114,8 @@ def figures(tally_of_all: Tally, against: tuple[str, ...] = (), seed: int = 0) -
             o = tally_of_all.methods.index(other)
             low, high = interval(samples[:, m, depth] - samples[:, o, depth], few)
             row["minus"][other] = (float(means[m, depth] - means[o, depth]), float(low), float(high))
-        result[name] = row
-    return result
+        by_method[name] = row
+    return by_method
 
 
 def headline(tally_of_all: Tally) -> np.ndarray:

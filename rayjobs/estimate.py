@@ -68,7 +68,7 @@ def estimate(
     core_hours = frames * per_frame / 3600
     # the last video still runs when all others are done
     longest = max((info.frames or 0 for _, info in probed), default=0) / stride * per_frame / 3600
-    result = Estimate(
+    estimated = Estimate(
         videos=len(todo),
         done=done,
         failed_before=failed,
@@ -84,10 +84,10 @@ def estimate(
     log(
         f"to do: {len(todo):,} videos, {size / 1e6:,.0f} MB, about {frames:,} frames ({duration(3600 * hours)} of footage)\n"
         f"about {core_hours:,.1f} core-hours at {1000 * per_frame:.1f} ms a frame, measured here: "
-        f"{duration(3600 * result.wall_hours)} on {workers} cores"
-        + ("" if price is None else f", {result.cost:,.2f} in all")
+        f"{duration(3600 * estimated.wall_hours)} on {workers} cores"
+        + ("" if price is None else f", {estimated.cost:,.2f} in all")
     )
-    return result
+    return estimated
 
 
 def _probed(row: dict[str, Any]) -> video.VideoInfo | None:

@@ -79,13 +79,13 @@ def run(options: Options) -> Summary:
     problems: dict[str, str] = {}
     with annotated(options.dataset) as dataset, replaced_folder(options.out, SUMMARY) as out:
         rows = list(plan(videos, dataset, options.split_by, problems))
-        results = paired(rows, dataset, out) if rows else []
-        for result in results:
-            problems |= result["problems"]
-        summary = summarise(results, problems, len(videos), estimator, options.split_by)
-        plots.pairs_page(functools.reduce(operator.add, (r["profile"] for r in results if r["pairs"])), out / PLOTS)
+        outcomes = paired(rows, dataset, out) if rows else []
+        for outcome in outcomes:
+            problems |= outcome["problems"]
+        summary = summarise(outcomes, problems, len(videos), estimator, options.split_by)
+        plots.pairs_page(functools.reduce(operator.add, (r["profile"] for r in outcomes if r["pairs"])), out / PLOTS)
         (out / SUMMARY).write_text(json.dumps(to_json(summary) | {"problems": problems}, indent=1))
-        write_manifest(out, [r for r in results if r["pairs"]], options, estimator)
+        write_manifest(out, [r for r in outcomes if r["pairs"]], options, estimator)
     return summary
 
 
@@ -160,19 +160,19 @@ def paired(rows: list[dict[str, Any]], dataset: aistpp.Dataset, out: Path) -> li
     On threads of this process: a whole AIST++ takes minutes (docs/benchmarks/extraction.md), and what computes and decompresses
     lets other threads run.
     """
-    results = []
+    outcomes = []
     with ThreadPoolExecutor(cores()) as pool, Progress("sequences", len(rows), len(rows)) as progress:
-        for result in as_completed([pool.submit(pair_one, row, dataset, out) for row in rows]):
-            results.append(result.result())
-            progress.add(1, 1, pairs=results[-1]["pairs"])
-    return results
+        for done in as_completed([pool.submit(pair_one, row, dataset, out) for row in rows]):
+            outcomes.append(done.result())
+            progress.add(1, 1, pairs=outcomes[-1]["pairs"])
+    return outcomes
 
 
 def pair_one(row: dict[str, Any], dataset: aistpp.Dataset, out: Path) -> dict[str, Any]:
     """INPUT: a sequence, its split and its videos. OUTPUT: counts and problems. Writes the sequence's file of pairs."""
     paired_sequence, problems = pair_sequence(dataset, row["videos"])
     pairs, split = paired_sequence.pairs, row["split"]
-    result = {
+    outcome = {
         "split": split,
         "problems": problems,
         "frames": paired_sequence.frames,
@@ -182,7 +182,7 @@ def pair_one(row: dict[str, Any], dataset: aistpp.Dataset, out: Path) -> dict[st
     if pairs is not None:
         file = out / f"split={split}" / f"{row['sequence']}.parquet"
         records.write_atomically(pairs.to_table(), file, {"sequence": row["sequence"], "split": split})
-        result |= {
+        outcome |= {
             "pairs": len(pairs),
             "depth_error_m": float(np.abs(pairs.corrupted - pairs.ground_truth)[..., 2].mean(dtype=np.float64)),
             "file": str(file.relative_to(out)),
@@ -190,11 +190,11 @@ def pair_one(row: dict[str, Any], dataset: aistpp.Dataset, out: Path) -> dict[st
             "gist": Gist.of(pairs, split),
             "profile": PairProfile.of(pairs),
         }
-    return result
+    return outcome
 
 
 def summarise(
-    results: list[dict[str, Any]], problems: dict[str, str], videos: int, estimator: EstimatorInfo, split_by: str
+    outcomes: list[dict[str, Any]], problems: dict[str, str], videos: int, estimator: EstimatorInfo, split_by: str
 ) -> Summary:
     """Raises:
     UserError: nothing could be paired.
@@ -203,7 +203,7 @@ def summarise(
     for kind, number in Counter(kinds.values()).most_common():
         example = next(video for video in kinds if kinds[video] == kind)
         log(f"left out: {number:,} videos, as {example}: {problems[example]}")
-    useful = [r for r in results if r["pairs"]]
+    useful = [r for r in outcomes if r["pairs"]]
     if not useful:
         reason = next(iter(problems.values()), "in no frame there was both a person and a ground truth")
         raise UserError(f"none of the {videos} videos could be paired, the first one because {reason}")
@@ -213,8 +213,8 @@ def summarise(
         sequences={split: len(those) for split, those in by_split.items()},
         videos=videos,
         videos_left_out=dict(Counter(kinds.values())),
-        frames=sum(r["frames"] for r in results),
-        frames_left_out=dict(sum((r["left_out"] for r in results), Counter())),
+        frames=sum(r["frames"] for r in outcomes),
+        frames_left_out=dict(sum((r["left_out"] for r in outcomes), Counter())),
         mediapipe_depth_cm={
             split: 100 * sum(r["depth_error_m"] * r["pairs"] for r in those) / sum(r["pairs"] for r in those)
             for split, those in by_split.items()

@@ -173,13 +173,13 @@ def fit(options: Options, config: RefinerConfig, start: str, name: str, run_id: 
         ),
     )
     try:
-        result = trainer.fit()
+        fitted = trainer.fit()
     except (ray.train.TrainingFailedError, ActorDiedError) as error:
         raise train_storage.explained(error, storage) or error from None
-    if result.return_value is not None:
-        raise UserError(result.return_value)
-    assert result.checkpoint is not None  # every epoch reports one
-    return result.checkpoint
+    if fitted.return_value is not None:
+        raise UserError(fitted.return_value)
+    assert fitted.checkpoint is not None  # every epoch reports one
+    return fitted.checkpoint
 
 
 def _register(options: Options, folder: str, run_id: str, name: str, clock: list[float]) -> Summary:

@@ -92,11 +92,11 @@ def run(options: Options) -> Summary:
     run_id = registry.start_run(name, asdict(options))
     try:
         with ray_session():
-            results = search(options, name, run_id)
-        measured = [(r, r.metrics, r.checkpoint) for r in results if r.metrics and METRIC in r.metrics]
+            grid = search(options, name, run_id)
+        measured = [(r, r.metrics, r.checkpoint) for r in grid if r.metrics and METRIC in r.metrics]
         done = sorted(measured, key=lambda r: r[1][METRIC])
         if not done:
-            raise UserError(f"no trial of {name} came to an end: {results.errors[0] if results.errors else 'no time'}")
+            raise UserError(f"no trial of {name} came to an end: {grid.errors[0] if grid.errors else 'no time'}")
         trials = [
             {"options": r.config, METRIC: metrics[METRIC], "epochs": metrics["training_iteration"]}
             for r, metrics, _ in done

@@ -165,9 +165,9 @@ def http_body(request: Any) -> tuple[int, bytes]:
                 "name": tensor.name,
                 "datatype": tensor.datatype,
                 "shape": list(tensor.shape),
-                "parameters": {**_parameters(tensor.parameters), "binary_data_size": len(data)},
+                "parameters": {**_parameters(tensor.parameters), "binary_data_size": len(numbers)},
             }
-            for tensor, data in inputs
+            for tensor, numbers in inputs
         ],
     }
     if request.id:
@@ -175,7 +175,7 @@ def http_body(request: Any) -> tuple[int, bytes]:
     if request.outputs:
         content["outputs"] = [{"name": o.name, "parameters": _parameters(o.parameters)} for o in request.outputs]
     header = orjson.dumps(content)
-    return len(header), b"".join([header, *(data for _, data in inputs)])
+    return len(header), b"".join([header, *(numbers for _, numbers in inputs)])
 
 
 def infer_reply(payload: bytes, length: int) -> Message:

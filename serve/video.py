@@ -99,22 +99,22 @@ class VideoObserver:
         out = path.with_suffix(".parquet")
         try:
             self._observe(path, out, left)
-            data = records.read_table(out, records.OBSERVATIONS)
+            observed = records.read_table(out, records.OBSERVATIONS)
         finally:
             out.unlink(missing_ok=True)
-        seen = records.column(data, "detected").astype(bool)
+        seen = records.column(observed, "detected").astype(bool)
         if not seen.any():
             raise UserError(
-                f"MediaPipe finds nobody in the {len(np.unique(records.column(data, 'frame')))} frames of the video"
+                f"MediaPipe finds nobody in the {len(np.unique(records.column(observed, 'frame')))} frames of the video"
             )
         return Clip(
-            person=records.column(data, "person")[seen],
-            frame=records.column(data, "frame")[seen],
-            timestamp_us=records.column(data, "timestamp_us")[seen],
-            poses=to_coco(records.column(data, "world")[seen]),
-            visibility=to_coco(records.column(data, "visibility")[seen][..., None])[..., 0],
-            image_points=to_coco(records.column(data, "image")[seen]),
-            clip=records.column(data, "clip")[seen],
+            person=records.column(observed, "person")[seen],
+            frame=records.column(observed, "frame")[seen],
+            timestamp_us=records.column(observed, "timestamp_us")[seen],
+            poses=to_coco(records.column(observed, "world")[seen]),
+            visibility=to_coco(records.column(observed, "visibility")[seen][..., None])[..., 0],
+            image_points=to_coco(records.column(observed, "image")[seen]),
+            clip=records.column(observed, "clip")[seen],
         )
 
     def check(self, folder: Path) -> None:

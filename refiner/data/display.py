@@ -137,10 +137,10 @@ def orientation(picture: av.VideoFrame) -> Orientation:
     shown at (a p + c q, b p + d q), up to a shift. The nearest of the eight orientations is taken, as players do.
     """
     entries: list[Any] = list(picture.side_data)
-    data = next((d for d in entries if d.type == Type.DISPLAYMATRIX), None)
-    if data is None:
+    matrix = next((d for d in entries if d.type == Type.DISPLAYMATRIX), None)
+    if matrix is None:
         return False, False, False
-    a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(data), dtype=np.int32)[:5])
+    a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(matrix), dtype=np.int32)[:5])
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return False, a < 0, d < 0
     return True, c < 0, b < 0

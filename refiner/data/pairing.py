@@ -147,14 +147,14 @@ def read_people(path: str | Path) -> list[dict[str, np.ndarray]]:
         UserError: the file is missing, damaged, or holds something else.
     """
     names = ("frame", "timestamp_us", "detected", "world", "image", "visibility", "clip", "person")
-    data = records.read_table(path, records.OBSERVATIONS, names)
-    size = (data.schema.metadata or {}).get(b"size")
-    if size is None or not len(data):
+    observations = records.read_table(path, records.OBSERVATIONS, names)
+    size = (observations.schema.metadata or {}).get(b"size")
+    if size is None or not len(observations):
         raise UserError(f"{path} holds no observations, or not the size of its video: extract that video again")
     return [
         {name: column(rows, name) for name in names}
         | {"clip": clips.of_observations(rows), "size": np.array(json.loads(size))}
-        for rows in records.by_person(data).values()
+        for rows in records.by_person(observations).values()
     ]
 
 

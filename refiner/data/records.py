@@ -116,9 +116,9 @@ def table(schema: pa.Schema, columns: dict[str, Any]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def column(data: pa.Table, name: str) -> np.ndarray:
+def column(rows: pa.Table, name: str) -> np.ndarray:
     """A column as an array; a fixed-size list column as (rows, …) in its own shape."""
-    chunked = data.column(name).combine_chunks()
+    chunked = rows.column(name).combine_chunks()
     if not pa.types.is_fixed_size_list(chunked.type):
         return chunked.to_numpy(zero_copy_only=False)
     size = chunked.type.list_size
@@ -126,18 +126,18 @@ def column(data: pa.Table, name: str) -> np.ndarray:
     return flat.reshape(len(chunked), *SHAPES.get(name, (size,)))
 
 
-def by_person(data: pa.Table) -> dict[int, pa.Table]:
+def by_person(rows: pa.Table) -> dict[int, pa.Table]:
     """Rows of several people, apart by their number; each is as a table of one person is."""
-    person = column(data, "person")
-    return {int(number): data.filter(person == number) for number in np.unique(person)}
+    person = column(rows, "person")
+    return {int(number): rows.filter(person == number) for number in np.unique(person)}
 
 
-def write_atomically(data: pa.Table, path: str | Path, metadata: dict[str, object]) -> None:
+def write_atomically(rows: pa.Table, path: str | Path, metadata: dict[str, object]) -> None:
     """Writes one Parquet file (path or URI) whole or not at all: a killed writer leaves nothing under the final name."""
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-    data = data.replace_schema_metadata({**text, "schema_version": str(SCHEMA_VERSION)})
+    rows = rows.replace_schema_metadata({**text, "schema_version": str(SCHEMA_VERSION)})
     with files.written_whole(path) as part:
-        pq.write_table(data, part, compression="zstd")
+        pq.write_table(rows, part, compression="zstd")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -159,7 +159,7 @@ def read_table(path: str | Path, schema: pa.Schema, columns: Sequence[str] | Non
     """
     try:
         filesystem, place = files.resolve(path)
-        data = pq.ParquetFile(place, filesystem=filesystem).read(columns=list(columns) if columns else schema.names)
+        rows = pq.ParquetFile(place, filesystem=filesystem).read(columns=list(columns) if columns else schema.names)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (pa.ArrowException, OSError) as error:
@@ -168,13 +168,13 @@ def read_table(path: str | Path, schema: pa.Schema, columns: Sequence[str] | Non
         ) from None
     wanted = list(columns or schema.names)
     for name in wanted:
-        if name in _LATER and name not in data.column_names:
+        if name in _LATER and name not in rows.column_names:
             kind = schema.field(name).type
-            data = data.append_column(schema.field(name), pa.array([_LATER[name]] * len(data), kind))
-    missing = [n for n in wanted if n not in data.column_names]
+            rows = rows.append_column(schema.field(name), pa.array([_LATER[name]] * len(rows), kind))
+    missing = [n for n in wanted if n not in rows.column_names]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}: was it written by another version?")
-    return data
+    return rows
 
 
 def beside(path: str | Path, fields: Iterable[pa.Field]) -> pa.Table:
@@ -227,8 +227,8 @@ class Pairs:
         return table(PAIRS, {f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
-    def from_table(cls, data: pa.Table) -> "Pairs":
-        return cls(**{f.name: column(data, f.name) for f in fields(cls)})
+    def from_table(cls, rows: pa.Table) -> "Pairs":
+        return cls(**{f.name: column(rows, f.name) for f in fields(cls)})
 
     @classmethod
     def concatenate(cls, parts: Sequence["Pairs"]) -> "Pairs":
@@ -273,13 +273,13 @@ def pair_files(root: str | Path, split: str) -> list[str]:
 
 def seen_otherwise(pairs: Mapping[Seen, Pairs]) -> pa.Table:
     """The same frames in every way that they were seen, as one table: PAIRS and the other ways' columns."""
-    data = pairs["mediapipe"].to_table()
+    every_way = pairs["mediapipe"].to_table()
     for seen in SEEN[1:]:
         for name, called in _AS_SEEN.items():
             field = PAIRS.field(name)
             values = table(pa.schema([field]), {name: getattr(pairs[seen], name)}).column(name)
-            data = data.append_column(field.with_name(called.format(seen)), values)
-    return data
+            every_way = every_way.append_column(field.with_name(called.format(seen)), values)
+    return every_way
 
 
 def read_pair_table(path: str | Path, columns: Sequence[str] | None = None, seen: Seen = "mediapipe") -> pa.Table:
@@ -306,9 +306,9 @@ def read_pairs(root: str | Path, split: str, seen: Seen = "mediapipe") -> Pairs:
 
 def read_pair_files(paths: Sequence[str | Path], seen: Seen = "mediapipe") -> Pairs:
     """All pairs of these files, ordered by sequence, camera and frame."""
-    data = pa.concat_tables([read_pair_table(path, seen=seen) for path in paths])
-    data = data.sort_by([("sequence", "ascending"), ("camera", "ascending"), ("frame", "ascending")])
-    return Pairs.from_table(data) if seen == "mediapipe" else Pairs.from_table(data).turned_anew()
+    rows = pa.concat_tables([read_pair_table(path, seen=seen) for path in paths])
+    rows = rows.sort_by([("sequence", "ascending"), ("camera", "ascending"), ("frame", "ascending")])
+    return Pairs.from_table(rows) if seen == "mediapipe" else Pairs.from_table(rows).turned_anew()
 
 
 def content_digest(pairs: Pairs, split: str) -> int:

@@ -124,7 +124,7 @@ class PoseEstimator:
         # the first picture logs a warning, too (about a rectangle that is square here); the others say nothing
         with _quiet_stderr() if self._first else contextlib.nullcontext():
             look = self._landmarker
-            result = look.detect(image) if self._stills else look.detect_for_video(image, self._last_ms)
+            seen = look.detect(image) if self._stills else look.detect_for_video(image, self._last_ms)
         self._first = False
         return [
             Observation(
@@ -133,7 +133,7 @@ class PoseEstimator:
                 visibility=np.array([p.visibility for p in points], dtype=np.float32),
                 presence=np.array([p.presence for p in points], dtype=np.float32),
             )
-            for world, points in zip(result.pose_world_landmarks, result.pose_landmarks, strict=True)
+            for world, points in zip(seen.pose_world_landmarks, seen.pose_landmarks, strict=True)
         ]
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ def write(motions: Sequence[Motion], path: Path) -> None:
     import pygltflib as gltf
 
     document = gltf.GLTF2(asset=gltf.Asset(version="2.0", generator="pose-depth-refiner"))
-    data = _Buffer(gltf, document)
+    buffer = _Buffer(gltf, document)
     document.materials = [
         gltf.Material(
             pbrMetallicRoughness=gltf.PbrMetallicRoughness(baseColorFactor=colour, metallicFactor=0.0), doubleSided=True
@@ -41,14 +41,14 @@ def write(motions: Sequence[Motion], path: Path) -> None:
     roots: list[int] = []
     animation = gltf.Animation(name=motions[0].name)
     for motion in motions:
-        roots += _add(gltf, document, data, animation, motion)
+        roots += _add(gltf, document, buffer, animation, motion)
     document.scenes, document.scene = [gltf.Scene(nodes=roots)], 0
     document.animations = [animation]
-    document.set_binary_blob(data.close())
+    document.set_binary_blob(buffer.close())
     document.save_binary(str(path))
 
 
-def _add(gltf: ModuleType, document: "GLTF2", data: "_Buffer", animation: "Animation", motion: Motion) -> list[int]:
+def _add(gltf: ModuleType, document: "GLTF2", buffer: "_Buffer", animation: "Animation", motion: Motion) -> list[int]:
     """One person: nodes, skin, mesh, and their tracks in the animation. Returns the nodes above which there is none."""
     even, _ = motion.even()
     rigged = rig(even.joints, even.fps)
@@ -65,18 +65,18 @@ def _add(gltf: ModuleType, document: "GLTF2", data: "_Buffer", animation: "Anima
     inverse = np.tile(np.eye(4, dtype=np.float32), (len(NAMES), 1, 1))
     inverse[:, 3, :3] = -at_rest  # column-major: the translation is the last row
     joints = list(range(first, first + len(NAMES)))
-    document.skins.append(gltf.Skin(joints=joints, skeleton=first, inverseBindMatrices=data.add(inverse, "MAT4")))
+    document.skins.append(gltf.Skin(joints=joints, skeleton=first, inverseBindMatrices=buffer.add(inverse, "MAT4")))
     vertices, faces, owners = _body(rigged, at_rest)
     bones = np.zeros((len(vertices), 4), np.uint8)
     bones[:, 0] = owners
     weights = np.zeros((len(vertices), 4), np.float32)
     weights[:, 0] = 1
     attributes = gltf.Attributes(
-        POSITION=data.add(vertices, "VEC3", bounds=True),
-        JOINTS_0=data.add(bones, "VEC4"),
-        WEIGHTS_0=data.add(weights, "VEC4"),
+        POSITION=buffer.add(vertices, "VEC3", bounds=True),
+        JOINTS_0=buffer.add(bones, "VEC4"),
+        WEIGHTS_0=buffer.add(weights, "VEC4"),
     )
-    primitive = gltf.Primitive(attributes=attributes, indices=data.add(faces, "SCALAR"), material=number)
+    primitive = gltf.Primitive(attributes=attributes, indices=buffer.add(faces, "SCALAR"), material=number)
     document.meshes.append(gltf.Mesh(primitives=[primitive]))
     several = motion.person is not None
     name = f"{motion.name} person {motion.person}" if several else motion.name
@@ -85,7 +85,7 @@ def _add(gltf: ModuleType, document: "GLTF2", data: "_Buffer", animation: "Anima
     if several:  # tools that find bones by name look below this node
         document.nodes.append(gltf.Node(name=f"person {motion.person}", children=roots))
         roots = [first + len(NAMES) + 1]
-    _animate(gltf, data, animation, first, even.seconds - even.seconds[0], rigged)
+    _animate(gltf, buffer, animation, first, even.seconds - even.seconds[0], rigged)
     return roots
 
 
@@ -164,7 +164,7 @@ def _body(rigged: Rigged, at_rest: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _animate(
-    gltf: ModuleType, data: _Buffer, animation: "Animation", first: int, seconds: np.ndarray, rigged: Rigged
+    gltf: ModuleType, buffer: _Buffer, animation: "Animation", first: int, seconds: np.ndarray, rigged: Rigged
 ) -> None:
     """Rotations of all joints and the root's place, over time (N,), of a skeleton whose nodes begin with number `first`."""
     count, joints = rigged.rotations.shape[:2]
@@ -172,10 +172,12 @@ def _animate(
     # q and −q are one rotation; viewers interpolate between neighbours, so the sign must not jump
     signs = np.where((turns[1:] * turns[:-1]).sum(-1) < 0, -1.0, 1.0)
     turns[1:] *= np.cumprod(signs, axis=0)[..., None]
-    times = data.add(seconds.astype(np.float32), "SCALAR", bounds=True)
+    times = buffer.add(seconds.astype(np.float32), "SCALAR", bounds=True)
 
     def track(joint: int, path: str, values: np.ndarray, kind: str) -> None:
-        animation.samplers.append(gltf.AnimationSampler(input=times, output=data.add(values.astype(np.float32), kind)))
+        animation.samplers.append(
+            gltf.AnimationSampler(input=times, output=buffer.add(values.astype(np.float32), kind))
+        )
         target = gltf.AnimationChannelTarget(node=first + joint, path=path)
         animation.channels.append(gltf.AnimationChannel(sampler=len(animation.samplers) - 1, target=target))
 

@@ -17,12 +17,12 @@ class RefinerModel(PythonModel):
 
     # no type hints: MLflow would take them for a schema and overrule the version's own signature
     def predict(self, context, model_input, params=None):  # pyright: ignore[reportIncompatibleMethodOverride]
-        result = self.refiner.predict(
+        refined = self.refiner.predict(
             np.asarray(model_input["poses"]),
             np.asarray(model_input["visibility"]),
             sequence=bool((params or {}).get("sequence", False)),
         )
-        return {"refined": result.poses, "confidence": result.confidence, "view_angle": result.view_angle}
+        return {"refined": refined.poses, "confidence": refined.confidence, "view_angle": refined.view_angle}
 
 
 set_model(RefinerModel())

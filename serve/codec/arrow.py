@@ -39,8 +39,8 @@ class ArrowCodec:
         Raises:
             UserError: it is not an Arrow IPC stream, or does not hold that.
         """
-        data = _read_stream(body)
-        names = data.column_names
+        table = _read_stream(body)
+        names = table.column_names
         if "poses" not in names:
             raise UserError('the Arrow stream has no column "poses" (fixed-size lists of 51 or 99 floats)')
         if unknown := set(names) - set(COORDINATES):
@@ -49,8 +49,8 @@ class ArrowCodec:
             )
         if len(set(names)) < len(names):
             raise UserError("the Arrow stream has two columns of one name")
-        arrays = {name: _points(name, _column(data, name)) for name in names}
-        return RefineRequest(**arrays, **_options(data.schema.metadata or {}))
+        arrays = {name: _points(name, _column(table, name)) for name in names}
+        return RefineRequest(**arrays, **_options(table.schema.metadata or {}))
 
     def encode(self, response: RefineResponse, **columns: np.ndarray) -> tuple[bytes, dict[str, str]]:
         """`columns` are further arrays of N rows that go beside."""
@@ -69,13 +69,13 @@ class ArrowCodec:
         return _write_stream(columns, metadata)
 
     def decode_response(self, body: bytes) -> RefineResponse:
-        data = _read_stream(body)
-        metadata = data.schema.metadata
+        table = _read_stream(body)
+        metadata = table.schema.metadata
         lengths = metadata.get(b"bone_lengths")
         return RefineResponse(
-            poses=_column(data, "refined").reshape(data.num_rows, -1, 3),
-            confidence=_column(data, "confidence"),
-            view_angle=data.column("view_angle").to_numpy(),
+            poses=_column(table, "refined").reshape(table.num_rows, -1, 3),
+            confidence=_column(table, "confidence"),
+            view_angle=table.column("view_angle").to_numpy(),
             model={"name": metadata[b"model_name"].decode(), "version": metadata[b"model_version"].decode()},
             bone_lengths=np.asarray(orjson.loads(lengths), np.float32) if lengths else None,
         )
@@ -138,12 +138,12 @@ def _read_stream(body: bytes | memoryview) -> pa.Table:
                 "send the clip in parts"
             )
         with pa.ipc.open_stream(body) as reader:
-            data = reader.read_all()
-        data.validate(full=True)  # offsets and lengths are a stranger's
-        str(data.schema)  # and so are the names, which need not be UTF-8
+            table = reader.read_all()
+        table.validate(full=True)  # offsets and lengths are a stranger's
+        str(table.schema)  # and so are the names, which need not be UTF-8
     except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         raise UserError(f"the body is not an Arrow IPC stream: {str(error).splitlines()[0]}") from None
-    return data
+    return table
 
 
 def _expanded_bytes(message: pa.ipc.Message) -> int:
@@ -171,9 +171,9 @@ def _expanded_bytes(message: pa.ipc.Message) -> int:
     return sum(length for length in lengths if length > 0)
 
 
-def _column(data: pa.Table, name: str) -> np.ndarray:
+def _column(table: pa.Table, name: str) -> np.ndarray:
     """A column of fixed-size lists (nested or not) of floats as (rows, numbers a row) float32."""
-    column = data.column(name).combine_chunks()
+    column = table.column(name).combine_chunks()
     values, numbers = column, 1
     while pa.types.is_fixed_size_list(values.type):
         numbers *= values.type.list_size
@@ -192,8 +192,8 @@ def _write_stream(columns: Mapping[str, np.ndarray], metadata: Mapping[str, str]
         flat = pa.array(np.ascontiguousarray(values, dtype=kind).reshape(-1))
         size = int(np.prod(values.shape[1:]))
         arrays[name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
-    data = pa.table(arrays).replace_schema_metadata(dict(metadata))
+    table = pa.table(arrays).replace_schema_metadata(dict(metadata))
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, data.schema) as writer:
-        writer.write_table(data)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
     return sink.getvalue().to_pybytes()

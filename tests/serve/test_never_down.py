@@ -193,17 +193,17 @@ def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, deploy):
     with ThreadPoolExecutor(1) as pool:
         enough = 100 * connections  # each of them is answered again and again, also by what came later
 
-        def until(result: Result) -> bool:
-            return risen.is_set() and result.statuses[200] > enough
+        def until(answered: Result) -> bool:
+            return risen.is_set() and answered.statuses[200] > enough
 
         url = f"{endpoint}/v1/refine"
         load = closed_loop(url, body, codec.JSON, connections=connections, until=until, timeout_s=PATIENCE_S)
-        result = pool.submit(asyncio.run, load)
+        answered = pool.submit(asyncio.run, load)
         try:
             wait_for(lambda: len(replicas(cluster.token_path)) == 2)
         finally:
             risen.set()
-    statuses = result.result().statuses
+    statuses = answered.result().statuses
     # HAProxy is replaced when it learns of the replica. The old one answers each kept-alive connection's next request with
     # "Connection: close" (idle-close-on-response), so a client that reads it loses nothing but what was under way when the
     # replica left; one that retries does not notice that either

@@ -61,15 +61,15 @@ def done(clip, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
 
 
 def test_a_video_becomes_every_file_and_a_broken_one_costs_itself(done):
-    result, out = done
-    assert result.returncode == 1, result.stderr
+    ended, out = done
+    assert ended.returncode == 1, ended.stderr
     assert {p.name for p in out.iterdir()} == {
         "joey.refined.parquet", "joey.overlay.mp4", *(f"joey.{ending}" for ending in FORMATS),
     }  # fmt: skip
-    assert "joey.mp4" in result.stdout and "100%" in result.stdout
-    assert "cut off.mp4" in result.stdout and "empty.mov is empty" in result.stdout.replace("\n", " ")
-    assert "notes.txt" not in result.stdout and "Traceback" not in result.stdout + result.stderr
-    assert max(len(line) for line in result.stdout.splitlines() if not line.startswith(("  /", "failed"))) <= 80
+    assert "joey.mp4" in ended.stdout and "100%" in ended.stdout
+    assert "cut off.mp4" in ended.stdout and "empty.mov is empty" in ended.stdout.replace("\n", " ")
+    assert "notes.txt" not in ended.stdout and "Traceback" not in ended.stdout + ended.stderr
+    assert max(len(line) for line in ended.stdout.splitlines() if not line.startswith(("  /", "failed"))) <= 80
 
 
 def test_it_says_whose_landmarks_they_are(done):
@@ -119,9 +119,9 @@ def test_what_is_there_is_left_alone_unless_one_says_otherwise(done, clip):
 
 
 def test_without_refinement_poses_are_mediapipes(done, clip, tmp_path):
-    result = called("video", clip, "--no-learned-depth-refinement", "--out", tmp_path, "--json")
-    assert result.returncode == 0, result.stdout + result.stderr
-    report = json.loads(result.stdout)["report"]
+    ended = called("video", clip, "--no-learned-depth-refinement", "--out", tmp_path, "--json")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    report = json.loads(ended.stdout)["report"]
     assert report["bone_cv"][0] == report["bone_cv"][1] and report["with_person"] == 20
     apart = called("compare", tmp_path / "joey.refined.parquet", done[1] / "joey.refined.parquet", "--json")
     assert 0.5 < json.loads(apart.stdout)["depth_cm"] < 20
@@ -131,10 +131,10 @@ def test_nobody_in_the_video_is_one_sentence(tmp_path):
     with video.VideoWriter(tmp_path / "wall.mp4", SIZE, FPS) as wall:
         for _ in range(6):
             wall.write(np.full((SIZE[1], SIZE[0], 3), 128, np.uint8))
-    result = called("video", tmp_path / "wall.mp4")
+    ended = called("video", tmp_path / "wall.mp4")
     assert (
-        result.returncode == 1
-        and "shows nobody" in result.stdout
+        ended.returncode == 1
+        and "shows nobody" in ended.stdout
         and [p.name for p in tmp_path.iterdir()] == ["wall.mp4"]
     )
 
@@ -150,8 +150,8 @@ def test_nobody_in_the_video_is_one_sentence(tmp_path):
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_and_status_2(arguments, said, tmp_path):
-    result = refiner(*arguments, cwd=tmp_path)
-    assert result.returncode == 2 and said in result.stderr and "Traceback" not in result.stderr
+    ended = refiner(*arguments, cwd=tmp_path)
+    assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr
 
 
 def test_nothing_that_takes_long_is_loaded_before_it_is_needed():
@@ -171,8 +171,8 @@ def test_info_names_versions_model_and_device(tmp_path):
 
 def test_a_view_is_recorded(done, tmp_path):
     pytest.importorskip("rerun")
-    result = called("view", done[1] / "joey.refined.parquet", "--save", tmp_path / "joey.rrd")
-    assert result.returncode == 0, result.stderr
+    ended = called("view", done[1] / "joey.refined.parquet", "--save", tmp_path / "joey.rrd")
+    assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "joey.rrd").stat().st_size > 10_000
 
 

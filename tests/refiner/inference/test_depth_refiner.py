@@ -76,11 +76,11 @@ def test_pairs_of_many_clips_are_refined_as_each_clip_alone(refiner, make_pairs)
 
 
 def test_the_hips_stay_the_origin_and_the_angle_is_that_of_the_given_pose(refiner, clip):
-    result = refiner.predict(clip.corrupted, clip.visibility)
-    np.testing.assert_allclose(hips_midpoint(result.poses), 0, atol=1e-6)
-    np.testing.assert_allclose(result.azimuth, azimuth(clip.corrupted), atol=1e-3)
-    assert (result.view_angle >= 0).all() and (result.view_angle <= 90).all()
-    assert result.poses.dtype == result.confidence.dtype == np.float32
+    refined = refiner.predict(clip.corrupted, clip.visibility)
+    np.testing.assert_allclose(hips_midpoint(refined.poses), 0, atol=1e-6)
+    np.testing.assert_allclose(refined.azimuth, azimuth(clip.corrupted), atol=1e-3)
+    assert (refined.view_angle >= 0).all() and (refined.view_angle <= 90).all()
+    assert refined.poses.dtype == refined.confidence.dtype == np.float32
 
 
 def test_where_the_person_stands_does_not_matter(refiner, clip):
