@@ -15,21 +15,19 @@ from typing import Annotated
 
 import tyro
 
-from benchmarks import trials
+from benchmarks.fit import fit
 from refiner import DepthRefiner, UserError
 from refiner.command import launch, log
 from refiner.data import checks
 from refiner.data.records import Pairs
-from refiner.evaluation import baselines
-from refiner.evaluation.compare import MEDIAPIPE, RIDGE
+from refiner.evaluation import baselines, trials
+from refiner.evaluation.compare import MEDIAPIPE, RIDGE, SMOOTHING
 from refiner.evaluation.style import LABELS
 from refiner.model.config import RefinerConfig
 from refiner.model.presets import PRESETS
 from refiner.training.augment import Augmentation
 from refiner.training.losses import LossWeights
 from refiner.training.trainer import TrainingConfig
-
-SMOOTHING = "smoothing"
 
 # Of a model's options those that no training sees, at values that leave them out.
 IN_USE = {"smoothing_s": 0.0, "constant_bones": False, "strength": 1.0, "symmetric": False}
@@ -109,7 +107,7 @@ def run(options: Options) -> dict:
     }
     if not chosen:
         raise UserError(f"--variants {', '.join(options.variants)}: there are {', '.join(VARIANTS)}")
-    train, val, test = (trials.read(options.pairs, split) for split in ("train", "val", "test"))
+    train, val, test = (checks.read_checked(options.pairs, split) for split in ("train", "val", "test"))
     models, facts = trained(chosen, options, train, val)
     methods = {n: m for n, m in baselines.fit_all(train).items() if n in (MEDIAPIPE, SMOOTHING, RIDGE)}
     on_val, on_test = (trials.tally(pairs, methods, models) for pairs in (val, test))
@@ -151,7 +149,7 @@ def trained(
             learnt = dataclasses.replace(variant.model, **IN_USE)
             key = (learnt, training, variant.true_angle)
             if key not in known:
-                known[key] = trials.fit(learnt, training, train, val, true_angle=variant.true_angle)
+                known[key] = fit(learnt, training, train, val, true_angle=variant.true_angle)
             model, facts[name] = known[key]
             models[name].append(trials.as_used(model, variant.model))
         log(f"{number}/{len(variants)} {name}: {time.monotonic() - began:.0f} s")

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import trials
+from benchmarks.fit import fit
 from refiner import DepthRefiner, UserError
 from refiner.command import launch, log, to_json
 from refiner.data import checks
 from refiner.data.records import Pairs
-from refiner.evaluation import plots
+from refiner.evaluation import plots, trials
 from refiner.evaluation.baselines import Method, Moments
 from refiner.evaluation.compare import MEDIAPIPE, REFINED, RIDGE
 from refiner.evaluation.tally import Tally
@@ -52,7 +52,7 @@ class Options:
 
 def run(options: Options) -> dict:
     checks.check_splits(options.pairs)
-    train, val, test = (trials.read(options.pairs, split) for split in ("train", "val", "test"))
+    train, val, test = (checks.read_checked(options.pairs, split) for split in ("train", "val", "test"))
     points = []
     for share in sorted(set(options.shares)):
         began = time.monotonic()
@@ -114,7 +114,7 @@ def model(train: Pairs, val: Pairs, options: Options, share: float, seed: int) -
         batch_size=min(options.batch_size, len(train)),
         seed=seed,
     )
-    return trials.fit(PRESETS[options.preset], training, train, val)[0]
+    return fit(PRESETS[options.preset], training, train, val)[0]
 
 
 def measured(test: Pairs, ridges: list[Method], models: list[DepthRefiner]) -> Tally:

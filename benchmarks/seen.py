@@ -13,19 +13,19 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from benchmarks import trials
+from benchmarks.fit import fit
 from refiner import DepthRefiner, UserError
 from refiner.command import launch, log
 from refiner.data import checks, records
 from refiner.data.records import Pairs, Seen
-from refiner.evaluation import baselines, metrics
-from refiner.evaluation.compare import MEDIAPIPE, RIDGE
+from refiner.evaluation import baselines, metrics, trials
+from refiner.evaluation.compare import MEDIAPIPE, RIDGE, SMOOTHING
 from refiner.evaluation.confidence import confidence_summary
 from refiner.model.network import CONFIDENT_WITHIN_M
 from refiner.model.presets import PRESETS, PresetName
 from refiner.training.trainer import TrainingConfig
 
-BOX, SMOOTHING, LEARNT = "model in the box", "smoothing", "learnt from {}"
+BOX, LEARNT = "model in the box", "learnt from {}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +83,7 @@ def trained(options: Options, train: dict[Seen, Pairs], val: dict[Seen, Pairs]) 
             epochs = max(1, round(options.training.epochs / count))
             training = dataclasses.replace(options.training, epochs=epochs, seed=options.training.seed + seed)
             data, check = joined(train, name, options.stride), joined(val, name, 3)
-            model, facts = trials.fit(config, training, data, check, start=start)
+            model, facts = fit(config, training, data, check, start=start)
             log(f"{name}, seed {seed}: {len(data):,} pairs, {facts}")
             models.setdefault(LEARNT.format(name), []).append(model)
     return models

@@ -13,9 +13,8 @@ from xdist.remote import Producer
 
 from cluster.local import local_cluster
 from cluster.running import CHECKOUT, Cluster
-from refiner.data.records import Pairs
-from refiner.geometry import Camera, azimuth, crop_normalise, view_angle
-from refiner.skeleton import root_centred
+from refiner.geometry import Camera
+from tests import invented
 from tests.schedule import Together
 
 # The two parts of the suite, as the Makefile asks for them.
@@ -179,80 +178,5 @@ def endpoint(cluster, register_model) -> str:
 
 @pytest.fixture(scope="session")
 def make_pairs():
-    """`make_pairs(sequences, …)`: pairs of invented people whose depth is wrong in a way that can be learnt.
-
-    Bodies keep their bones and move smoothly; the observed depth is squashed, shifted by joint and azimuth, bent by where
-    the limbs are, and noisy over time. For tests of what works on pairs; figures come from rendered dancers.
-    """
-    return _make_pairs
-
-
-def _make_pairs(
-    sequences: int,
-    *,
-    frames: int = 24,
-    cameras: int = 2,
-    fps: float = 30.0,
-    seed: int = 0,
-    dancers: int = 1000,
-    first: int = 0,
-) -> Pairs:
-    rng = np.random.default_rng(seed)
-    parts = []
-    # parent -> joint: mean direction (x right, y down, z away; the body's left is at +x) and length in metres
-    bones = [
-        (5, 7, (0.3, 1, 0), 0.28), (6, 8, (-0.3, 1, 0), 0.28),
-        (7, 9, (0.2, 1, -0.5), 0.25), (8, 10, (-0.2, 1, -0.5), 0.25), (11, 13, (0, 1, -0.1), 0.42),
-        (12, 14, (0, 1, -0.1), 0.42), (13, 15, (0, 1, 0.2), 0.40), (14, 16, (0, 1, 0.2), 0.40),
-    ]  # fmt: skip
-    time = np.arange(frames) / fps
-
-    def wave(*shape: int, size: float) -> np.ndarray:  # smooth in time, (frames, *shape)
-        speed, phase = rng.uniform(0.3, 1.2, shape), rng.uniform(0, 2 * np.pi, shape)
-        return size * np.sin(2 * np.pi * time.reshape(-1, *[1] * len(shape)) * speed + phase)
-
-    for s in range(first, first + sequences):
-        body = np.zeros((frames, 17, 3))
-        size = rng.uniform(0.85, 1.15)
-        body[:, 11, 0], body[:, 12, 0] = 0.12 * size, -0.12 * size
-        lean = np.array((0, -1, 0)) + wave(3, size=0.15)
-        lean /= np.linalg.norm(lean, axis=-1, keepdims=True)
-        for side, x in ((5, 0.18), (6, -0.18)):  # the shoulders' line is rigid
-            body[:, side] = (0.5 * lean + (x, 0, 0)) * size
-        for parent, joint, direction, length in bones:
-            towards = np.array(direction) + wave(3, size=0.9) + rng.normal(0, 0.3, 3)
-            towards /= np.linalg.norm(towards, axis=-1, keepdims=True)
-            body[:, joint] = body[:, parent] + towards * length * size
-        neck = body[:, 5:7].mean(1)
-        for joint, offset in enumerate(
-            ((0, -0.2, -0.12), (0.03, -0.23, -0.1), (-0.03, -0.23, -0.1), (0.07, -0.2, 0), (-0.07, -0.2, 0))
-        ):
-            body[:, joint] = neck + np.array(offset) * size
-        turn = rng.uniform(0, 360) + wave(size=40.0)
-        for camera in range(cameras):
-            angle = np.radians(turn + camera * 360 / cameras)
-            c, n, z, o = np.cos(angle), np.sin(angle), np.zeros(frames), np.ones(frames)
-            rotation = np.stack([c, z, -n, z, o, z, n, z, c], -1).reshape(-1, 3, 3)
-            truth = np.einsum("nij,nkj->nki", rotation, body)
-            height = np.linspace(0.2, 1, 17)
-            depth = 0.75 * truth[..., 2] + 0.08 * height * (c + 0.5 * n)[:, None]
-            depth += 0.06 * np.sin(6 * truth[..., 0]) * np.sin(4 * truth[..., 1]) + wave(17, size=0.02)
-            depth += rng.normal(0, 0.01, depth.shape)
-            seen = np.concatenate([truth[..., :2] + rng.normal(0, 0.01, (frames, 17, 2)), depth[..., None]], -1)
-            seen, truth = root_centred(seen).astype(np.float32), root_centred(truth).astype(np.float32)
-            azimuths = azimuth(seen).astype(np.float32)
-            parts.append(
-                Pairs(
-                    sequence=np.full(frames, f"gBR_sBM_cAll_d{s % dancers + 1:02d}_mBR0_ch{s + 1:02d}", dtype=object),
-                    camera=np.full(frames, f"c{camera + 1:02d}", dtype=object),
-                    frame=np.arange(frames, dtype=np.int32),
-                    timestamp_us=np.rint(time * 1e6).astype(np.int64),
-                    corrupted=seen,
-                    ground_truth=truth,
-                    visibility=rng.uniform(0.6, 1, (frames, 17)).astype(np.float32),
-                    image_points=crop_normalise(seen[..., :2]),
-                    view_angle=view_angle(azimuths),
-                    azimuth=azimuths,
-                )
-            )
-    return Pairs.concatenate(parts)
+    """`make_pairs(sequences, …)`: pairs of invented people, see `tests.invented`."""
+    return invented.make_pairs

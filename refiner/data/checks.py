@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refiner.data import aistpp, manifest, records
-from refiner.data.records import Pairs
+from refiner.data.records import Pairs, Seen
 from refiner.errors import UserError
 from refiner.geometry import depth_error
 from refiner.skeleton import LEFT_HIP, LEFT_SHOULDER, MIRROR, RIGHT_HIP, RIGHT_SHOULDER
@@ -35,6 +35,17 @@ def check_pairs(pairs: Pairs, where: str) -> None:
         UserError: NaN, constant poses, wrong units, or a truth in another frame than the observation's.
     """
     Gist.of(pairs, where).check(where)
+
+
+def read_checked(root: str | Path, split: str, seen: Seen = "mediapipe") -> Pairs:
+    """All pairs of one split, as `records.read_pairs` gives them.
+
+    Raises:
+        UserError: there are none, they are damaged, or they cannot be right.
+    """
+    pairs = records.read_pairs(root, split, seen)
+    check_pairs(pairs, split)
+    return pairs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

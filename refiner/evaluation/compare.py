@@ -18,7 +18,7 @@ from refiner.evaluation.tally import FIGURE, Tally, interval
 from refiner.inference.depth_refiner import Refinement
 from refiner.skeleton import JOINTS
 
-REFINED, MEDIAPIPE, RIDGE = "refined", "mediapipe", "ridge"
+REFINED, MEDIAPIPE, RIDGE, SMOOTHING = "refined", "mediapipe", "ridge", "smoothing"
 # Where refined should never be worse than MediaPipe.
 NEVER_WORSE = ("joint", "view angle", "azimuth")
 # What a refiner has to reach to be worth its while: see `goals`.

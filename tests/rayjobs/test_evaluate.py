@@ -14,26 +14,13 @@ from refiner.data.records import Pairs
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.config import RefinerConfig
 from refiner.model.network import PoseAwareDepthRefiner
-
-
-def write(root: Path, split: str, pairs: Pairs) -> None:
-    """A file for each sequence, as rayjobs.pair writes them."""
-    for sequence in np.unique(pairs.sequence):
-        part = pairs.take(pairs.sequence == sequence)
-        records.write_atomically(part.to_table(), root / f"split={split}" / f"{sequence}.parquet", {})
+from tests.invented import write_splits
 
 
 @pytest.fixture
-def pairs(tmp_path, make_pairs) -> Path:
+def pairs(tmp_path) -> Path:
     """Eight held-out sequences, of which three are real motion."""
-    root = tmp_path / "pairs"
-    for number, (split, sequences) in enumerate({"train": 10, "val": 2, "test": 8}.items()):
-        made = make_pairs(sequences, seed=number, first=100 * number)
-        if split == "test":
-            kinds = {s: s.replace("sBM", "sRM") for s in np.unique(made.sequence)[:3]}
-            made.sequence[:] = [kinds.get(s, s) for s in made.sequence]
-        write(root, split, made)
-    return root
+    return write_splits(tmp_path / "pairs", {"train": 10, "val": 2, "test": 8}, real_motion=3, each_alone=True)
 
 
 @pytest.fixture
@@ -64,7 +51,7 @@ def test_a_checkpoint_is_measured_without_ray_or_mlflow(pairs, checkpoint, tmp_p
 
 def test_a_leaking_split_is_refused_by_name(pairs, checkpoint, make_pairs):
     leaked = make_pairs(1, seed=2, first=3)
-    write(pairs, "test", leaked)
+    records.write_atomically(leaked.to_table(), pairs / "split=test" / "leaked.parquet", {})
     with pytest.raises(UserError, match=rf"'train' and 'test' .* share 1 sequences \({leaked.sequence[0]}\)"):
         evaluate.run(evaluate.Options(pairs=str(pairs), model=str(checkpoint)))
 

@@ -19,6 +19,7 @@ from refiner.data import records
 from refiner.model.config import RefinerConfig
 from refiner.skeleton import FROM_MEDIAPIPE
 from refiner.training.trainer import Trainer, TrainingConfig, TrainingData, initialise
+from tests.invented import write_splits
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -29,12 +30,8 @@ TRAINING = TrainingConfig(epochs=15, batch_size=64, patience=15, learning_rate=3
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory, make_pairs) -> Path:
-    root = tmp_path_factory.mktemp("pairs")
-    for number, (split, sequences) in enumerate({"train": 40, "val": 5, "test": 8}.items()):
-        table = make_pairs(sequences, seed=number, first=100 * number).to_table()
-        records.write_atomically(table, root / f"split={split}" / "all.parquet", {})
-    return root
+def pairs(tmp_path_factory) -> Path:
+    return write_splits(tmp_path_factory.mktemp("pairs"), {"train": 40, "val": 5, "test": 8})
 
 
 @pytest.fixture(scope="module")

@@ -9,20 +9,16 @@ import tyro
 
 from rayjobs import train, tune
 from refiner import UserError, registry
-from refiner.data import records
 from refiner.model.checkpoint import load_checkpoint, read_card
 from refiner.training.trainer import TrainingConfig
+from tests.invented import write_splits
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory, make_pairs) -> Path:
-    root = tmp_path_factory.mktemp("pairs")
-    for number, (split, sequences) in enumerate({"train": 12, "val": 3}.items()):
-        table = make_pairs(sequences, seed=number, first=100 * number).to_table()
-        records.write_atomically(table, root / f"split={split}" / "all.parquet", {})
-    return root
+def pairs(tmp_path_factory) -> Path:
+    return write_splits(tmp_path_factory.mktemp("pairs"), {"train": 12, "val": 3})
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks import trials
+from benchmarks.fit import fit
 from refiner.data.records import Pairs
 from refiner.evaluation import metrics
 from refiner.geometry import azimuth, view_angle
@@ -86,7 +86,7 @@ def test_simulated_motion_alone_teaches_to_refine_what_is_real(simulated, make_p
     held_out = make_pairs(30, seed=4, first=3000)
     training = TrainingConfig(epochs=6, batch_size=128, patience=99)
     narrow = dataclasses.replace(PRESETS["best"], width=128)  # a network that learns it in seconds
-    refiner, _ = trials.fit(narrow, training, simulated, held_out)
+    refiner, _ = fit(narrow, training, simulated, held_out)
     before = metrics.depth_error(held_out.corrupted, held_out.ground_truth).mean()
     after = metrics.depth_error(refiner.predict_pairs(held_out).poses, held_out.ground_truth).mean()
     assert after < 0.8 * before

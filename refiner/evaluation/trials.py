@@ -1,76 +1,24 @@
-"""What the ablation and the learning curve share: training without Ray, and measuring several models on held-out pairs.
+"""Several models beside the baselines on held-out pairs: of a model trained with several seeds the mean error counts.
 
-Used by `benchmarks.ablation` and `benchmarks.learning_curve`.
+Used by `rayjobs.ship` and by the benchmarks that compare ways to train.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
-import torch
 
-from refiner import DepthRefiner
 from refiner.command import log
-from refiner.data import checks, records
-from refiner.data.records import Pairs, Seen
+from refiner.data.records import Pairs
 from refiner.evaluation import metrics
 from refiner.evaluation.baselines import Method
 from refiner.evaluation.metrics import FIGURES
 from refiner.evaluation.tally import FIGURE, Tally, interval
+from refiner.inference.depth_refiner import DepthRefiner
 from refiner.model.config import RefinerConfig
-from refiner.model.network import PoseAwareDepthRefiner
-from refiner.training.dataset import TrainingData
-from refiner.training.trainer import Trainer, TrainingConfig, initialise
 
 ALL = "all"
 REAL_MOTION = "sRM"
-
-
-def read(root: str | Path, split: str, seen: Seen = "mediapipe") -> Pairs:
-    """A split, checked."""
-    pairs = records.read_pairs(root, split, seen)
-    checks.check_pairs(pairs, split)
-    return pairs
-
-
-def fit(
-    config: RefinerConfig,
-    training: TrainingConfig,
-    train: Pairs,
-    val: Pairs,
-    *,
-    true_angle: bool = False,
-    start: PoseAwareDepthRefiner | None = None,
-) -> tuple[DepthRefiner, dict[str, float]]:
-    """Trains one model in this process.
-
-    Args:
-        config: of the network.
-        training: how.
-        train: pairs to learn from.
-        val: pairs to stop early and to calibrate on.
-        true_angle: learn with the truth's azimuth, which in use nobody knows.
-        start: whose weights to begin with.
-
-    Returns:
-        The model; its `epochs`, whether training was `cut` short by the clock, `seconds` and `parameters`.
-    """
-    data, check = TrainingData(train, config), TrainingData(val, config)
-    if true_angle:
-        azimuth = torch.from_numpy(metrics.geometry.azimuth(train.ground_truth).astype(np.float32))
-        data.frames = data.frames._replace(azimuth=azimuth)
-    model = initialise(config, training, data, start)
-    trainer = Trainer(model, training, data, check)
-    for _ in trainer.epochs():
-        pass
-    facts = {
-        "epochs": trainer.epoch,
-        "cut": trainer.epoch < training.epochs and trainer.seconds >= training.max_seconds,
-        "seconds": trainer.seconds,
-        "parameters": model.num_parameters(),
-    }
-    return DepthRefiner.of(trainer.best_model()), facts
 
 
 def as_used(model: DepthRefiner, config: RefinerConfig) -> DepthRefiner:

@@ -1,7 +1,7 @@
 """The model in the box: how much of its correction to apply to people unlike those it saw, and the checkpoint with its card.
 
-    python -m benchmarks.ship --model runs/drawn --pairs data/people --strengths 0.4 0.6 0.8 1
-    python -m benchmarks.ship --model models:/pose-depth-refiner@champion --pairs data/pairs --strengths 0.6 \
+    python -m rayjobs.ship --model runs/drawn --pairs data/people --strengths 0.4 0.6 0.8 1
+    python -m rayjobs.ship --model models:/pose-depth-refiner@champion --pairs data/pairs --strengths 0.6 \
         --out refiner/weights/studio --trained-on "…" --limits "…"
 
 Several strengths make a table: of the validation split, which is what choices are made on. A single one with --out is measured
@@ -13,20 +13,19 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks import trials
 from refiner import DepthRefiner, UserError, registry
 from refiner.command import launch
-from refiner.data import records
+from refiner.data import checks, records
 from refiner.data.records import Pairs, Seen
-from refiner.evaluation import baselines, metrics
-from refiner.evaluation.compare import MEDIAPIPE, REFINED, RIDGE
+from refiner.evaluation import baselines, metrics, trials
+from refiner.evaluation.compare import MEDIAPIPE, REFINED, RIDGE, SMOOTHING
 from refiner.evaluation.confidence import confidence_summary
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.network import CONFIDENT_WITHIN_M
 from refiner.training.dataset import TrainingData
 from refiner.training.trainer import calibrate
 
-SMOOTHING, FULL = "smoothing", "refined, in full"
+FULL = "refined, in full"
 KINDS = {trials.ALL: "", "sBM": "drawn_motion", trials.REAL_MOTION: "real_motion"}
 
 
@@ -60,6 +59,7 @@ class Options:
 
 
 def restrained(model: DepthRefiner, strength: float) -> DepthRefiner:
+    """The same model that applies this share of its correction."""
     return trials.as_used(model, dataclasses.replace(model.model.config, strength=strength))
 
 
@@ -121,8 +121,13 @@ def card(options: Options, model: DepthRefiner, measured: dict[str, dict], test:
 
 
 def run(options: Options) -> dict:
+    """Compares strengths on the validation split, or writes the model at one.
+
+    Raises:
+        UserError: --share is of another network, or there are no such pairs.
+    """
     model = blended(DepthRefiner(options.model, device="cpu"), options.share)
-    val = trials.read(options.pairs, "val", options.seen)
+    val = checks.read_checked(options.pairs, "val", options.seen)
     if not options.out:
         methods = fitted(val, MEDIAPIPE, SMOOTHING)  # which learn nothing from them
         figures = compared(val, methods, {f"strength {s:g}": restrained(model, s) for s in options.strengths})
@@ -131,8 +136,8 @@ def run(options: Options) -> dict:
     (strength,) = options.strengths
     shipped, full = restrained(model, strength), restrained(model, 1.0)
     calibrate(shipped.model, TrainingData(val, shipped.model.config))
-    test = trials.read(options.pairs, "test", options.seen)
-    methods = fitted(trials.read(options.pairs, "train", options.seen), MEDIAPIPE, SMOOTHING, RIDGE)
+    test = checks.read_checked(options.pairs, "test", options.seen)
+    methods = fitted(checks.read_checked(options.pairs, "train", options.seen), MEDIAPIPE, SMOOTHING, RIDGE)
     figures = compared(test, methods, {REFINED: shipped, FULL: full})
     print(table(figures))
     save_checkpoint(shipped.model, options.out, card(options, shipped, figures, test), half=True)

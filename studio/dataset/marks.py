@@ -1,6 +1,6 @@
 """Where MediaPipe sees the joints of the studio's dancers: what `body.MARKED` and `person.MARKED` hold.
 
-    python -m benchmarks.marks --dataset data/studio --observations data/observations
+    python -m studio.dataset.marks --dataset data/studio --observations data/observations
 
 The dataset is one of `rayjobs.studio`, filmed by all nine cameras and extracted. Image points of the nine views are
 triangulated, of the face only from the views it looks at, and compared with the body's own joints in the frame of the bone that
@@ -68,6 +68,11 @@ def offsets(take: Take, observations: Path) -> np.ndarray | None:
 
 
 def run(options: Options) -> dict:
+    """Where each joint is seen, how much that varies, and where it is marked.
+
+    Raises:
+        UserError: that is no dataset of the studio's, or none of its sequences was extracted.
+    """
     try:
         content = json.loads(Path(options.dataset, MANIFEST).read_text())
     except FileNotFoundError:
