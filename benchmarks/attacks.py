@@ -54,7 +54,7 @@ class Options:
     only: tuple[str, ...] = ()
     """Names of attacks; all without."""
     slow_connections: int = 2000
-    """Of the attack with slow bodies."""
+    """Of the attacks with slow bodies and with slow readers."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -162,7 +162,7 @@ def play(name: str, target: Target, seconds: float, slow_connections: int, pipe:
     stand_aside(19)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    options = {"connections": slow_connections} if name == "slow_bodies" else {}
+    options = {"connections": slow_connections} if name in ("slow_bodies", "slow_readers") else {}
     pipe.send(asyncio.run(ATTACKS[name](target, seconds, **options)))
 
 

@@ -33,6 +33,7 @@ from serve.live import standing_poses
 REFINE, VIDEO, INFER = "/v1/refine", "/v1/refine/video", "/v2/models/{name}/infer"
 MOST_BYTES = 30_000_000  # of a body; the endpoint takes 32 MB
 MP4 = "video/mp4"
+FILE = "/docs/assets/swagger-ui-bundle.js"  # 1.5 MB that anybody may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +316,33 @@ async def dawdle(target: Target, seconds: float, *, connections: int = 2000) -> 
     return got
 
 
+async def dawdle_reading(target: Target, seconds: float, *, connections: int = 2000) -> Got:
+    """Answers of a megabyte that are read at a few bytes every two seconds; whoever is turned away comes again."""
+    address, got, until = urlsplit(loopback(target.url)), Counter(), time.monotonic() + seconds
+    loop = asyncio.get_running_loop()
+    request = f"GET {FILE} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode()
+
+    async def slow(number: int) -> None:
+        await asyncio.sleep(number / 400)
+        while time.monotonic() < until:
+            with socket.socket() as client:
+                client.setblocking(False)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                status = "closed"
+                with contextlib.suppress(OSError, TimeoutError):
+                    await loop.sock_connect(client, (address.hostname, address.port))
+                    await loop.sock_sendall(client, request)
+                    line = (await asyncio.wait_for(loop.sock_recv(client, 64), 60)).split()
+                    status = line[1].decode() if len(line) > 1 else "closed"
+                    while time.monotonic() < until and await asyncio.wait_for(loop.sock_recv(client, 64), 60):
+                        await asyncio.sleep(2)
+                got[status] += 1
+            await asyncio.sleep(0.5)
+
+    await asyncio.gather(*(slow(number) for number in range(connections)))
+    return got
+
+
 async def storm(target: Target, seconds: float, *, connections: int = 600) -> Got:
     """More callers than there is room for, none of whom minds a refusal."""
     body = orjson.dumps({"poses": standing_poses(8).tolist()})
@@ -338,6 +366,7 @@ ATTACKS: dict[str, Attack] = {
         target, damaged(target.video, target.seed), seconds, callers=2, timeout_s=120
     ),
     "slow_bodies": dawdle,
+    "slow_readers": dawdle_reading,
     "hostile_json": lambda target, seconds: post(target, hostile_json(), seconds, callers=4),
     "amplification": lambda target, seconds: post(target, amplifying(), seconds, callers=4),
     "malformed_bodies": lambda target, seconds: post(target, malformed(target.seed, 2000), seconds, callers=8),

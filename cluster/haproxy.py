@@ -27,8 +27,14 @@ SHORT_BYTES = 16_384
 STREAM, MOST_STREAMS = "/v1/stream", 512
 # Seconds in which a stream's client takes nothing and says nothing, not even the answer to a ping, which comes every 20.
 SILENT_S = 60
+# Answers that are being read, however slowly, are no storm: the replica is done with them (serve/intake.py ends those that
+# are too slow). Beyond so many there are no more files, which anybody may have and which are megabytes.
+FILES, FOLDERS, MOST_READERS = "/ /v1/refined.task", "/page/ /docs/", 1024
 # Answered however much is under way.
 BESIDE = "/healthz /metrics /v2/health/live /v2/health/ready"
+# Of what HAProxy itself says: pages of every origin may read it. It is the same for all, and says nothing of anybody; which
+# origins may call is the application's to know (serve/guard.py).
+READABLE = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After"}
 LATER = "send this request again in a second"
 PROBLEMS = {
     400: ("Bad request", "this is not an HTTP request that can be answered"),
@@ -49,11 +55,16 @@ def problem(status: int, title: str, detail: str) -> str:
 def error_file(status: int, title: str, detail: str) -> str:
     """A whole answer. (HAProxy's http-error directive does not reach requests that never end.)"""
     content = problem(status, title, detail)
-    later = "Retry-After: 1\r\n" if status in (502, 503) else ""
-    return (
-        f"HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {len(content)}\r\n"
-        f"Cache-Control: no-cache\r\n{later}Connection: close\r\n\r\n{content}"
-    )
+    headers = {
+        "Content-Type": "application/problem+json",
+        "Content-Length": str(len(content)),
+        "Cache-Control": "no-cache",
+        "Connection": "close",
+        **READABLE,
+        **({"Retry-After": "1"} if status in (502, 503) else {}),
+    }
+    lines = [f"HTTP/1.1 {status} {title}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", content])
 
 
 def edits(folder: Path, traced: bool = False) -> str:
@@ -72,7 +83,8 @@ def edits(folder: Path, traced: bool = False) -> str:
     - A line is logged of what went wrong only.
     - Errors are problem documents; Ray's own template makes 500 of 502, 503 and 504, which says nothing to a client.
     """
-    document = "content-type application/problem+json"
+    readable = " ".join(f"hdr {name} {value}" for name, value in READABLE.items())
+    document = f"content-type application/problem+json {readable}"
     too_many = problem(429, "Too many requests", f"too many requests are under way: {LATER}")
     busy = f"status 429 {document} hdr Retry-After 1 string '{too_many}'"
     grpc_busy = f"status 200 hdr content-type application/grpc hdr grpc-status 8 hdr grpc-message '{LATER}'"
@@ -87,7 +99,7 @@ def edits(folder: Path, traced: bool = False) -> str:
         *(f"errorfile {status} {folder / f'{status}.http'}" for status in PROBLEMS),
     ]
     table = ["backend incomplete_bodies", "    stick-table type integer size 16 store conn_cur"]
-    full = rf"{{ be_conn(\2),sub(txn.incomplete),sub(txn.streams) ge {MOST_REQUESTS} }}"
+    full = rf"{{ be_conn(\2),sub(txn.incomplete),sub(txn.streams),sub(txn.readers) ge {MOST_REQUESTS} }}"
     return "\n".join(
         [
             rf"s/^( *bind) (\*)?:/\1 {HOST}:/",
@@ -101,7 +113,7 @@ def edits(folder: Path, traced: bool = False) -> str:
             "/^    http-request return status 404 content-type text.plain /{\nx\n/./!{\nx",
             "s/.*/" + _escaped(f"    http-request return {nobody}") + "/\nx\n}\nx\n}",
             r"/^frontend http_frontend$/,/^backend /s/^( *)use_backend ([^ ]+) if (is_[^ ]+)$/"
-            + _escaped(rf"\1http-request return {busy} if \3 !beside !incomplete !stream {full}")
+            + _escaped(rf"\1http-request return {busy} if \3 !beside !incomplete !stream !file !preflight {full}")
             + r"\n&/",
             r"/^frontend grpc_frontend$/,/^backend /s/^( *)use_backend (grpc-[^ ]+) if (is_[^ ]+)$/"
             + _escaped(rf"\1http-request return {grpc_busy} if {{ be_conn(\2) ge {MOST_REQUESTS} }}")
@@ -130,6 +142,14 @@ def _frontend(busy: str, traced: bool) -> list[str]:
         "http-request track-sc1 int(2) table incomplete_bodies if stream",
         "http-request set-var(txn.streams) int(2),table_conn_cur(incomplete_bodies)",
         f"http-request return {busy} if stream {{ var(txn.streams) -m int gt {MOST_STREAMS} }}",
+        f"acl file path {FILES}",
+        f"acl file path_beg {FOLDERS}",
+        "http-request set-var(txn.counted) bool(true) if incomplete || stream",
+        "http-response track-sc2 int(3) table incomplete_bodies if !{ var(txn.counted) -m bool }",
+        "http-request set-var(txn.readers) int(3),table_conn_cur(incomplete_bodies)",
+        f"http-request return {busy} if file {{ var(txn.readers) -m int ge {MOST_READERS} }}",
+        # without its answer, which costs next to nothing, a page would not learn that there is too much
+        "acl preflight method OPTIONS",
         f"http-request set-header x-request-disconnect-disabled ?1 if {short}",
         f"http-request set-header x-request-timeout-seconds -1 if {short}",
     ]

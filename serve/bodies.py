@@ -1,20 +1,16 @@
 """Bodies of requests: read within a size, a pace and a budget, and kept on disk where they are large.
 
-A stranger decides how large a body is and how slowly it comes. So nothing here waits longer than `Pace` says, what a
-process holds for all its requests together is bounded (`Budget`), memory has small bodies only, and the event loop never
-waits for a disk (`Disk`).
+A stranger decides how large a body is and how slowly it comes. So nothing here waits longer than `Clock` says, what a
+process holds for all its requests together is bounded (`Disk`), memory has small bodies only, and the event loop never
+waits for a disk.
 """
 
 import asyncio
 import mmap
 import os
 import tempfile
-import threading
 import zlib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart.exceptions import FormParserError
@@ -23,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 from refiner import UserError
+from serve.limits import Clock, Disk, Pace
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -35,61 +32,6 @@ SMALL_BYTES = 65_536
 UNWRITTEN_BYTES = 131_072
 # Digits of a length that are read as a number.
 LENGTH_DIGITS = 15
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
-    """How slowly a client may send or take."""
-
-    patience_s: float = 10.0  # that every request has
-    bytes_per_s: float = 20_000.0  # that it must keep to beyond that, on average; GPRS has it
-
-    def seconds(self, size: int) -> float:
-        """For so many bytes."""
-        return self.patience_s + size / self.bytes_per_s
-
-
-class Budget:
-    """Bytes that the requests of a process hold together."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.held = most, 0
-        self._one_at_a_time = threading.Lock()
-
-    def take(self, size: int) -> None:
-        """
-        Raises:
-            HTTPException: 413, more than there ever is; 429, more than there is now.
-        """
-        if size > self.most:
-            raise HTTPException(413, f"the request takes more than {self.most:,} bytes: send the clip in parts")
-        with self._one_at_a_time:
-            if self.held + size > self.most:
-                raise HTTPException(429, "too many large requests are under way: send this one again in a second")
-            self.held += size
-
-    def give_back(self, size: int) -> None:
-        with self._one_at_a_time:
-            self.held -= size
-
-    @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """Raises: as `take`."""
-        self.take(size)
-        try:
-            yield
-        finally:
-            self.give_back(size)
-
-
-class Disk(Budget):
-    """Where large bodies lie. What takes long there, writing and freeing megabytes, one thread does for all of them, in order:
-    where the disk is slow, uploads wait, and nothing else.
-    """
-
-    def __init__(self, most: int) -> None:
-        super().__init__(most)
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="disk")
 
 
 class Body:
@@ -216,11 +158,11 @@ async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, d
     if declared is not None and declared > limit:
         raise too_large(limit)
     loop = asyncio.get_running_loop()
-    start = loop.time()
+    clock = Clock(pace, loop.time())
     body = Body(disk)
     try:
         while True:
-            async with asyncio.timeout_at(start + pace.seconds(body.size)):
+            async with asyncio.timeout_at(clock.until):
                 message: Message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientLeft
@@ -231,7 +173,11 @@ async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, d
                 body.append(chunk)
             more = message.get("more_body", False)
             if body.to_write or not (more or body.whole()):
+                before = loop.time()
                 await loop.run_in_executor(disk.thread, body.write)
+                clock.until += loop.time() - before  # the disk's time, not the client's
+            if more:
+                clock.moved(len(chunk), loop.time())
             if not more:
                 return body
     except TimeoutError:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, perf_counter, time
@@ -33,13 +33,14 @@ from refiner.inference.depth_refiner import DepthRefiner, Refinement
 from refiner.inference.validation import validate_poses
 from refiner.temporal import check_fps
 from serve.batching import ROWS, Batcher
-from serve.bodies import SMALL_BYTES, Body, Budget, ClientLeft, Disk, Pace, declared_length, inflated, read, video_in
+from serve.bodies import SMALL_BYTES, Body, ClientLeft, declared_length, inflated, read, video_in
 from serve.codec import ARROW, JSON, ArrowCodec, Codec, InferenceCodec, JsonCodec, RefineRequest, RefineResponse
 from serve.decoding import Decoder
 from serve.grpc_service import InferenceService
 from serve.guard import Tokens
 from serve.inference_protocol import About
 from serve.intake import BODY
+from serve.limits import Budget, Disk, Pace
 from serve.live import LiveModel, Served
 from serve.metrics import Metrics, Statistics
 from serve.routes import build_api
@@ -190,7 +191,7 @@ class RefineEndpoint(InferenceService):
         start = perf_counter()
         content = await self.decode(body, codec)
         decoded = perf_counter()
-        with self.memory.holding(len(content.poses) * HELD_BYTES if content.poses.ndim == 3 else 0):
+        with self._held(content):
             refinement = await self.refine(served, content)
             refined = perf_counter()
             payload, headers = await self.encode(_response(refinement, served), codec)
@@ -200,6 +201,15 @@ class RefineEndpoint(InferenceService):
             self.traces.stages(stages, poses=len(refinement.poses), model_version=served.model["version"])
         self.statistics.succeeded(served.model["version"], len(refinement.poses), stages, time())
         return payload, headers
+
+    def _held(self, content: RefineRequest) -> AbstractContextManager[None]:
+        """The memory of a long request, while it is answered; short ones always have room.
+
+        Raises:
+            HTTPException: 413 or 429, there is not so much.
+        """
+        long = content.poses.ndim == 3 and len(content.poses) > MOST_TOGETHER
+        return self.memory.holding(len(content.poses) * HELD_BYTES) if long else nullcontext()
 
     async def decode(self, body: Body, codec: Codec) -> RefineRequest:
         """Small bodies here, large ones where they stop nobody.

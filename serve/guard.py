@@ -35,6 +35,11 @@ def is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
 
 
+def is_file(path: str) -> bool:
+    """Whether what is there is a file, as it lies on the disk."""
+    return path in ("/", "/v1/refined.task") or path.startswith(OPEN_FOLDERS)
+
+
 def token_of(scope: Scope) -> bytes:
     """The Authorization header, or what a WebSocket's client has in its place."""
     header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")

@@ -10,9 +10,10 @@ within the queue.
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import uvicorn
@@ -24,8 +25,9 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import problems
-from serve.bodies import Body, Budget, ClientLeft, Disk, Pace, declared_length, read
-from serve.guard import Tokens, across_origins, token_of
+from serve.bodies import Body, ClientLeft, declared_length, read
+from serve.guard import Tokens, across_origins, is_file, token_of
+from serve.limits import Budget, Clock, Disk, Pace
 from serve.schemas import AppArgs
 
 logger = logging.getLogger("ray.serve")
@@ -35,6 +37,7 @@ BODY = "pose.body"
 # What must be answered however long the queue is.
 BESIDE_THE_QUEUE = {"/healthz", "/v2/health/live", "/v2/health/ready", "/metrics"}
 REPLAYED_BYTES = 262_144
+SENT_BYTES = 65_536  # of an answer at a time: the server waits for the client between two, not within one
 MESSAGE_BYTES = 4_000_000  # of a WebSocket; what a stream takes is `max_picture_mb`
 
 
@@ -135,6 +138,9 @@ class Intake:
         if self.application is not None and scope["path"] in BESIDE_THE_QUEUE:
             return await self.application(scope, receive, send)
         scope["headers"] = _readable(scope)
+        if self.application is not None and is_file(scope["path"]):
+            # it costs nothing but its client's time, and is not to lie in memory for so long
+            return await self.application(scope, receive, self._paced(send))
         headers = Headers(scope=scope)
         has_body = "content-length" in headers or "transfer-encoding" in headers
         turned_away = self.tokens is not None and self.tokens.wanted and not self.tokens.admit(token_of(scope))
@@ -175,16 +181,61 @@ class Intake:
         """To the client, at its own pace, but not more slowly than is allowed; its place in the queue is free already."""
         messages = answer.messages()
         size = sum(len(message.get("body", b"")) for message in messages)
-        self.memory.held += size  # it is there, so it counts; those that come now are refused
+        loop = asyncio.get_running_loop()
+        clock, sent = Clock(self.pace, loop.time()), 0
         try:
-            async with asyncio.timeout(self.pace.seconds(size)):
-                for message in messages:
-                    await send(message)
+            async with asyncio.timeout_at(clock.until) as limit:
+
+                def give_up() -> None:
+                    with contextlib.suppress(RuntimeError):  # it is given up already
+                        limit.reschedule(loop.time())
+
+                with self.memory.waiting(size, give_up):
+                    for piece in _pieces(messages):
+                        if sent:
+                            clock.moved(sent, loop.time())
+                            limit.reschedule(clock.until)
+                        await send(piece)
+                        sent = len(piece.get("body", b""))
         except TimeoutError:
-            logger.warning("an answer of %d bytes was given up: its client took it too slowly", size)
-            raise ConnectionAbortedError("the client takes its answer too slowly") from None
-        finally:
-            self.memory.give_back(size)
+            raise _too_slow(size) from None
+
+    def _paced(self, send: Send) -> Send:
+        """ASGI's send to a client that must keep the pace."""
+        loop = asyncio.get_running_loop()
+        clock: Clock | None = None
+
+        async def paced(message: Message) -> None:
+            nonlocal clock
+            for piece in _pieces([message]):
+                clock = clock or Clock(self.pace, loop.time())  # from the first word on
+                try:
+                    async with asyncio.timeout_at(clock.until):
+                        await send(piece)
+                except TimeoutError:
+                    raise _too_slow(len(piece.get("body", b""))) from None
+                clock.moved(len(piece.get("body", b"")), loop.time())
+
+        return paced
+
+
+def _too_slow(size: int) -> Exception:
+    logger.warning("an answer of %d bytes was given up: its client took it too slowly", size)
+    return ConnectionAbortedError("the client takes its answer too slowly")
+
+
+def _pieces(messages: Iterable[Message]) -> Iterator[Message]:
+    """The same messages with bodies that are sent at once: of a longer one the server would keep all that the client has not
+    taken, and say that it is sent.
+    """
+    for message in messages:
+        body = message.get("body", b"")
+        if len(body) <= SENT_BYTES:
+            yield message
+            continue
+        for start in range(0, len(body), SENT_BYTES):
+            more = start + SENT_BYTES < len(body) or message.get("more_body", False)
+            yield {"type": message["type"], "body": body[start : start + SENT_BYTES], "more_body": more}
 
 
 def _readable(scope: Scope) -> list[tuple[bytes, bytes]]:
@@ -192,7 +243,7 @@ def _readable(scope: Scope) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, value in scope["headers"] if name.isascii() and value.isascii()]
 
 
-def _messages(body: Body):
+def _messages(body: Body) -> Iterator[Message]:
     yield from (
         {"type": "http.request", "body": chunk, "more_body": True} for chunk in body.chunks(REPLAYED_BYTES) if chunk
     )

@@ -162,10 +162,12 @@ def _add_stream(api: FastAPI, endpoint: "RefineEndpoint") -> None:
 
 
 def _add_state(api: FastAPI, endpoint: "RefineEndpoint") -> None:
+    of_this_node = metrics.NodeMetrics()
+
     @api.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> PlainTextResponse:
         """This node's numbers, in Prometheus' text format."""
-        return PlainTextResponse(await metrics.of_this_node(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(await of_this_node.text(), media_type="text/plain; version=0.0.4")
 
     @api.get("/healthz")
     async def healthz() -> Health:

@@ -23,6 +23,8 @@ from cluster import haproxy
 from cluster.running import HOST, free_ports
 from tests.waiting import PATIENCE_S, answers, get, wait_for
 
+LARGE = 20_000_000  # more than all buffers on the way take
+
 
 class Replica(http.server.BaseHTTPRequestHandler):
     """Answers with what it got."""
@@ -30,7 +32,7 @@ class Replica(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._answer(b"ok")
+        self._answer(b"x" * LARGE if self.path.startswith("/page/") else b"ok")
 
     def do_POST(self) -> None:
         self._answer(self.rfile.read(int(self.headers.get("content-length", 0))))
@@ -40,7 +42,8 @@ class Replica(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Seen", str(self.headers.get("x-request-disconnect-disabled")))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # who asked has left
+            self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -176,6 +179,41 @@ def test_its_own_errors_are_problem_documents(tmp_path):
         document = gone.json()
         assert document["status"] == 503 and document["error"] == document["detail"]
         assert gone.headers["content-type"] == "application/problem+json" and gone.status_code == 503
+
+
+def test_pages_of_every_origin_may_read_what_it_says_itself(tmp_path, replica, monkeypatch):
+    (nobody,) = free_ports([0])
+    with proxy(tmp_path, nobody) as url:
+        _is_readable(get(f"{url}/info"), 503)
+    monkeypatch.setattr(haproxy, "MOST_REQUESTS", 0)
+    with proxy(tmp_path, replica) as url:
+        storm = get(f"{url}/info")
+        _is_readable(storm, 429)
+        assert storm.json()["error"] == storm.json()["detail"]
+        # a page asks first whether it may ask
+        assert httpx.options(f"{url}/v1/refine", timeout=PATIENCE_S).status_code == 501  # of the replica
+        assert get(f"{url}/healthz").status_code == 200
+
+
+def _is_readable(answer: httpx.Response, status: int) -> None:
+    assert (answer.status_code, answer.headers["retry-after"]) == (status, "1")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "retry-after" in answer.headers["access-control-expose-headers"].lower()
+
+
+def test_answers_that_are_read_slowly_are_no_storm_and_leave_room_for_others(tmp_path, replica, monkeypatch):
+    monkeypatch.setattr(haproxy, "MOST_REQUESTS", 3)
+    monkeypatch.setattr(haproxy, "MOST_READERS", 6)
+    with proxy(tmp_path, replica) as url, contextlib.ExitStack() as stack:
+        for _ in range(6):
+            answer = stack.enter_context(httpx.stream("GET", f"{url}/page/model", timeout=PATIENCE_S))
+            assert answer.status_code == 200  # its body stays where it is
+        assert [get(f"{url}/info").status_code for _ in range(3)] == [200] * 3
+        assert httpx.post(f"{url}/v1/refine", content=b"x" * 2000, timeout=PATIENCE_S).status_code == 200
+        assert get(f"{url}/page/model").status_code == 429
+    with proxy(tmp_path, replica) as url:
+        assert len(get(f"{url}/page/model").content) == LARGE
 
 
 def test_only_short_requests_for_poses_are_not_watched(tmp_path, replica):

@@ -16,7 +16,8 @@ import orjson
 import pytest
 
 from serve import codec
-from serve.bodies import SMALL_BYTES, UNWRITTEN_BYTES, Body, Disk, Pace, read, video_in
+from serve.bodies import SMALL_BYTES, UNWRITTEN_BYTES, Body, read, video_in
+from serve.limits import Disk, Pace
 from serve.live import standing_poses
 from tests.serve.conftest import before_the_queue
 
