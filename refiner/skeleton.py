@@ -1,10 +1,11 @@
 """COCO-17, the skeleton of AIST++ and of everything in this project; and how MediaPipe's 33 landmarks map onto it.
 
-The only place that knows a joint's number. Everybody else imports the names.
+The only place that knows a joint's number, and how many there are. Everybody else imports the names.
 """
 
 import numpy as np
 
+# Joints without a side first, then left and right in turn: the network exchanges neighbours (`refiner.model.inputs.exchanged`).
 JOINTS = (
     "nose",
     "left_eye",
@@ -45,6 +46,7 @@ MIRROR = np.array(
         for name in JOINTS
     ]
 )
+NUM_SIDELESS = int((np.arange(NUM_JOINTS) == MIRROR).sum())
 
 # Bones whose length a body keeps while it moves. The face is left out: MediaPipe's eyes and ears are no landmarks of a
 # rigid head, and a bone-length figure that mixes millimetres of face with centimetres of thigh says nothing.
@@ -111,7 +113,9 @@ def to_coco(landmarks: np.ndarray) -> np.ndarray:
     if landmarks.shape[-2] == NUM_JOINTS:
         return landmarks
     if landmarks.shape[-2] != NUM_LANDMARKS:
-        raise ValueError(f"a pose has 17 (COCO) or 33 (MediaPipe) joints, not {landmarks.shape[-2]}")
+        raise ValueError(
+            f"a pose has {NUM_JOINTS} (COCO) or {NUM_LANDMARKS} (MediaPipe) joints, not {landmarks.shape[-2]}"
+        )
     return landmarks[..., FROM_MEDIAPIPE, :]
 
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
-from serve.guard import is_open
+from serve.guard import SCHEME, is_open
 from serve.problems import PROBLEM, TITLES
 from serve.schemas import Problem
 
@@ -73,9 +73,7 @@ def _document(api: FastAPI, tokens: bool) -> dict[str, Any]:
     content = get_openapi(title=api.title, version=api.version, description=api.description, routes=api.routes)
     components = content.setdefault("components", {})
     components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
-    components["securitySchemes"] = {
-        "token": {"type": "http", "scheme": "bearer", "description": "One of this endpoint's tokens, if it wants one."}
-    }
+    components["securitySchemes"] = {"token": SCHEME}
     content["security"] = [{"token": []}] if tokens else [{}, {"token": []}]
     for path, operations in content["paths"].items():
         for operation in operations.values():

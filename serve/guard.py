@@ -22,6 +22,8 @@ from serve.problems import problem
 # Of an answer's headers what a page in a browser may read.
 EXPOSED_HEADERS = ["x-model-version", "x-request-id", "retry-after", "www-authenticate", HEADER_LENGTH]
 VARIABLE = "POSE_API_TOKENS"
+# How callers show that they may: in OpenAPI's terms.
+SCHEME = {"type": "http", "scheme": "bearer", "description": "One of this endpoint's tokens, if it wants one."}
 # What load balancers and schedulers ask without a token, and what tells a person how to send one; they learn nothing from it.
 OPEN_PATHS = {"/", "/healthz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"}
 OPEN_FOLDERS = ("/docs/", "/page/")

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from refiner.registry import NAME
+from refiner.skeleton import NUM_JOINTS
 from serve.codec import BINARY, JSON, Codec, InferenceCodec
 from serve.codec.inference import HEADER_LENGTH
 from serve.documentation import problems
@@ -25,8 +26,8 @@ INPUTS = [
     {"name": "image_points", "datatype": "FP32", "shape": [-1, -1, 2]},
 ]
 OUTPUTS = [
-    {"name": "refined", "datatype": "FP32", "shape": [-1, 17, 3]},
-    {"name": "confidence", "datatype": "FP32", "shape": [-1, 17]},
+    {"name": "refined", "datatype": "FP32", "shape": [-1, NUM_JOINTS, 3]},
+    {"name": "confidence", "datatype": "FP32", "shape": [-1, NUM_JOINTS]},
     {"name": "view_angle", "datatype": "FP32", "shape": [-1]},
 ]
 SERVER = {

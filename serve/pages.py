@@ -30,7 +30,7 @@ from refiner.formats import FORMATS, Motion
 from refiner.geometry import to_room
 from refiner.inference import room
 from refiner.inference.validation import validate_poses
-from refiner.skeleton import to_coco
+from refiner.skeleton import NUM_JOINTS, NUM_LANDMARKS, to_coco
 from serve import documentation
 from serve.bodies import Body
 from serve.codec.messages import JSON, shown
@@ -117,7 +117,9 @@ def motion_of(body: ExportBody) -> Motion:
     poses, _ = validate_poses(body.refined, None, recognise=False)
     count = len(poses)
     stamps = np.arange(count) * 1e6 / body.fps if body.timestamp_us is None else np.array(body.timestamp_us)
-    confidence = np.ones((count, 17)) if body.confidence is None else _array(body.confidence, "confidence", count)
+    confidence = (
+        np.ones((count, NUM_JOINTS)) if body.confidence is None else _array(body.confidence, "confidence", count)
+    )
     if len(stamps) != count or (np.diff(stamps) <= 0).any() or stamps[0] < 0:
         raise UserError(f'"timestamp_us" is to be {count} rising whole numbers, one for each pose')
     joints = _placed(body, poses, stamps * 1e-6)
@@ -135,7 +137,7 @@ def _placed(body: ExportBody, poses: np.ndarray, seconds: np.ndarray) -> np.ndar
         joints[..., 1] += room.ANKLE_HEIGHT_M - np.quantile(joints[:, room.ANKLES, 1].min(1), 0.1)
         return joints
     points = to_coco(_array(body.image_points, "image_points", count, 2))
-    visibility = np.ones((count, 17), np.float32)
+    visibility = np.ones((count, NUM_JOINTS), np.float32)
     if body.visibility is not None:
         visibility = to_coco(_array(body.visibility, "visibility", count)[..., None])[..., 0]
     lens = room.Lens.of_fov(body.size)
@@ -151,7 +153,7 @@ def _array(values: list[Any], name: str, count: int, width: int | None = None) -
     fits = (
         array.ndim == wanted
         and len(array) == count
-        and array.shape[1] in (17, 33)
+        and array.shape[1] in (NUM_JOINTS, NUM_LANDMARKS)
         and array.shape[-1] == (width or array.shape[1])
     )
     if not fits or not np.isfinite(array).all():

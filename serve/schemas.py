@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from refiner.skeleton import BONES
+from refiner.skeleton import BONES, NUM_JOINTS, NUM_LANDMARKS
 from refiner.temporal import MOST_FPS
 
 Point = Annotated[list[float], Field(min_length=3, max_length=3)]
-Pose = Annotated[list[Point], Field(min_length=17, max_length=33)]
+Pose = Annotated[list[Point], Field(min_length=NUM_JOINTS, max_length=NUM_LANDMARKS)]
 
 
 class AppArgs(BaseModel):

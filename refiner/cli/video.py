@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pyarrow as pa
 import tyro
@@ -24,12 +24,11 @@ from refiner.cli.report import Report
 from refiner.data import records, video
 from refiner.data.containers import SUFFIXES
 from refiner.errors import UserError
-from refiner.estimators import DEFAULT
+from refiner.estimators import DEFAULT, EstimatorName
 from refiner.estimators.base import Smoothing
 from refiner.estimators.isolation import ChildError, Isolated
 from refiner.extras import is_there
 
-Format = Literal["json", "csv", "npz", "bvh", "glb", "trc", "c3d"]
 STALL_S = 300.0
 MOST_PEOPLE = 16
 TOKEN = "POSE_API_TOKEN"
@@ -45,7 +44,7 @@ class Options:
 
     videos: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Videos, folders of them, or patterns in quotes."""
-    to: tuple[Format, ...] = ()
+    to: tuple[formats.Format, ...] = ()
     """Files for other tools: bvh, glb (animation), trc, c3d (biomechanics), json, csv, npz."""
     overlay: bool = False
     """Write a video with both skeletons on the picture and from the side."""
@@ -61,7 +60,7 @@ class Options:
     """For the endpoint, where it wants one; POSE_API_TOKEN in the environment by default."""
     people: int = 1
     """People who are followed, at most; each with a number that survives crossings and absences (blazepose)."""
-    estimator: Literal["mediapipe", "blazepose"] | None = None
+    estimator: EstimatorName | None = None
     """What finds the landmarks. mediapipe: PoseLandmarker; blazepose: its networks without its graph, faster.
     By default blazepose where it is installed (extra [blazepose]) or for several people, else mediapipe."""
     smoothing: Smoothing = "mediapipe"

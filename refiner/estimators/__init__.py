@@ -1,7 +1,7 @@
 """From pictures to landmarks: one module for each estimator, and the table in which it is chosen by name."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from refiner.errors import UserError
 from refiner.estimators.base import Estimator, Smoothing
@@ -14,6 +14,7 @@ def _blazepose(model: str, **options: Any) -> Estimator:
     return BlazePose(model, **options)
 
 
+EstimatorName = Literal["mediapipe", "blazepose"]
 # By name: what makes an estimator from its model's name or file, and from the options of `named` that are not as usual.
 ESTIMATORS: dict[str, Callable[..., Estimator]] = {"mediapipe": MediaPipe, "blazepose": _blazepose}
 DEFAULT = "mediapipe"

@@ -7,15 +7,17 @@ formats.write(motion, "joey.bvh")
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from refiner.errors import UserError
 from refiner.formats.motion import Motion
 
-__all__ = ["FORMATS", "ONE_PERSON", "Motion", "write", "write_people"]
+__all__ = ["FORMATS", "ONE_PERSON", "Format", "Motion", "write", "write_people"]
 
+Format = Literal["json", "csv", "npz", "bvh", "glb", "trc", "c3d"]
 # Ending -> what it is for. The module of the same name under `refiner.formats` has `write`, which takes one motion or a list of
 # them (see `ONE_PERSON`), and the path.
-FORMATS = {
+FORMATS: dict[Format, str] = {
     "json": "for programs: every frame with its pose and confidence",
     "csv": "for spreadsheets: a row per frame, a column per coordinate",
     "npz": "for NumPy: plain arrays",

@@ -24,6 +24,7 @@ from refiner.errors import UserError
 from refiner.model.checkpoint import WEIGHTS_FILE, load_checkpoint
 from refiner.model.inputs import Inputs
 from refiner.model.network import PoseAwareDepthRefiner
+from refiner.skeleton import NUM_JOINTS
 
 FILE = "network.onnx"
 
@@ -144,10 +145,10 @@ def _write(checkpoint: Path, path: Path) -> None:
     torch.set_num_threads(1)
     count = 3
     example = Inputs(
-        poses=torch.randn(count, 17, 3),
-        visibility=torch.rand(count, 17),
+        poses=torch.randn(count, NUM_JOINTS, 3),
+        visibility=torch.rand(count, NUM_JOINTS),
         azimuth=torch.rand(count),
-        image_points=torch.randn(count, 17, 2),
+        image_points=torch.randn(count, NUM_JOINTS, 2),
     )
     write(_Forward(load_checkpoint(checkpoint)), path, example._asdict(), ("refined", "confidence"))
 

@@ -1,10 +1,11 @@
 """What a checkpoint's network looks like."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from refiner.errors import UserError
 
+EncoderName = Literal["attention", "whole_pose"]
 AXES = {"z": (2,), "xyz": (0, 1, 2)}
 
 
@@ -12,7 +13,7 @@ AXES = {"z": (2,), "xyz": (0, 1, 2)}
 class RefinerConfig:
     """What a checkpoint's network looks like. The defaults are the published baseline."""
 
-    encoder: Literal["attention", "whole_pose"] = "attention"
+    encoder: EncoderName = "attention"
     """attention: the joints are tokens that look at each other. whole_pose: residual layers over all joints at once."""
     width: int = 64
     """Size of a joint's token, or of the whole pose's layers."""
@@ -43,8 +44,8 @@ class RefinerConfig:
     """In refined clips every bone keeps one length. Moves joints in all three axes, by a centimetre or so."""
 
     def __post_init__(self) -> None:
-        if self.encoder not in ("attention", "whole_pose"):
-            raise UserError(f"encoder '{self.encoder}' is unknown: choose attention or whole_pose")
+        if self.encoder not in get_args(EncoderName):
+            raise UserError(f"encoder '{self.encoder}' is unknown: choose {' or '.join(get_args(EncoderName))}")
         if self.encoder == "attention" and self.width % self.heads:
             raise UserError(f"width {self.width} is not a multiple of {self.heads} heads: choose one that is")
         if self.axes not in AXES:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refiner.skeleton import LEFT_HIP, LEFT_SHOULDER, NUM_JOINTS, RIGHT_HIP, RIGHT_SHOULDER
+from refiner.skeleton import LEFT_HIP, LEFT_SHOULDER, NUM_JOINTS, NUM_SIDELESS, RIGHT_HIP, RIGHT_SHOULDER
 
 
 class Inputs(NamedTuple):
@@ -32,12 +32,12 @@ def mirrored(inputs: Inputs) -> Inputs:
 
 
 def exchanged(values: Tensor, dim: int) -> Tensor:
-    """Left and right joints exchanged along that (negative) dimension, as `skeleton.MIRROR` says: COCO's pairs are neighbours.
+    """Left and right joints exchanged along that (negative) dimension, as `skeleton.MIRROR` says: pairs are neighbours.
 
     By slices, because a table of indices would be copied to a GPU in each call, which then waits for it.
     """
-    nose, sides = values.split([1, NUM_JOINTS - 1], dim)
-    return torch.cat([nose, sides.unflatten(dim, (-1, 2)).flip(dim).flatten(dim - 1, dim)], dim)
+    middle, sides = values.split([NUM_SIDELESS, NUM_JOINTS - NUM_SIDELESS], dim)
+    return torch.cat([middle, sides.unflatten(dim, (-1, 2)).flip(dim).flatten(dim - 1, dim)], dim)
 
 
 def mirror_joints(points: Tensor) -> Tensor:

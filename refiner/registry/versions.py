@@ -31,6 +31,7 @@ from refiner.registry.runs import (
     tracking_uri,
     unreachable,
 )
+from refiner.skeleton import NUM_JOINTS
 from refiner.wheels import cache_folder
 
 NAME = "pose-depth-refiner"
@@ -195,8 +196,8 @@ def _signature() -> Any:
         return TensorSpec(np.dtype(np.float32), (-1, *shape), name)
 
     return ModelSignature(
-        inputs=Schema([tensor("poses", 17, 3), tensor("visibility", 17)]),
-        outputs=Schema([tensor("refined", 17, 3), tensor("confidence", 17), tensor("view_angle")]),
+        inputs=Schema([tensor("poses", NUM_JOINTS, 3), tensor("visibility", NUM_JOINTS)]),
+        outputs=Schema([tensor("refined", NUM_JOINTS, 3), tensor("confidence", NUM_JOINTS), tensor("view_angle")]),
         params=ParamSchema([ParamSpec("sequence", "boolean", False)]),
     )
 

@@ -102,7 +102,7 @@ function checked(rows, width, name, key, count = rows?.length) {
   if (!Array.isArray(rows) || !rows.length) throw new Problem(`"${key}" in ${name} is to be a list with an entry for each frame.`);
   if (rows.length !== count) throw new Problem(`"${key}" in ${name} has ${rows.length} entries for ${count} frames.`);
   const joints = rows[0]?.length;
-  if (joints !== JOINTS.length && joints !== LANDMARKS) throw new Problem(`"${key}" in ${name} has ${joints ?? "no"} joints: 17 or 33 are known.`);
+  if (joints !== JOINTS.length && joints !== LANDMARKS) throw new Problem(`"${key}" in ${name} has ${joints ?? "no"} joints: ${JOINTS.length} or ${LANDMARKS} are known.`);
   const wrong = rows.findIndex((row) => !Array.isArray(row) || row.length !== joints || !row.every(isPoint));
   if (wrong >= 0) throw new Problem(`"${key}" in ${name} is not complete in frame ${wrong}: every joint wants ${width || 1} finite numbers.`);
   return rows;
