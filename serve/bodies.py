@@ -11,6 +11,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart.exceptions import FormParserError
@@ -96,15 +97,18 @@ class Body:
         while chunk := self._file.read(size):
             yield chunk
 
-    def path(self) -> str | None:
-        """Where another process of this user finds it, as long as it is open; None where there is no /proc. Waits for the
+    def as_file(self, folder: Path) -> str:
+        """Where another process of this user finds it: where it lies, or, without /proc, as a copy in the folder. Waits for the
         disk.
         """
         if self._file is None:
             self.write()
         assert self._file is not None  # it was written
-        path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
-        return path if os.path.exists(path) else None
+        path = Path(f"/proc/{os.getpid()}/fd/{self._file.fileno()}")
+        if not path.exists():
+            path = folder / "body"
+            path.write_bytes(self.content())
+        return str(path)
 
     def close(self) -> None:
         if self._file is not None:

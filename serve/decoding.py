@@ -19,7 +19,7 @@ import numpy as np
 from refiner import UserError
 from refiner.estimators.isolation import ChildError, Isolated
 from refiner.skeleton import NUM_LANDMARKS
-from serve.bodies import PIECE_BYTES, Body
+from serve.bodies import Body
 from serve.codec.inference import InferenceCodec, Wanted
 from serve.codec.json import JsonCodec
 from serve.codec.messages import COORDINATES, RefineRequest
@@ -50,12 +50,7 @@ class Decoder:
             Abandoned: `left` was set.
         """
         with tempfile.TemporaryDirectory(prefix="body-") as scratch:
-            path = body.path()
-            if path is None:
-                path = str(Path(scratch, "body"))
-                with open(path, "wb") as file:
-                    for chunk in body.chunks(PIECE_BYTES):
-                        file.write(chunk)
+            path = body.as_file(Path(scratch))
             header_length = codec.header_length if isinstance(codec, InferenceCodec) else None
             try:
                 said = self._child(
@@ -92,8 +87,7 @@ def decode_file(
     Raises:
         UserError: the body is not in its form, or is larger than it can be.
     """
-    if os.nice(0) < NICENESS:
-        os.nice(NICENESS - os.nice(0))  # the replica goes first
+    make_way()
     inference_codec = InferenceCodec(header_length) if inference else None
     codec = inference_codec or JsonCodec()
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -110,6 +104,12 @@ def decode_file(
         names = list(arrays)
         arrays.clear()  # they may lie in the map
     return {"arrays": names, "options": options, "wanted": wanted}
+
+
+def make_way() -> None:
+    """Lets the replica go first, from a process that works for it."""
+    if os.nice(0) < NICENESS:
+        os.nice(NICENESS - os.nice(0))
 
 
 def check_shape(content: memoryview, max_poses: int) -> None:

@@ -12,9 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from refiner import UserError
 from serve import codec, documentation, inference_protocol, metrics, problems
+from serve.exports import add_exports
 from serve.guard import SUBPROTOCOL, Guard, Origins, across_origins
 from serve.live import rounded, standing_poses
-from serve.pages import add_exports, add_page
+from serve.pages import add_page
 from serve.refined_models import RefinedModels
 from serve.schemas import Health, Info, ModelName, RefineBody, RefineResult, Refused, SequenceInfo, VideoResult
 

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 import pytest
 
-from serve import codec
+from serve import codec, exports
 from serve.bodies import SMALL_BYTES, UNWRITTEN_BYTES, Body, read, video_in
 from serve.limits import Disk, Pace
 from serve.live import standing_poses
@@ -260,12 +260,12 @@ async def test_small_requests_are_answered_while_a_large_one_is_decoded(applicat
 @pytest.mark.anyio
 @pytest.mark.parametrize("size", [0, 1, SMALL_BYTES, SMALL_BYTES + 1, UNWRITTEN_BYTES, UNWRITTEN_BYTES + 1, 1_000_003])
 @pytest.mark.parametrize("piece", [7_001, 65_536, 300_000])
-async def test_a_body_is_what_was_sent_however_it_comes(size, piece):
+async def test_a_body_is_what_was_sent_however_it_comes(size, piece, tmp_path):
     disk, sent = Disk(10_000_000), bytes(i * 7 % 251 for i in range(size))
     body = await read(messages_of(sent, piece), size, 2_000_000, Pace(), disk)
     assert (body.size, body.is_small) == (size, size <= SMALL_BYTES)
     assert bytes(body.content()) == b"".join(body.chunks(50_000)) == sent
-    assert Path(body.path()).read_bytes() == sent  # as another process has it
+    assert Path(body.as_file(tmp_path)).read_bytes() == sent  # as another process has it
     body.close()
     assert disk.held == 0
 
@@ -308,3 +308,27 @@ def messages_of(content: bytes, piece: int):
         return next(messages)
 
     return receive
+
+
+@pytest.mark.anyio
+async def test_a_large_motion_is_written_in_another_process_and_as_a_small_one_is(application, monkeypatch):
+    def body(count: int) -> bytes:
+        return orjson.dumps({"refined": clip(count).tolist(), "confidence": np.ones((count, 17)).tolist()})
+
+    large = body(600)
+    assert len(body(5)) < SMALL_BYTES < len(large)
+    async with http(application) as client:
+        small = await client.post("/v1/export?to=json", content=body(5), headers=JSON_HEADERS)
+        monkeypatch.setattr(exports, "asked", None)  # what this process would read it by
+        answer = await client.post("/v1/export?to=json", content=large, headers=JSON_HEADERS)
+        assert answer.status_code == 200, answer.text
+        written, first = answer.json()["frames"], small.json()["frames"]
+        assert len(written) == 600
+        np.testing.assert_allclose([f["pose"] for f in written[:5]], [f["pose"] for f in first], atol=0.05)
+        for hostile in (
+            b"[" * 4_000_000,
+            b'{"refined":[' + b"[]," * 1_500_000 + b"[]]}",
+            b'{"refined":"' + b"a" * 4_000_000 + b'"}',
+        ):
+            refused = await client.post("/v1/export?to=json", content=hostile, headers=JSON_HEADERS)
+            assert refused.status_code == 422 and len(refused.content) < 2_000
