@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster import haproxy, node, quiet
+from cluster import haproxy, node, quiet, tracking_server
 from cluster.running import CHECKOUT, HOST, Cluster, ray_env
 from cluster.supervisor import Server
 from refiner import telemetry
@@ -123,7 +123,8 @@ def ray_command(scratch: Path, gcs: int, dashboard: int, client_server: int, gpu
 def mlflow_command(state: Path, port: int) -> list[str]:
     """Runs an MLflow server with its database and its artifacts in a folder."""
     return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{state}/mlflow.db", "--artifacts-destination", str(state / "artifacts")),
+        *(sys.executable, "-P", tracking_server.__file__, str(state / "mlflow.db")),
+        *("server", "--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--artifacts-destination", str(state / "artifacts")),
         *("--allowed-hosts", f"{HOST}:{port},localhost:{port}"),
     ]

@@ -22,6 +22,14 @@ def marked(mark: str) -> set[int]:
     return processes
 
 
+def command_of(process: int) -> list[str]:
+    """What it was started with; an empty word of one that ended meanwhile."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().split("\0")[:-1] or [""]
+    except OSError:
+        return [""]
+
+
 def sockets(process: int) -> set[str]:
     """Inodes of its sockets."""
     inodes = set()

@@ -9,20 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from cluster import supervisor
 from cluster.local import local_cluster
-from cluster.running import CHECKOUT, Cluster
+from cluster.running import CHECKOUT, Cluster, free_ports
+from cluster.servers import mlflow_command
 from refiner import UserError
-from tests.processes import heed_interrupts, marked
-from tests.waiting import PATIENCE_S, get, wait_for
+from tests.processes import command_of, heed_interrupts, marked
+from tests.waiting import PATIENCE_S, answers, get, wait_for
 
 pytestmark = pytest.mark.cluster
-
-
-def command_of(process: int) -> list[str]:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_text().split("\0")[:-1] or [""]
-    except OSError:
-        return [""]  # it ended meanwhile
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -131,3 +126,26 @@ def test_a_server_that_does_not_start_is_named_with_the_end_of_its_log(tmp_path)
     with pytest.raises(UserError, match=reason), local_cluster(tmp_path, usual_ports=False):
         pass
     assert (tmp_path / "supervisor.log").read_text().startswith("mlflow ended by itself (exit status ")
+
+
+def test_a_registry_that_was_killed_while_it_was_made_is_made_anew(tmp_path):
+    (port,) = free_ports([0])
+    database, part = tmp_path / "mlflow.db", tmp_path / "mlflow.part"
+    command = mlflow_command(tmp_path, port)
+    for enough in (1, 60_000, 400_000):  # bytes of it: before, within, and late in MLflow's steps
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+            wait_for(lambda enough=enough: _size(part) >= enough or server.poll() is not None)
+            assert server.poll() is None and not database.exists()
+            server.kill()
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            wait_for(lambda: answers(f"http://127.0.0.1:{port}/health") or server.poll() is not None)
+            assert server.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            assert database.exists() and not part.exists()
+        finally:
+            below = list(supervisor.processes_below(server.pid))
+            supervisor.send(signal.SIGKILL, [server.pid, *below])
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
