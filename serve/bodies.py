@@ -264,6 +264,11 @@ class _FileInForm:
 ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
+def codings(encoding: str) -> list[str]:
+    """What a Content-Encoding names; nothing where the body lies as it is."""
+    return [name for name in (part.strip().lower() for part in encoding.split(",")) if name not in ("", "identity")]
+
+
 def inflated(body: Body, encoding: str, limit: int, disk: Disk) -> Body:
     """A body as it was before it was compressed. Takes long: for a thread.
 
@@ -271,8 +276,8 @@ def inflated(body: Body, encoding: str, limit: int, disk: Disk) -> Body:
         HTTPException: 415, in a way that is not known; 413, it becomes larger than `limit`; 429.
         UserError: it is damaged.
     """
-    names = [name for name in (part.strip().lower() for part in encoding.split(",")) if name not in ("", "identity")]
-    if len(names) > 1 or (names and names[0] not in ENCODINGS):
+    names = codings(encoding)
+    if len(names) != 1 or names[0] not in ENCODINGS:
         raise HTTPException(
             415,
             f"Content-Encoding is {encoding[:100]}: gzip and deflate are taken",

@@ -33,8 +33,9 @@ from refiner.inference.depth_refiner import DepthRefiner, Refinement
 from refiner.inference.validation import validate_poses
 from refiner.temporal import check_fps
 from serve.batching import ROWS, Batcher
-from serve.bodies import SMALL_BYTES, Body, ClientLeft, declared_length, inflated, read, video_in
+from serve.bodies import SMALL_BYTES, Body, ClientLeft, codings, declared_length, inflated, read, video_in
 from serve.codec import ARROW, JSON, ArrowCodec, Codec, InferenceCodec, JsonCodec, RefineRequest, RefineResponse
+from serve.codec.messages import shown
 from serve.decoding import Decoder
 from serve.grpc_service import InferenceService
 from serve.guard import Tokens
@@ -129,7 +130,7 @@ class RefineEndpoint(InferenceService):
         """
         kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
         if kind not in CODECS:
-            raise HTTPException(415, f"the body is {kind}: send {JSON} or {ARROW}")
+            raise HTTPException(415, f"the body is {shown(kind)}: send {JSON} or {ARROW}")
         return await self.answer("/v1/refine", request, CODECS[kind]())
 
     async def answer(
@@ -174,8 +175,8 @@ class RefineEndpoint(InferenceService):
                 except ClientLeft:
                     raise HTTPException(400, "the client left before its body was whole") from None
                 stack.callback(body.close)
-            encoding = request.headers.get("content-encoding", "identity")
-            if encoding.lower() not in ("", "identity"):
+            encoding = request.headers.get("content-encoding", "")
+            if codings(encoding):
                 packed = body
                 body = await until_left(self._forms, lambda left: inflated(packed, encoding, limit, self.uploads))
                 stack.callback(body.close)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI
@@ -36,8 +36,16 @@ from serve.threads import until_left
 NEEDED = {"glb": "pygltflib", "c3d": "ezc3d"}
 # Some 2,000 frames with everything.
 EXPORT_BYTES = 5_000_000
+# Frames at even times, which bridge the gaps between those that are sent; microseconds of a video; its picture's sides.
+MOST_FRAMES, MOST_US, MOST_PIXELS = 20_000, 10**13, 100_000
+# How far outside the picture a point may lie, in pictures.
+OUTSIDE = 10
 STALL_S = 60.0  # the largest takes 3 s on a quiet core
 MEMORY_BYTES = 1_500_000_000
+
+
+Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+Moment = Annotated[int, Field(ge=0, le=MOST_US)]
 
 
 class ExportBody(BaseModel):
@@ -47,14 +55,16 @@ class ExportBody(BaseModel):
 
     refined: list[list[list[float]]] = Field(min_length=1, description="N × 17 × 3, metres, virtual camera frame")
     confidence: list[list[float]] | None = Field(default=None, description="N × 17")
-    timestamp_us: list[int] | None = Field(default=None, description="N, rising; else by the frame rate")
+    timestamp_us: list[Annotated[int, Field(ge=0, le=MOST_US)]] | None = Field(
+        default=None, description="N, rising; else by the frame rate"
+    )
     fps: float = Field(default=30.0, gt=0, le=1000)
     name: str = Field(default="pose", max_length=100)
     image_points: list[list[list[float]]] | None = Field(
         default=None, description="N × 17|33 × 2 pixels: they say where in the room the person is"
     )
     visibility: list[list[float]] | None = Field(default=None, description="N × 17|33")
-    size: tuple[int, int] | None = Field(default=None, description="of the picture, pixels")
+    size: tuple[Side, Side] | None = Field(default=None, description="of the picture, pixels")
 
 
 def writable() -> dict[str, str]:
@@ -75,6 +85,10 @@ def motion_of(body: ExportBody) -> Motion:
     )
     if len(stamps) != count or (np.diff(stamps) <= 0).any() or stamps[0] < 0:
         raise UserError(f'"timestamp_us" is to be {count} rising whole numbers, one for each pose')
+    if (stamps[-1] - stamps[0]) * 1e-6 * body.fps > MOST_FRAMES:
+        raise UserError(
+            f"the motion takes more than {MOST_FRAMES:,} frames from the first pose to the last: send it in parts"
+        )
     joints = _placed(body, poses, stamps * 1e-6)
     return Motion(
         name=body.name, fps=body.fps, frames=np.round(stamps * 1e-6 * body.fps).astype(np.int64),
@@ -93,8 +107,17 @@ def _placed(body: ExportBody, poses: np.ndarray, seconds: np.ndarray) -> np.ndar
     visibility = np.ones((count, NUM_JOINTS), np.float32)
     if body.visibility is not None:
         visibility = to_coco(_array(body.visibility, "visibility", count)[..., None])[..., 0]
+    foreign = UserError('"image_points" are not the pixels of these poses in a picture of this "size"')
+    if np.abs(points).max() > OUTSIDE * max(body.size):
+        raise foreign
     lens = room.Lens.of_fov(body.size)
-    return room.stand(poses, points, visibility, lens, seconds, np.zeros(count, np.int64), None).joints
+    try:
+        joints = room.stand(poses, points, visibility, lens, seconds, np.zeros(count, np.int64), None).joints
+    except (ArithmeticError, np.linalg.LinAlgError):
+        raise foreign from None
+    if not np.isfinite(joints).all():
+        raise foreign
+    return joints
 
 
 def _array(values: list[Any], name: str, count: int, width: int | None = None) -> np.ndarray:

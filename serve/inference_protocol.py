@@ -16,6 +16,7 @@ from refiner.registry import NAME
 from refiner.skeleton import NUM_JOINTS
 from serve.codec import BINARY, JSON, Codec, InferenceCodec
 from serve.codec.inference import HEADER_LENGTH
+from serve.codec.messages import shown
 from serve.documentation import problems
 from serve.live import rounded, standing_poses
 from serve.metrics import Statistics
@@ -57,7 +58,7 @@ class About:
         """
         served = self._model()
         if name != served["name"] or version not in (None, "", served["version"]):
-            wanted = f"{name} version {version}" if version else name
+            wanted = f"{shown(name)} version {shown(version)}" if version else shown(name)
             raise LookupError(f"{wanted} is not served: {served['name']} version {served['version']} is")
         return served
 

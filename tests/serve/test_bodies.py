@@ -107,6 +107,9 @@ async def test_compressed_bodies_are_taken_within_the_limits(application, replic
         assert bomb.status_code == 413
         for damaged in (function(body)[:-9], b"none of it", function(body) + b"more", b""):
             assert (await client.post("/v1/refine", content=damaged, headers=headers)).status_code == 422
+        for nothing in ("identity", ",", "identity, identity", "Identity,"):
+            same = await client.post("/v1/refine", content=body, headers={**JSON_HEADERS, "content-encoding": nothing})
+            assert same.content == plain.content
         other = await client.post("/v1/refine", content=body, headers={**JSON_HEADERS, "content-encoding": "br"})
         assert other.status_code == 415 and "gzip" in other.json()["detail"]
     assert replica.uploads.held == 0

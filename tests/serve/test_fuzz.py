@@ -47,6 +47,19 @@ def inference_body() -> dict:
     }
 
 
+def export_body() -> dict:
+    return {
+        "refined": POSES.tolist(),
+        "confidence": np.ones((2, 17)).tolist(),
+        "timestamp_us": [0, 40_000],
+        "fps": 25,
+        "name": "me",
+        "image_points": (POSES[..., :2] * 200 + 300).tolist(),
+        "visibility": np.ones((2, 17)).tolist(),
+        "size": [640, 480],
+    }
+
+
 def places(value: object) -> list[tuple[list | dict, object]]:
     """(container, key) of everything in a document; of long lists only some."""
     inside = []
@@ -151,3 +164,35 @@ async def test_arrow(application):
     bodies = [(mutated_bytes(body, chance), {"content-type": codec.ARROW}) for _ in range(MUTATIONS)]
     counts = await statuses(application, "/v1/refine", bodies)
     assert counts[422] > MUTATIONS / 2 and set(counts) <= {200, 422}
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+@pytest.mark.parametrize("to", ["bvh", "csv"])
+async def test_exports(application, to):
+    chance = random.Random(4)
+    bodies = [(mutated_document(export_body(), chance), {"content-type": codec.JSON}) for _ in range(MUTATIONS // 2)]
+    counts = await statuses(application, f"/v1/export?to={to}", bodies)
+    assert counts[200] and counts[422] > MUTATIONS / 4 and set(counts) == {200, 422}
+
+
+@pytest.mark.anyio
+async def test_headers(application):
+    """What is said about a body that is good."""
+    chance, names = (
+        random.Random(5),
+        ("content-type", "content-encoding", "accept", "origin", "x-request-id", HEADER_LENGTH),
+    )
+    parts = (
+        "", ",", ";", "=", "gzip", "identity", "deflate", codec.JSON, codec.ARROW, "multipart/form-data", "boundary=",
+        '"', "*/*", "9" * 5_000, "-1", " ", "é", "\x7f", "charset=utf-8", "q=0", "null", "https://x",
+    )  # fmt: skip
+    for path, document in (("/v1/refine", json_body()), ("/v2/models/checkpoint/infer", inference_body())):
+        body = orjson.dumps(document)
+        bodies = []
+        for _ in range(300):
+            chosen = chance.sample(names, chance.randint(1, 3))
+            said = {name: "".join(chance.choices(parts, k=chance.randint(1, 4))).encode("latin-1") for name in chosen}
+            bodies.append((body, said))
+        counts = await statuses(application, path, bodies)
+        assert counts[200] and set(counts) <= {200, 400, 415, 422}

@@ -124,6 +124,11 @@ def test_a_motion_is_exported_in_every_format_that_is_offered(http):
         ({"confidence": [[1]]}, "confidence"), ({"timestamp_us": [1, 1]}, "timestamp_us"), ({"what": 1}, "what"),
         ({"image_points": [[[0, 0]] * 5] * 2, "size": [640, 480]}, "image_points"), ({"fps": 0}, "fps"),
         ({"to": "fbx"}, "fbx"), ({"refined": [[[1e9] * 3] * 17] * 2}, "metres"),
+        # frames at even times would bridge the gap, terabytes of them
+        *(({"to": to, "timestamp_us": [0, gap]}, "timestamp_us" if gap > 10**13 else "20,000 frames")
+          for to in ("bvh", "trc", "csv") for gap in (10**9, 10**12, 2**62, 2**63, 10**40)),
+        *(({"size": size, "image_points": [[[p, p]] * 17] * 2}, "size" if size[0] < 1 or size[0] > 1e6 else "image_points")
+          for size in ([0, 0], [-5, 3], [10**40, 3], [640, 480]) for p in (1e30, -1e7)),
     ],
 )  # fmt: skip
 def test_an_export_that_makes_no_sense_is_one_sentence(http, change, says):
