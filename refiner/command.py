@@ -1,14 +1,17 @@
 """What all commands share: the command line, one-line errors, progress on stderr, the JSON summary, the exit status."""
 
 import dataclasses
+import errno
 import inspect
+import io
 import json
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -16,6 +19,14 @@ from refiner import telemetry
 from refiner.errors import UserError
 
 EXIT_USER_ERROR = 2
+INTERRUPTED, READER_LEFT = 130, 141  # as a shell counts what SIGINT and SIGPIPE end
+_OF_THE_MACHINE = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EROFS: "choose another folder",
+    errno.EACCES: "choose another folder",
+    errno.EPERM: "choose another folder",
+}
 
 T = TypeVar("T")
 
@@ -26,16 +37,41 @@ def launch(run: Callable[[Any], Any], options_type: type) -> None:
     The docstring of the job's module is its `--help`. Progress goes to stderr, so that stdout's last line is the summary.
     A `UserError` becomes one line on stderr and exit status 2.
     """
+    with ending("what is finished stays; the same command goes on from there"):
+        print(json.dumps(to_json(run(parse(options_type))), allow_nan=False))
+
+
+@contextmanager
+def ending(interrupted: str) -> Iterator[None]:
+    """Of a command that runs inside: one line and an exit status for whatever is not its own fault, then an exit.
+
+    Args:
+        interrupted: what an interrupt leaves.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know no arrows, and names need not be UTF-8
     try:
-        options = parse(options_type)
-        summary = run(options)
+        yield
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_USER_ERROR)
+        _last_words(f"error: {error}", EXIT_USER_ERROR)
     except KeyboardInterrupt:
-        print("interrupted: what is finished stays; the same command goes on from there", file=sys.stderr, flush=True)
-        sys.exit(130)
-    print(json.dumps(to_json(summary), allow_nan=False), flush=True)
+        _last_words(f"interrupted: {interrupted}", INTERRUPTED)
+    except BrokenPipeError:  # whoever read standard output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so once more at its end
+        sys.exit(READER_LEFT)
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        where = f"{error.filename} cannot be written" if error.filename else "a file cannot be written"
+        _last_words(
+            f"error: {where} ({os.strerror(error.errno).lower()}): {_OF_THE_MACHINE[error.errno]}", EXIT_USER_ERROR
+        )
+
+
+def _last_words(text: str, status: int) -> NoReturn:
+    print(text, file=sys.stderr, flush=True)
+    sys.exit(status)
 
 
 def parse(options_type: type[T], args: Sequence[str] | None = None) -> T:

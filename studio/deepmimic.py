@@ -9,7 +9,7 @@ import numpy as np
 from refiner.data.aistpp import FPS
 from refiner.errors import UserError
 from refiner.geometry import rotation_matrix
-from refiner.wheels import Unavailable, cache_folder, keep, read_wheel
+from refiner.wheels import Unavailable, cached, keep, read_wheel
 from studio.capture import Capture
 from studio.curves import smoothstep
 from studio.mocap import USUAL_STATURE, coco, grounded
@@ -52,7 +52,8 @@ def deepmimic_clips(cache: Path | None = None) -> dict[str, str]:
     Raises:
         UserError: they cannot be had here.
     """
-    path = (cache or cache_folder()) / "deepmimic_motions-1.json"
+    name = "deepmimic_motions-1.json"
+    path = cache / name if cache else cached(name)
     if path.is_file():
         return json.loads(path.read_text())
 

@@ -22,6 +22,8 @@ TAIL_TOLERANCE_S = 0.25
 OUTLIER_S, OTHER_CLOCK_S = 1, 3600
 # Stamps that fall back by at most so many frames are out of order or repeated; by more, they start again.
 OUT_OF_ORDER = 1
+# So many pictures may share a stamp that is only rounded; they are held until the next one comes.
+MOST_EQUAL = 4
 # More packets than this share that cannot be decoded: what is left is no recording of anything.
 MOST_DAMAGE = 0.5
 # Formats whose header says how long the video is. Of others (transport and program streams, Ogg, elementary streams)
@@ -39,7 +41,8 @@ def rising(stamped: Iterable[tuple[T, Fraction | None]], step_s: Fraction) -> It
     - One stamp that is wrong, with the next one right: between its neighbours.
     - Stamps that start again, or that leap ahead by more than an hour: recordings that were joined, or a stream that
       reconnected. It goes on one frame later. What comes from there on is another take.
-    - Stamps that stand still: one frame later each.
+    - A stamp that several pictures share, as where it was rounded: these are spread evenly up to the next one.
+    - Stamps that stand still for longer: one frame later each.
 
     Args:
         stamped: pictures in order of presentation, with their stamps in seconds.
@@ -50,7 +53,7 @@ def rising(stamped: Iterable[tuple[T, Fraction | None]], step_s: Fraction) -> It
     """
     steps: deque[Fraction] = deque(maxlen=25)
     offset, last, last_us = Fraction(0), None, -1
-    for item, stamp, following in _with_next(stamped):
+    for item, stamp, following in _with_next(_spread(stamped)):
         step = statistics.median(steps) if steps else step_s
         joined = False
         if last is None:
@@ -73,6 +76,21 @@ def rising(stamped: Iterable[tuple[T, Fraction | None]], step_s: Fraction) -> It
         last = now
         last_us = max(round(now * 1_000_000), last_us + 1)
         yield item, last_us, joined
+
+
+def _spread(stamped: Iterable[tuple[T, Fraction | None]]) -> Iterator[tuple[T, Fraction | None]]:
+    """A few pictures in a row with one stamp, between which and the next stamp there is room: spread evenly over it."""
+    equal: list[T] = []
+    shared: Fraction | None = None
+    for item, stamp in stamped:
+        if equal and (stamp is None or stamp != shared or len(equal) == MOST_EQUAL):
+            room = stamp - shared if stamp is not None and shared is not None else Fraction(0)
+            step = room / len(equal) if 0 < room <= OUTLIER_S else Fraction(0)
+            yield from ((one, shared if shared is None else shared + i * step) for i, one in enumerate(equal))
+            equal.clear()
+        equal.append(item)
+        shared = stamp
+    yield from ((one, shared) for one in equal)
 
 
 def _with_next(stamped: Iterable[tuple[T, Fraction | None]]) -> Iterator[tuple[T, Fraction | None, Fraction | None]]:

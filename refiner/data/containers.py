@@ -5,6 +5,7 @@ The endpoint hands strangers' uploads to this. FFmpeg's demuxers include playlis
 other files, or themselves; none of those is on the list.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -57,6 +58,13 @@ _BESIDE = (
     Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image | Disposition.dependent
 )  # fmt: skip
 _SAME_LENGTH_S = 0.5  # streams of one recording differ by less
+MOST_PACKETS = 200_000  # an hour or two of video, in which a second picture of a stream is looked for
+
+# Files of still pictures by their first bytes, and those in MP4's boxes by their brand.
+_PICTURES = {
+    b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"8BPS": "PSD",
+}  # fmt: skip
+_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"avif": "AVIF"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +95,41 @@ def opened(path: str | Path, file: BinaryIO | None = None) -> Iterator[Opened]:
         # UTF-8 could not be said.
         file = stack.enter_context(_local(Path(path), name)) if file is None else file
         try:
-            container = stack.enter_context(
-                av.open(file, "r", metadata_errors="replace", buffer_size=READ_AT_ONCE, options=_OPTIONS)
-            )
-        except ArgumentError:  # not on the whitelist
-            raise UserError(
-                f"{name} is in none of the formats that are read ({', '.join(FORMATS)}): convert it to MP4"
-            ) from None
-        except FFmpegError as error:
-            raise _unreadable(name, error) from None
-        try:
-            stream, notes = _playing(container, name)
+            container = stack.enter_context(_container(file, name))
+            single: frozenset[int] = frozenset()
+            if len(videos := _videos(container, name)) > 1:
+                single = _single_pictures(container, videos)
+                file.seek(0)  # a seek in the container may miss the first packets
+                container = stack.enter_context(_container(file, name))
+            stream, notes = _playing(container, name, single)
             size = stream.codec_context.width, stream.codec_context.height
             crop = aperture(file, container.format.name, stream.index, size)
             yield Opened(name, container, stream, notes, crop)
         except FFmpegError as error:
             raise _unreadable(name, error) from None
+
+
+def _container(file: BinaryIO, name: str) -> InputContainer:
+    if picture := _picture_format(file):
+        raise UserError(f"{name} is a picture ({picture}), not a video: give a video")
+    try:
+        return av.open(file, "r", metadata_errors="replace", buffer_size=READ_AT_ONCE, options=_OPTIONS)
+    except ArgumentError:  # not on the whitelist
+        raise UserError(
+            f"{name} is in none of the formats that are read ({', '.join(FORMATS)}): convert it to MP4"
+        ) from None
+
+
+def _picture_format(file: BinaryIO) -> str | None:
+    """Of which format of still pictures a file is, by its first bytes, whatever it is called."""
+    before = file.tell()
+    head = file.read(12)
+    file.seek(before)
+    if head[:4] == b"RIFF":
+        return "WebP" if head[8:] == b"WEBP" else None
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:])
+    return next((name for start, name in _PICTURES.items() if head.startswith(start)), None)
 
 
 def _unreadable(name: str, error: FFmpegError) -> UserError:
@@ -128,19 +155,49 @@ def _local(path: Path, name: str) -> BinaryIO:
     return file
 
 
-def _playing(container: InputContainer, name: str) -> tuple[av.VideoStream, tuple[str, ...]]:
-    """The video that players play: the one marked as default, of several the longest, of these the largest picture.
+def _videos(container: InputContainer, name: str) -> list[av.VideoStream]:
+    """The streams that may be the video.
 
-    Muxers mark the first stream of a file as default if nobody says otherwise: one of less than half the length is a preview.
+    Raises:
+        UserError: there are none.
     """
     streams = [s for s in container.streams.video if not s.disposition & _BESIDE]
     if not streams:
-        held = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise UserError(f"{name} has no pictures (it holds {held}): give a video")
+        kinds = sorted({s.type for s in container.streams} - {"video"})
+        if container.streams.video:
+            raise UserError(f"{name} holds {' and '.join(['a still picture', *kinds])}, not a video: give a video")
+        raise UserError(f"{name} has no pictures (it holds {', '.join(kinds) or 'nothing'}): give a video")
     known = [s for s in streams if s.codec_context is not None]
     if not known:
         raise UserError(f"video {name} is in a codec that this FFmpeg cannot decode: convert it to H.264")
-    longest = max(_length_s(container, s) for s in known)
+    return known
+
+
+def _single_pictures(container: InputContainer, videos: list[av.VideoStream]) -> frozenset[int]:
+    """Indices of the streams that hold one picture, such as a cover that is not marked as one. Reads packets."""
+    count = {stream.index: 0 for stream in videos}
+    with suppress(FFmpegError):  # a damaged end; what comes before it counts
+        for packet in itertools.islice(container.demux(videos), MOST_PACKETS):
+            count[packet.stream_index] += packet.size > 0
+            if min(count.values()) > 1:
+                break
+    return frozenset(index for index, packets in count.items() if packets <= 1)
+
+
+def _playing(container: InputContainer, name: str, single: frozenset[int]) -> tuple[av.VideoStream, tuple[str, ...]]:
+    """The video that players play: the one marked as default, of several the longest, of these the largest picture.
+
+    Muxers mark the first stream of a file as default if nobody says otherwise: one of less than half the length is a preview,
+    and a single picture is no video, however long it is shown.
+
+    Args:
+        container: the file.
+        name: its name, for errors.
+        single: indices of streams of one picture.
+    """
+    streams = _videos(container, name)
+    moving = [s for s in streams if s.index not in single] or streams
+    longest = max(_length_s(container, s) for s in moving)
 
     def rank(stream: av.VideoStream) -> tuple[bool, float, int, int]:
         length = _length_s(container, stream)
@@ -152,30 +209,37 @@ def _playing(container: InputContainer, name: str) -> tuple[av.VideoStream, tupl
             -stream.index,
         )
 
-    best = max(known, key=rank)
+    best = max(moving, key=rank)
     width, height = best.codec_context.width, best.codec_context.height
     if width * height > MOST_PIXELS:
         raise UserError(
             f"video {name} has pictures of {width} × {height} pixels, more than can be read ({MOST_PIXELS:,} pixels): "
             "scale it down"
         )
-    if len(streams) == 1:
-        return best, ()
-    return best, (
-        f"there are {len(streams)} videos in it: stream {best.index} ({width} × {height}) is read, "
-        "the one that players play",
-    )
+    notes = []
+    if len(moving) > 1:
+        notes.append(
+            f"there are {len(moving)} videos in it: stream {best.index} ({width} × {height}) is read, "
+            "the one that players play"
+        )
+    if len(moving) < len(streams):
+        notes.append(f"beside the video (stream {best.index}, {width} × {height}) there is a single picture in it")
+    return best, tuple(notes)
 
 
 def _length_s(container: InputContainer, stream: av.VideoStream) -> float:
     """How long a stream is, seconds, as far as its file says."""
+    if tagged := tagged_end_s(container, stream):  # FFmpeg puts the longest stream's length where it knows no other
+        return tagged
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    return tagged_end_s(stream) or (container.duration or 0) / av.time_base
+    return (container.duration or 0) / av.time_base
 
 
-def tagged_end_s(stream: av.VideoStream) -> float | None:
+def tagged_end_s(container: InputContainer, stream: av.VideoStream) -> float | None:
     """Where a Matroska stream ends, seconds, by the tag that FFmpeg and mkvmerge write (00:00:06.200000000)."""
+    if "matroska" not in container.format.name:
+        return None
     try:
         hours, minutes, seconds = stream.metadata["DURATION"].split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

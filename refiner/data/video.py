@@ -20,6 +20,9 @@ from refiner.data.clock import Promise, Seen, missing, rising
 from refiner.data.containers import Opened, angle_of_view, opened, tagged_end_s
 from refiner.data.display import Display
 from refiner.errors import UserError
+from refiner.files import unfinished
+
+MOST_FPS = 2000  # high-speed cameras; what is beyond is the clock's rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
         if first is None:
             raise UserError(f"video {source.path} holds no picture that can be decoded: fetch it anew")
         width, height = _displayed(source)(first).size
-        rate = stream.average_rate or stream.guessed_rate
+        rate = _rate(stream)
         duration = _promise(source).length_s
         frames = stream.frames or (round(duration * rate) if duration and rate else None)
         fps = float(rate) if rate else (frames / duration if frames and duration else 0.0)
@@ -109,7 +112,7 @@ def declared(path: str | Path) -> Declared:
     """
     with opened(path) as source:
         container, stream = source.container, source.stream
-        rate = stream.average_rate or stream.guessed_rate or 0
+        rate = _rate(stream) or 0
         duration = _promise(source).length_s or 0.0
         return Declared(
             width=stream.codec_context.width,
@@ -160,7 +163,7 @@ def _decoded(path: str | Path, say: Callable[[str], None] = lambda note: None) -
         stream, display, seen = source.stream, _displayed(source), Seen()
         # One thread: a core that has a whole video to itself loses by sharing it.
         stream.codec_context.thread_count = 1
-        step_s = 1 / Fraction(stream.average_rate or stream.guessed_rate or 30)
+        step_s = 1 / (_rate(stream) or Fraction(30))
         for (picture, damaged), timestamp_us, joined in rising(_pictures(source, seen), step_s):
             yield Frame(
                 seen.frames, timestamp_us, picture=picture, display=display(picture), joined=joined, damaged=damaged
@@ -176,6 +179,7 @@ def _decoded(path: str | Path, say: Callable[[str], None] = lambda note: None) -
 def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame, bool], Fraction | None]]:
     """((picture, whether it is damaged), its stamp in seconds). What cannot be decoded costs the pictures built on it."""
     stream, damaged, first = source.stream, False, None
+    in_order = source.container.format.name == "avi"
     for packet in source.container.demux(stream):
         seen.packets += packet.size > 0
         if packet.is_corrupt:
@@ -195,10 +199,16 @@ def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame,
             if picture.key_frame and not picture.is_corrupt and not packet.is_corrupt:
                 damaged = False
             damaged |= picture.is_corrupt
-            stamp = (
-                None if picture.pts is None or picture.time_base is None else Fraction(picture.pts) * picture.time_base
-            )
+            # AVI has no stamps of presentation: FFmpeg makes them up in the order of decoding, wrong where there are B pictures
+            ticks = picture.dts if in_order else picture.pts
+            stamp = None if ticks is None or picture.time_base is None else Fraction(ticks) * picture.time_base
             yield (picture, damaged), stamp
+
+
+def _rate(stream: av.VideoStream) -> Fraction | None:
+    """Frames per second as the header says; some formats' says the ticks of their clock in its place."""
+    rates = (stream.average_rate, stream.guessed_rate)
+    return next((Fraction(rate) for rate in rates if rate and rate <= MOST_FPS), None)
 
 
 def _promise(source: Opened) -> Promise:
@@ -207,9 +217,9 @@ def _promise(source: Opened) -> Promise:
     assert stream.time_base is not None  # FFmpeg gives each stream one
     start_s = float((stream.start_time or 0) * stream.time_base)
     counted = stream.frames or None
-    if stream.duration:
+    end_s = tagged_end_s(container, stream)
+    if end_s is None and stream.duration:
         return Promise(start_s, float(stream.duration * stream.time_base), None, counted)
-    end_s = tagged_end_s(stream)
     if end_s is None and len(container.streams) == 1 and container.duration:
         # the container's own figure counts sound, too, which may be longer than the pictures
         end_s = container.duration / av.time_base
@@ -284,7 +294,7 @@ class VideoWriter:
             raise ValueError(f"a video's width and height must be even, not {width} × {height}")
         self._size, self._path = (width, height), Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = self._path.with_name(f".{self._path.name}.part")
+        self._part = unfinished(self._path)
         self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
         rate = Fraction(fps).limit_denominator(1001)
         self._stream = self._container.add_stream("libx264", rate=rate, options=x264_options(crf, preset))

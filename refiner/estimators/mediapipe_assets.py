@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from refiner.errors import UserError
-from refiner.wheels import Unavailable, cache_folder, check_sha256, keep, read_wheel
+from refiner.wheels import Unavailable, cached, check_sha256, keep, read_wheel
 
 # Part of the cached file's name: raise it when what is done to the models changes.
 ASSET_VERSION = 1
@@ -73,7 +73,8 @@ def model_path(model: str = "full", cache: str | Path | None = None) -> Path:
         if Path(model).is_file():
             return Path(model)
         raise UserError(f"there is no pose model '{model}': give {', '.join(MODELS)} or the path of a .task file")
-    path = Path(cache or cache_folder()) / f"pose_landmarker_{model}-{ASSET_VERSION}.task"
+    name = f"pose_landmarker_{model}-{ASSET_VERSION}.task"
+    path = Path(cache, name) if cache else cached(name)
     if path.is_file():
         return path
     tried = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from refiner.errors import UserError
+from refiner.files import unfinished
 from refiner.formats.motion import Motion
 
 __all__ = ["FORMATS", "ONE_PERSON", "Format", "Motion", "write", "write_people"]
@@ -53,7 +54,7 @@ def write(motion: Motion | Sequence[Motion], path: str | Path) -> Path:
     if ending in ONE_PERSON and len(motions) != 1:
         raise UserError(f"'{path.name}' can hold one person, not {len(motions)}: write a file for each")
     writer = importlib.import_module(f"refiner.formats.{ending}")
-    part = path.with_name(f".{path.stem[:100]}.part{path.suffix}")
+    part = unfinished(path).with_suffix(path.suffix)  # by which some libraries go
     try:
         writer.write(motions[0] if ending in ONE_PERSON else motions, part)
         part.replace(path)

