@@ -29,7 +29,8 @@ import numpy as np
 import torch
 import yaml
 
-from benchmarks.hostile import ATTACKS, VIDEO, Target
+from benchmarks.hostile import ATTACKS
+from benchmarks.target import VIDEO, Target
 from cluster.local import local_cluster
 from cluster.running import CHECKOUT, Cluster
 from refiner import DepthRefiner, UserError

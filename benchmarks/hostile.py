@@ -4,36 +4,31 @@ Bounded in count, size and time, and against loopback only: `loopback` refuses e
 """
 
 import asyncio
-import contextlib
 import gzip
 import itertools
 import random
-import socket
 import struct
 import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import orjson
 
+from benchmarks.connections import abandon, dawdle, dawdle_reading, flood_frames
 from benchmarks.load import closed_loop
-from refiner import UserError
+from benchmarks.target import INFER, MP4, REFINE, VIDEO, Attack, Got, Target, loopback
 from refiner.data.video import VideoWriter
 from serve.codec import ARROW, BINARY, JSON, ArrowCodec, RefineRequest
 from serve.codec.inference import HEADER_LENGTH
 from serve.live import standing_poses
 
-REFINE, VIDEO, INFER = "/v1/refine", "/v1/refine/video", "/v2/models/{name}/infer"
 MOST_BYTES = 30_000_000  # of a body; the endpoint takes 32 MB
-MP4 = "video/mp4"
-FILE = "/docs/assets/swagger-ui-bundle.js"  # 1.5 MB that anybody may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +38,6 @@ class Sent:
     path: str
     body: bytes
     headers: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    url: str
-    name: str  # of the model
-    video: bytes  # a small one with a person in it
-    seed: int
-
-
-Got = Counter[
-    str
-]  # statuses; "closed" is a connection that ended without an answer, "unanswered" one that took too long
-Attack = Callable[[Target, float], Awaitable[Got]]
-
-
-def loopback(url: str) -> str:
-    """
-    Raises:
-        UserError: it is somebody else's.
-    """
-    if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
-        raise UserError(f"{url} is not on this machine: attacks are played against loopback only")
-    return url
 
 
 async def post(target: Target, requests: Iterable[Sent], seconds: float, *, callers: int, timeout_s: float = 60) -> Got:
@@ -251,98 +222,6 @@ def _upload(body: bytes) -> Sent:
     return Sent(VIDEO, body, {"content-type": MP4})
 
 
-def request_head(host: str, path: str, kind: str, length: int) -> str:
-    return f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
-
-
-async def abandon(target: Target, seconds: float, *, callers: int = 6) -> Got:
-    """Uploads that are left: in mid-body, or while they are looked at; closed, or reset."""
-    address, chance, got = urlsplit(loopback(target.url)), random.Random(target.seed), Counter()
-    until = time.monotonic() + seconds
-    head = request_head(address.netloc, VIDEO, MP4, len(target.video))
-
-    async def leave() -> None:
-        while True:
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection(address.hostname, address.port)
-                share = chance.choice((0.3, 1.0, 1.0))
-                writer.write(head.encode() + target.video[: int(len(target.video) * share)])
-                await asyncio.sleep(chance.uniform(0.05, 2.0))
-                if chance.random() < 0.5:
-                    linger = struct.pack("ii", 1, 0)  # a reset in place of an orderly end
-                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                writer.transport.abort()
-                got["left"] += 1
-            if time.monotonic() > until:
-                return
-            await asyncio.sleep(0.05)
-
-    await asyncio.gather(*(leave() for _ in range(callers)))
-    return got
-
-
-async def dawdle(target: Target, seconds: float, *, connections: int = 2000) -> Got:
-    """Bodies that come at a byte every two seconds, on all routes that have one; whoever is turned away comes again."""
-    address, got, until = urlsplit(loopback(target.url)), Counter(), time.monotonic() + seconds
-
-    async def slow(number: int) -> None:
-        path = (REFINE, VIDEO, INFER.format(name=target.name))[number % 3]
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: {JSON}\r\nContent-Length: 100000\r\n\r\n"
-        )
-        await asyncio.sleep(number / 400)  # they come within five seconds, not at once
-        while time.monotonic() < until:
-            try:
-                reader, writer = await asyncio.open_connection(address.hostname, address.port)
-            except OSError:
-                got["closed"] += 1
-                await asyncio.sleep(1)
-                continue
-            answer = asyncio.create_task(reader.readline())
-            try:
-                writer.write(head.encode())
-                while time.monotonic() < until and not answer.done():
-                    writer.write(b"[")
-                    await asyncio.wait([answer], timeout=2)
-                line = answer.result().split() if answer.done() else []
-                got[line[1].decode() if len(line) > 1 else "closed" if answer.done() else "held"] += 1
-            except OSError:
-                got["closed"] += 1
-            finally:
-                answer.cancel()
-                writer.transport.abort()
-
-    await asyncio.gather(*(slow(number) for number in range(connections)))
-    return got
-
-
-async def dawdle_reading(target: Target, seconds: float, *, connections: int = 2000) -> Got:
-    """Answers of a megabyte that are read at a few bytes every two seconds; whoever is turned away comes again."""
-    address, got, until = urlsplit(loopback(target.url)), Counter(), time.monotonic() + seconds
-    loop = asyncio.get_running_loop()
-    request = f"GET {FILE} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode()
-
-    async def slow(number: int) -> None:
-        await asyncio.sleep(number / 400)
-        while time.monotonic() < until:
-            with socket.socket() as client:
-                client.setblocking(False)
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                status = "closed"
-                with contextlib.suppress(OSError, TimeoutError):
-                    await loop.sock_connect(client, (address.hostname, address.port))
-                    await loop.sock_sendall(client, request)
-                    line = (await asyncio.wait_for(loop.sock_recv(client, 64), 60)).split()
-                    status = line[1].decode() if len(line) > 1 else "closed"
-                    while time.monotonic() < until and await asyncio.wait_for(loop.sock_recv(client, 64), 60):
-                        await asyncio.sleep(2)
-                got[status] += 1
-            await asyncio.sleep(0.5)
-
-    await asyncio.gather(*(slow(number) for number in range(connections)))
-    return got
-
-
 async def storm(target: Target, seconds: float, *, connections: int = 600) -> Got:
     """More callers than there is room for, none of whom minds a refusal."""
     body = orjson.dumps({"poses": standing_poses(8).tolist()})
@@ -371,5 +250,6 @@ ATTACKS: dict[str, Attack] = {
     "amplification": lambda target, seconds: post(target, amplifying(), seconds, callers=4),
     "malformed_bodies": lambda target, seconds: post(target, malformed(target.seed, 2000), seconds, callers=8),
     "gzip_bombs": lambda target, seconds: post(target, bombs(), seconds, callers=4),
+    "frame_floods": flood_frames,
     "storm": storm,
 }

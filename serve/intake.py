@@ -29,6 +29,7 @@ from serve.bodies import Body, ClientLeft, declared_length, read
 from serve.guard import Tokens, across_origins, is_file, token_of
 from serve.limits import Budget, Clock, Disk, Pace
 from serve.schemas import AppArgs
+from serve.stream.frames import BoundedFrames
 
 logger = logging.getLogger("ray.serve")
 
@@ -61,8 +62,11 @@ def middlewares() -> list[Middleware]:
 def bound_messages() -> None:
     """Of WebSockets, in the server that Serve is about to start: Serve has no option for it, and 128 streams of uvicorn's
     16 MB would be 2 GB. Compression is refused, too: small messages gain nothing, and a bomb has 1,000 times its size.
+    Frames that are no messages have bounds of their own.
     """
-    uvicorn.Config = functools.partial(uvicorn.Config, ws_max_size=MESSAGE_BYTES, ws_per_message_deflate=False)
+    uvicorn.Config = functools.partial(
+        uvicorn.Config, ws=BoundedFrames, ws_max_size=MESSAGE_BYTES, ws_per_message_deflate=False
+    )
 
 
 class InReplica:
