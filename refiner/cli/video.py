@@ -147,7 +147,7 @@ def find(named: tuple[str, ...]) -> list[Path]:
         else:
             inside = [Path(match) for match in sorted(glob(name, recursive=True)) if Path(match).is_file()]
         if not inside:
-            raise UserError(f"no video videos '{name}': give a file, a folder with videos, or a pattern in quotes")
+            raise UserError(f"no video matches '{name}': give a file, a folder with videos, or a pattern in quotes")
         videos |= dict.fromkeys(inside)
     return list(videos)
 
