@@ -102,7 +102,7 @@ def _healthy(
             holder.wait()
             if attempt + 1 == STARTS or not isinstance(failure, UserError) or not str(failure).startswith("ray ended"):
                 raise
-        log(f"Ray ended while it started: it is tried again ({attempt + 2} of {STARTS})")
+        log(f"Ray ended while it was starting: trying again ({attempt + 2} of {STARTS})")
     raise AssertionError("the last attempt raises")
 
 

@@ -144,7 +144,7 @@ class Cluster:
                 for name, state in states.items():
                     # UNHEALTHY passes: a replica that died in mid-deployment is replaced
                     if state.get("status") == "DEPLOY_FAILED" or time.monotonic() > deadline:
-                        raise UserError(f"the application '{name}' of {config} does not come up: {_failure(state)}")
+                        raise UserError(f"the application '{name}' of {config} does not start: {_failure(state)}")
                 time.sleep(0.25)
 
     def headers(self) -> dict[str, str]:

@@ -49,7 +49,7 @@ class Options(Scenes):
 
     def __post_init__(self) -> None:
         if FPS % self.fps:
-            raise UserError(f"fps is {self.fps:g}: the truth is at {FPS} Hz, give a divisor of that")
+            raise UserError(f"fps is {self.fps:g}: the truth is at {FPS} Hz, so give a divisor of that")
         if self.workers < 0:
             raise UserError(f"workers is {self.workers}: give 0 for one per core, or more")
 
@@ -168,7 +168,7 @@ def described(out: str, model: str, options: Options) -> tuple[list[manifest.Pai
                     pair_files[f"split={split}/{files.stem(file)}.parquet"] = manifest.described(pairs, file, split)
                     gists.setdefault(split, []).append(Gist.of(pairs, split))
     if not pair_files:
-        raise UserError(f"nobody was found in any picture of {out}: longer sequences, or other cameras, may do")
+        raise UserError(f"nobody was found in any picture of {out}: longer sequences or other cameras may help")
     count = sum(f.rows for f in pair_files.values())
     manifest.write(
         out,

@@ -198,7 +198,7 @@ def hold_out(recordings: list[Recording], val: tuple[str, ...], test: tuple[str,
             for recording in recordings:
                 if recording.name in fitting and splits.setdefault(recording.actor, split) != split:
                     raise UserError(
-                        f"{recording.name} is to be held out for both --val and --test, or its actor is: name them in one"
+                        f"{recording.name} is held out for both --val and --test, or its actor is: name them in one"
                     )
     return {r.name: splits.get(r.actor, "train") for r in recordings} if splits else {}
 
@@ -234,7 +234,9 @@ def _names(recordings: list[Recording]) -> list[str]:
     ]
     for name, count in Counter(names).items():
         if count > 1:
-            raise UserError(f"two of the motions are called {name}: leave one folder that has it out of --source")
+            raise UserError(
+                f"two of the motions are called {name}: leave one of the folders that have it out of --source"
+            )
     return names
 
 

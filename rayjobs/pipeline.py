@@ -93,7 +93,7 @@ class Record:
         except FileNotFoundError:
             return cls(where, {})
         except ValueError as error:
-            raise UserError(f"{where} is damaged ({error}): delete it, and every step is looked at anew") from None
+            raise UserError(f"{where} is damaged ({error}): delete it, and every step is checked again") from None
 
     def step(self, name: str, inputs: object, options: Any, run: Callable[[Any], Any]) -> dict[str, Any]:
         """A step's summary: the one it had, where options and inputs are the same, else of doing it now."""

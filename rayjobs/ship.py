@@ -5,7 +5,7 @@
         --out refiner/weights/studio --trained-on "…" --limits "…"
 
 Several strengths make a table: of the validation split, which is what choices are made on. A single one with --out is measured
-on the test split, calibrated anew and written with half the size. The last line is one JSON object.
+on the test split, calibrated again and written with half the size. The last line is one JSON object.
 """
 
 import dataclasses
@@ -51,11 +51,11 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.strengths or not all(0 < s <= 1 for s in self.strengths):
-            raise UserError("--strengths lie above 0 and at most at 1")
+            raise UserError("--strengths must be above 0 and at most 1")
         if not 0 < self.share <= 1:
-            raise UserError("--share lies above 0 and at most at 1")
+            raise UserError("--share must be above 0 and at most 1")
         if self.out and (len(self.strengths) > 1 or not self.trained_on or not self.limits):
-            raise UserError("--out wants a single one of --strengths, --trained-on and --limits")
+            raise UserError("--out needs a single --strengths, --trained-on and --limits")
 
 
 def restrained(model: DepthRefiner, strength: float) -> DepthRefiner:

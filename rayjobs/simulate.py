@@ -47,7 +47,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0 < self.fps <= aistpp.FPS:
-            raise UserError(f"fps is {self.fps:g}: annotations have {aistpp.FPS} poses per second, give up to that")
+            raise UserError(f"fps is {self.fps:g}: annotations have {aistpp.FPS} poses a second, so give at most that")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +107,7 @@ def simulated_from(dataset: aistpp.Dataset, options: Options) -> Summary:
                     error += float(metrics.depth_error(pairs.corrupted, pairs.ground_truth).mean(-1).sum())
                 progress.add(1, 1, pairs=0 if pairs is None else len(pairs))
         if not count:
-            raise UserError(f"no sequence of {options.dataset} has a pose without gaps: fetch its annotations anew")
+            raise UserError(f"no sequence of {options.dataset} has a pose without gaps: fetch its annotations again")
         summary = Summary(
             out=options.out if files.is_uri(options.out) else str(Path(options.out)),
             pairs=count,

@@ -48,7 +48,7 @@ def list_videos(where: str) -> list[File]:
             alike = "" if other.name == video.name else ", as other file systems see it"
             raise UserError(
                 f"two videos have the same name{alike}, {files.printable(other.where)} and "
-                f"{files.printable(video.where)}: rename one, for the name says whose file is whose"
+                f"{files.printable(video.where)}: rename one of them, since files are named after their videos"
             )
     return videos
 
@@ -67,7 +67,7 @@ def _in_folder(where: str) -> list[File]:
     if others:
         kinds = ", ".join(f"{count:,} × {kind}" for kind, count in others.most_common(6))
         more = "" if len(others) <= 6 else f" and {len(others) - 6} more kinds"
-        log(f"not read, for their names are not those of videos: {kinds}{more}")
+        log(f"not read, since their names are not those of videos: {kinds}{more}")
     return videos
 
 
@@ -149,7 +149,7 @@ def replaced_folder(where: str | Path, marker: str) -> Iterator[Path]:
 
 def _of_something_else(where: str | Path, marker: str) -> UserError:
     return UserError(
-        f"--out {where} has no {marker}, so it is of something else: name another folder, for it would be lost"
+        f"--out {where} has no {marker}, so something else made it, and it would be overwritten: name another folder"
     )
 
 

@@ -46,7 +46,7 @@ class Scenes:
     """Number of the first dancer.
     Pairs of datasets whose dancers are numbered apart may be put into one folder and trained on together."""
     cameras: int = 9
-    """How many of the nine cameras film each sequence, drawn anew for each.
+    """How many of the nine cameras film each sequence, drawn again for each.
     Many sequences filmed by few cameras teach more than as many frames of few sequences."""
     bodies: Literal["drawn", "makehuman"] = "drawn"
     """Who dances.

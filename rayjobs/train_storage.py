@@ -1,6 +1,6 @@
 """Why a training failed, and what is left of its storage once a disk was full.
 
-Ray Train keeps the list of a run's checkpoints in one file and writes it anew, in place, after each of them. A disk that
+Ray Train keeps the list of a run's checkpoints in one file and writes it again, in place, after each of them. A disk that
 fills up leaves that file cut off, and Ray then refuses to go on with the run although its checkpoints are whole.
 """
 

@@ -84,7 +84,7 @@ def run(options: Options) -> Summary:
     """Searches, and writes the best trial's network to <storage>/<name>/best.
 
     Raises:
-        UserError: the pairs cannot be right, or no trial came to an end.
+        UserError: the pairs cannot be right, or no trial finished.
     """
     started = time.monotonic()
     checks.check_splits(options.pairs)
@@ -96,7 +96,7 @@ def run(options: Options) -> Summary:
         measured = [(r, r.metrics, r.checkpoint) for r in grid if r.metrics and METRIC in r.metrics]
         done = sorted(measured, key=lambda r: r[1][METRIC])
         if not done:
-            raise UserError(f"no trial of {name} came to an end: {grid.errors[0] if grid.errors else 'no time'}")
+            raise UserError(f"no trial of {name} finished: {grid.errors[0] if grid.errors else 'no time'}")
         trials = [
             {"options": r.config, METRIC: metrics[METRIC], "epochs": metrics["training_iteration"]}
             for r, metrics, _ in done

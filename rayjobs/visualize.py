@@ -175,7 +175,7 @@ def frame_of(videos: str | Path, observations: str | Path, name: str, frame: int
     seen = records.read_table(f"{observations}/{name}.parquet", records.OBSERVATIONS, ("frame", "image"))
     rows = np.flatnonzero(records.column(seen, "frame") == frame)
     if not len(rows):
-        raise UserError(f"the observations of {name} in {observations} have no frame {frame}: pair them anew")
+        raise UserError(f"the observations of {name} in {observations} have no frame {frame}: pair them again")
     return video.read_frame(Path(videos) / f"{name}.mp4", frame), to_coco(records.column(seen, "image")[rows[0]])
 
 

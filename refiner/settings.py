@@ -37,11 +37,11 @@ def _in_file(path: Path) -> dict[str, str]:
         return {}
     except (OSError, ValueError) as error:
         raise UserError(
-            f'{path.absolute()} cannot be read ({error}): it is to hold lines like storage = "s3://poses"'
+            f'{path.absolute()} cannot be read ({error}): it must hold lines like storage = "s3://poses"'
         ) from None
     for name, value in content.items():
         if name not in NAMES:
-            raise UserError(f"{path.absolute()} says '{name}', which is unknown: it may say {', '.join(NAMES)}")
+            raise UserError(f"{path.absolute()} has '{name}', which is unknown: it may have {', '.join(NAMES)}")
         if not isinstance(value, str):
-            raise UserError(f"'{name}' in {path.absolute()} is {value!r}: give a text, in quotation marks")
+            raise UserError(f"'{name}' in {path.absolute()} is {value!r}: write it as text, in quotation marks")
     return content

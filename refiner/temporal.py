@@ -103,4 +103,4 @@ def check_fps(fps: float) -> None:
         UserError: a clip cannot have that frame rate.
     """
     if not 0 < fps <= MOST_FPS:
-        raise UserError(f"fps is {fps:g}: a clip has more than 0 and at most {MOST_FPS:g} frames a second")
+        raise UserError(f"fps is {fps:g}: it must be above 0 and at most {MOST_FPS:g} frames a second")

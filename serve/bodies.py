@@ -124,7 +124,7 @@ class Body:
 def declared_length(headers: Mapping[str, str]) -> int | None:
     """
     Raises:
-        HTTPException: 400, Content-Length is not a number; 413, it is beyond all bounds.
+        HTTPException: 400, Content-Length is not a number; 413, it is too large.
     """
     length = headers.get("content-length")
     if length is None:
@@ -132,7 +132,7 @@ def declared_length(headers: Mapping[str, str]) -> int | None:
     if not (length.isascii() and length.isdecimal()):
         raise HTTPException(400, "Content-Length is not a number")
     if len(length) > LENGTH_DIGITS:
-        raise HTTPException(413, "Content-Length is beyond all bounds")
+        raise HTTPException(413, "Content-Length is too large")
     return int(length)
 
 
@@ -280,7 +280,7 @@ def inflated(body: Body, encoding: str, limit: int, disk: Disk) -> Body:
     if len(names) != 1 or names[0] not in ENCODINGS:
         raise HTTPException(
             415,
-            f"Content-Encoding is {encoding[:100]}: gzip and deflate are taken",
+            f"Content-Encoding is {encoding[:100]}: gzip and deflate are accepted",
             {"Accept-Encoding": "gzip, deflate"},
         )
     plain = Body(disk)

@@ -210,7 +210,7 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: getattr(given[name], choice) if choice else None for name, choice in chosen.items()}
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):  # JSON has no such numbers
-            raise UserError(f'the parameter "{name}" is {value}: it is to be a finite number')
+            raise UserError(f'the parameter "{name}" is {value}: it must be a finite number')
     return values
 
 

@@ -96,7 +96,7 @@ class Tokens:
         except OSError as error:
             if self._changed == -1:
                 raise UserError(
-                    f"{self._file} cannot be read ({error.strerror}): it is to hold one token a line"
+                    f"{self._file} cannot be read ({error.strerror}): it must hold one token a line"
                 ) from None
 
 

@@ -224,8 +224,8 @@ class Intake:
 
 
 def _too_slow(size: int) -> Exception:
-    logger.warning("an answer of %d bytes was given up: its client took it too slowly", size)
-    return ConnectionAbortedError("the client takes its answer too slowly")
+    logger.warning("an answer of %d bytes was abandoned: its client read it too slowly", size)
+    return ConnectionAbortedError("the client reads its answer too slowly")
 
 
 def _pieces(messages: Iterable[Message]) -> Iterator[Message]:

@@ -156,7 +156,7 @@ class LiveModel:
             record = json.loads(self._remembered.read_text())
         except (OSError, ValueError):
             raise error from None
-        logger.error("%s: version %s, which served last, serves on", error, record["version"])
+        logger.error("%s: version %s, which served last, keeps serving", error, record["version"])
         return self._load(registry.LocalModel(**{**record, "path": Path(record["path"])}))
 
     def _watch(self, source: registry.ModelSource, alias: str, poll_s: float) -> None:
@@ -169,7 +169,7 @@ class LiveModel:
                 self.registry = "reachable"
             except Exception as error:  # MLflow away or ill: it is asked again, and what is here serves on
                 if self.registry == "reachable":
-                    logger.warning("%s: version %s serves on", error, self.current.model["version"])
+                    logger.warning("%s: version %s keeps serving", error, self.current.model["version"])
                 self.registry = "unreachable"
 
     def _change(self, local: registry.LocalModel) -> None:

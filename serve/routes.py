@@ -157,7 +157,7 @@ def _add_stream(api: FastAPI, endpoint: "RefineEndpoint") -> None:
         no sense gets `{"frame", "error"}`. `?smooth=false` leaves out the smoothing.
         """
         headers = {"Upgrade": "websocket", "Sec-WebSocket-Protocol": SUBPROTOCOL}
-        return problems.problem(426, "this is a WebSocket: connect to it as one", headers)
+        return problems.problem(426, "this is a WebSocket: connect to it with a WebSocket client", headers)
 
     api.add_api_websocket_route("/v1/stream", endpoint.streams.serve)
 

@@ -156,7 +156,7 @@ class VideoObserver:
         except UserError as error:
             raise UserError(str(error).replace(str(path), "the upload")) from None
         except ChildError as error:
-            logger.error("an upload was given up: %s\n%s", error.reason, error.trace)
+            logger.error("an upload was abandoned: %s\n%s", error.reason, error.trace)
             raise UserError(
                 "the video cannot be decoded: it is damaged, or takes more memory or time than it may have"
             ) from None
@@ -186,12 +186,12 @@ def observe_bounded(
     """
     header = declared(video)
     if header.streams > MOST_STREAMS:
-        raise UserError(f"the video has {header.streams} streams, more than the {MOST_STREAMS} that are taken")
+        raise UserError(f"the video has {header.streams} streams, more than the {MOST_STREAMS} accepted")
     _check_size(header.width, header.height, max_pixels)
     longest = UserError(f"the video is longer than {max_s:g} s: send it in parts")
     if header.duration_s > max_s:
         raise longest
-    most = UserError(f"the video has more than the {max_frames:,} frames that are taken: send it in parts")
+    most = UserError(f"the video has more than the {max_frames:,} frames accepted: send it in parts")
     if header.frames > max_frames:
         raise most
     info, started = probe(video), time.monotonic()
@@ -212,5 +212,5 @@ def observe_bounded(
 def _check_size(width: int, height: int, most: int) -> None:
     if width * height > most:
         raise UserError(
-            f"the video's pictures are {width}×{height}, larger than the {most:,} pixels that are taken: scale it down"
+            f"the video's pictures are {width}×{height}, larger than the {most:,} pixels accepted: scale it down"
         )

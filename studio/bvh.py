@@ -134,7 +134,7 @@ def _hierarchy(text: str, where: str) -> _Tree:
     if open_joints or not tree.names:
         raise UserError(f"{where} is damaged: its HIERARCHY must be one tree with every brace closed")
     if not np.isfinite(tree.offsets).all():
-        raise UserError(f"{where} is damaged: it has numbers that are not finite; fetch it anew")
+        raise UserError(f"{where} is damaged: it has numbers that are not finite; fetch it again")
     return tree
 
 
@@ -150,16 +150,16 @@ def _motion(text: str, width: int, where: str) -> tuple[np.ndarray, float, tuple
             written = header[1].strip()
         text = text[header.end() :]
     if said is None and written is None:
-        raise UserError(f"{where} is damaged: its MOTION part cannot be read, for it does not begin with 'Frames:'")
+        raise UserError(f"{where} is damaged: its MOTION part cannot be read, since it does not begin with 'Frames:'")
     step = _step(written or "", where, notes)
     rows = _rows(text, said or 0, width, where)
     if len(rows) > _MOST_FRAMES or not len(rows):
         raise UserError(f"{where} has {len(rows):,} frames of motion: 1 to {_MOST_FRAMES:,} can be read")
     if len(rows) != said:
         says = "it does not say how many" if said is None else f"not {said:,} as it says"
-        notes.append(f"it has {len(rows):,} frames, {says}: those that are there are taken")
+        notes.append(f"it has {len(rows):,} frames, {says}: those that are there are used")
     if not np.isfinite(rows).all():
-        raise UserError(f"{where} is damaged: it has numbers that are not finite; fetch it anew")
+        raise UserError(f"{where} is damaged: it has numbers that are not finite; fetch it again")
     return rows, step, tuple(notes)
 
 
@@ -175,7 +175,7 @@ def _rows(text: str, said: int, width: int, where: str) -> np.ndarray:
             numbers.append(np.zeros(0))
     except ValueError as error:
         raise UserError(
-            f"{where} is damaged: its MOTION part cannot be read ({str(error)[:80]}); fetch it anew"
+            f"{where} is damaged: its MOTION part cannot be read ({str(error)[:80]}); fetch it again"
         ) from None
     if not width:
         raise UserError(f"{where} has no channels: nothing in it moves")
@@ -189,7 +189,7 @@ def _rows(text: str, said: int, width: int, where: str) -> np.ndarray:
     flat = np.concatenate(numbers)  # perhaps frames are broken into several lines each
     if len(flat) % width or len(numbers) <= len(flat) // width:
         raise UserError(
-            f"{where} is damaged: frame {wrong} has {len(numbers[wrong])} numbers for {width} channels; fetch it anew"
+            f"{where} is damaged: frame {wrong} has {len(numbers[wrong])} numbers for {width} channels; fetch it again"
         )
     return flat.reshape(-1, width)
 
@@ -219,9 +219,7 @@ def _step(text: str, where: str, notes: list[str]) -> float:
     for rate, meant in ((number, "frames a second"), (1000 / number, "milliseconds")):
         nearest = min(_USUAL_RATES, key=lambda usual: abs(usual / rate - 1)) if rate > 0 else 0.0
         if abs(nearest / rate - 1) < 0.005:
-            notes.append(
-                f"its Frame Time is {number:g}, which must mean {meant}: {nearest:g} frames a second are taken"
-            )
+            notes.append(f"its Frame Time is {number:g}, which must mean {meant}: {nearest:g} frames a second are used")
             return 1 / nearest
     raise UserError(f"{where} is damaged: its frames are {number:g} s apart, as it says; give it the right Frame Time")
 

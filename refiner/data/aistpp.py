@@ -141,10 +141,10 @@ def read_pickle(path: Path, keys: Iterable[str] = (), any_of: Iterable[str] = ()
     except pickle.UnpicklingError as error:
         raise UserError(
             f"annotation {path} was refused ({error}): an annotation holds arrays and nothing else; "
-            "fetch it anew from its source"
+            "fetch it again from its source"
         ) from None
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise UserError(f"annotation {path} is damaged ({type(error).__name__}: {error}): fetch it anew") from None
+        raise UserError(f"annotation {path} is damaged ({type(error).__name__}: {error}): fetch it again") from None
     keys, any_of = tuple(keys), tuple(any_of)
     if not isinstance(content, dict):
         raise UserError(
@@ -155,10 +155,10 @@ def read_pickle(path: Path, keys: Iterable[str] = (), any_of: Iterable[str] = ()
         missing.append(" or ".join(any_of))
     if missing:
         has = ", ".join(map(str, content)) or "nothing"
-        raise UserError(f"annotation {path} lacks {', '.join(missing)}: it has {has}; fetch it anew")
+        raise UserError(f"annotation {path} lacks {', '.join(missing)}: it has {has}; fetch it again")
     for key in keys + any_of:
         if key in content and (not isinstance(content[key], np.ndarray) or content[key].dtype.kind not in "fiu"):
-            raise UserError(f"annotation {path}: '{key}' is not an array of numbers; fetch it anew")
+            raise UserError(f"annotation {path}: '{key}' is not an array of numbers; fetch it again")
     return content
 
 
@@ -206,7 +206,7 @@ class Dataset:
             return {sequence: setting for sequence, setting in pairs}
         except ValueError:
             raise UserError(
-                f"{self.annotations / 'cameras/mapping.txt'} is damaged: each line must be 'sequence setting'; fetch it anew"
+                f"{self.annotations / 'cameras/mapping.txt'} is damaged: each line must be 'sequence setting'; fetch it again"
             ) from None
 
     @cached_property
@@ -293,7 +293,7 @@ def read_cameras(text: str, where: str) -> list[Camera]:
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(
             f"camera setting {where} is damaged ({type(error).__name__}: {error}): "
-            "expected a list of name, size, matrix, rotation, translation, distortions; fetch it anew"
+            "expected a list of name, size, matrix, rotation, translation, distortions; fetch it again"
         ) from None
 
 

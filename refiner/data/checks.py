@@ -115,8 +115,8 @@ class Gist:
             x, y, z = agreement
             raise UserError(
                 f"observation and truth of '{where}' do not show the same pose: {_mistake(agreement, self.swapped / size)} "
-                f"(x agrees to {x:.2f}, y to {y:.2f}, z to {z:.2f} of 1; mean depth error {100 * error:.0f} cm); both belong "
-                "into the virtual camera frame: metres, x right, y down, z away from the camera"
+                f"(x agrees to {x:.2f}, y to {y:.2f}, z to {z:.2f} of 1; mean depth error {100 * error:.0f} cm); both must be "
+                "in the virtual camera frame: metres, x right, y down, z away from the camera"
             )
 
 

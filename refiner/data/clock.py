@@ -149,18 +149,18 @@ def missing(name: str, format_name: str, promise: Promise, seen: Seen) -> str | 
         UserError: it holds nothing, its tail is cut off, or little of it can be decoded.
     """
     if not seen.frames:
-        raise UserError(f"video {name} holds no picture that can be decoded: fetch it anew")
+        raise UserError(f"video {name} holds no picture that can be decoded: fetch it again")
     promising = not PROMISING.isdisjoint(format_name.split(","))
     length_s = promise.length_s if promising else None
     if promising and (seen.beyond_end or (length_s and seen.end_s < length_s - TAIL_TOLERANCE_S)):
         promised = f"{promise.frames} frames" if promise.frames else f"{length_s or 0:.2f} s"
         raise UserError(
             f"video {name} is truncated: its header promises {promised}, it ends after {seen.frames} frames "
-            f"({seen.end_s:.2f} s); fetch it anew"
+            f"({seen.end_s:.2f} s); fetch it again"
         )
     if seen.undecodable > MOST_DAMAGE * seen.packets:
         raise UserError(
-            f"video {name} is damaged: {seen.undecodable} of its {seen.packets} packets cannot be decoded; fetch it anew"
+            f"video {name} is damaged: {seen.undecodable} of its {seen.packets} packets cannot be decoded; fetch it again"
         )
     lost = seen.beyond_end + seen.undecodable
     if not lost and not seen.damaged:

@@ -135,7 +135,7 @@ def _picture_format(file: BinaryIO) -> str | None:
 def _unreadable(name: str, error: FFmpegError) -> UserError:
     return UserError(
         f"{name} is not a video that can be read ({error.strerror or error}): "
-        "it is damaged, cut off, still being written, or something else; fetch it anew"
+        "it is damaged, cut off, still being written, or something else; fetch it again"
     )
 
 
@@ -150,7 +150,7 @@ def _local(path: Path, name: str) -> BinaryIO:
         raise UserError(f"video {name} cannot be opened: {error.strerror}") from None
     if not file.seek(0, 2):
         file.close()
-        raise UserError(f"video {name} is empty (0 bytes): fetch it anew")
+        raise UserError(f"video {name} is empty (0 bytes): fetch it again")
     file.seek(0)
     return file
 

@@ -111,7 +111,7 @@ def read(root: str | Path) -> Manifest | None:
         UserError: it is damaged, of another version, or does not say what lies beside it.
     """
     path = files.join(root, FILE)
-    again = "run what made the pairs again, or delete it to have them counted anew"
+    again = "run what made the pairs again, or delete it to have them counted again"
     try:
         content = json.loads(files.read_text(path))
         if content["schema_version"] != VERSION:

@@ -233,7 +233,7 @@ def official_splits(dataset: aistpp.Dataset) -> dict[str, str]:
             if other != split:
                 raise UserError(
                     f"{sequence} is in pose_{other}.txt and in pose_{split}.txt of {dataset.annotations / 'splits'}: "
-                    "what is trained on must not be tested on; fetch the splits anew"
+                    "what is trained on must not be tested on; fetch the splits again"
                 )
     return splits
 

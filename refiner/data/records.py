@@ -294,7 +294,7 @@ def read_pair_table(path: str | Path, columns: Sequence[str] | None = None, seen
     stored = [_AS_SEEN[name].format(seen) if name in _AS_SEEN else name for name in wanted]
     if seen not in pq.read_schema(path).names:
         raise UserError(
-            f"{path} does not say how '{seen}' saw its frames: only pairs that 'python -m rayjobs.film' made do"
+            f"{path} does not say how '{seen}' saw its frames: only pairs made by 'python -m rayjobs.film' do"
         )
     return read_table(path, PAIRS, stored).rename_columns(wanted)
 

@@ -94,7 +94,7 @@ def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
         stream.codec_context.thread_count = 1
         first = next(container.decode(stream), None)
         if first is None:
-            raise UserError(f"video {source.path} holds no picture that can be decoded: fetch it anew")
+            raise UserError(f"video {source.path} holds no picture that can be decoded: fetch it again")
         width, height = _displayed(source)(first).size
         rate = _rate(stream)
         duration = _promise(source).length_s

@@ -87,7 +87,7 @@ class VideoEstimator(Protocol):
 
 
 class Estimator(Protocol):
-    """A way of seeing people. Made from the name or the file of its model, opened anew for every video."""
+    """A way of seeing people. Made from the name or the file of its model, opened again for every video."""
 
     @property
     def model(self) -> Path:

@@ -49,7 +49,7 @@ def write(motion: Motion | Sequence[Motion], path: str | Path) -> Path:
     path = Path(path)
     ending = path.suffix[1:].lower()
     if ending not in FORMATS:
-        raise UserError(f"'{path.name}' ends with no known format: choose one of {', '.join(FORMATS)}")
+        raise UserError(f"'{path.name}' does not end with a known format: choose one of {', '.join(FORMATS)}")
     motions = [motion] if isinstance(motion, Motion) else list(motion)
     if ending in ONE_PERSON and len(motions) != 1:
         raise UserError(f"'{path.name}' can hold one person, not {len(motions)}: write a file for each")

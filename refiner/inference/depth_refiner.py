@@ -304,5 +304,5 @@ def _image_points(values: np.ndarray, count: int) -> np.ndarray:
 def _bone_lengths(values: np.ndarray) -> np.ndarray:
     lengths = as_numbers(values, "bone_lengths")
     if lengths.shape != (len(BONES),) or not ((lengths > 0) & (lengths < FARTHEST_M)).all():
-        raise UserError(f"bone_lengths are to be {len(BONES)} lengths in metres, one for each of skeleton.BONES")
+        raise UserError(f"bone_lengths must be {len(BONES)} lengths in metres, one for each of skeleton.BONES")
     return lengths

@@ -70,7 +70,9 @@ def drift(trained_on: Mapping[str, Any], poses: np.ndarray, visibility: np.ndarr
             if edges.shape != (values.shape[1], BINS - 1) or shares.shape != (values.shape[1], BINS):
                 raise ValueError
         except (KeyError, TypeError, ValueError):
-            raise UserError(f"the statistics of the training poses' {name} are damaged: train the model anew") from None
+            raise UserError(
+                f"the statistics of the training poses' {name} are damaged: train the model again"
+            ) from None
         actual = _shares(values, edges)
         # no bin is quite empty, or a single pose in it would be infinitely surprising
         least = 0.5 / max(LEAST_POSES, len(poses))

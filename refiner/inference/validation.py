@@ -75,7 +75,7 @@ def validate_poses(
     if not len(poses):
         raise UserError("poses is empty: send at least one")
     if max_poses is not None and len(poses) > max_poses:
-        raise UserError(f"{len(poses)} poses are more than the {max_poses} that are taken at once: send them in parts")
+        raise UserError(f"{len(poses)} poses are more than the {max_poses} accepted at once: send them in parts")
     check_finite(poses, "poses")
     if visibility is None:
         visibility = np.ones(poses.shape[:2], dtype=np.float32)
@@ -89,7 +89,7 @@ def validate_poses(
         check_finite(visibility, "visibility")
         if visibility.min() < 0 or visibility.max() > 1:
             raise UserError(
-                f"visibility goes from {visibility.min():g} to {visibility.max():g}: it lies within 0 and 1"
+                f"visibility goes from {visibility.min():g} to {visibility.max():g}: it must lie between 0 and 1"
             )
     joints = to_coco(poses)
     poses, visibility = root_centred(joints), to_coco(visibility[..., None])[..., 0]
@@ -125,8 +125,8 @@ def _check_kind(joints: np.ndarray, poses: np.ndarray) -> None:
         )
     if _is_deep(poses) and stretched(poses) > next(limit for count, limit in _STRETCHED if len(poses) >= count):
         raise UserError(
-            "the depth is stretched against width and height, as in image landmarks (here they look moved to the hips): send "
-            "MediaPipe's pose_world_landmarks (metres), not pose_landmarks"
+            "the depth is stretched in relation to width and height, as in image landmarks (here they look moved to the "
+            "hips): send MediaPipe's pose_world_landmarks (metres), not pose_landmarks"
         )
     upside_down, hands_free = is_upside_down(poses)
     if (np.count_nonzero(upside_down) > _MOSTLY * len(poses) and hands_free.mean() > _NOW_AND_THEN) or (

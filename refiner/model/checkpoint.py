@@ -65,7 +65,7 @@ def load_checkpoint(folder: str | Path) -> PoseAwareDepthRefiner:
     if gone := sorted(options.keys() & GONE):
         raise UserError(
             f"{folder / CONFIG_FILE} describes a network with {' and '.join(gone)}, which this version no longer has: "
-            "train it anew, or use it with the version that wrote it"
+            "train it again, or use it with the version that wrote it"
         )
     known = {f.name for f in fields(RefinerConfig)}
     unknown = sorted(set(options) - known)
@@ -85,13 +85,13 @@ def load_checkpoint(folder: str | Path) -> PoseAwareDepthRefiner:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: a checkpoint is {WEIGHTS_FILE} beside {CONFIG_FILE}") from None
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a complete safetensors file ({error}): fetch or train it anew") from None
+        raise UserError(f"{path} is not a complete safetensors file ({error}): fetch or train it again") from None
     except RuntimeError:
         raise UserError(
             f"{path} does not hold the weights that {CONFIG_FILE} beside it describes: the two belong to different models"
         ) from None
     if not all(t.isfinite().all() for t in model.state_dict().values()):
-        raise UserError(f"{path} holds weights that are not finite: its training diverged; train it anew")
+        raise UserError(f"{path} holds weights that are not finite: its training diverged; train it again")
     return model.eval()
 
 
@@ -102,7 +102,7 @@ def _read_config(folder: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: it has no {CONFIG_FILE}") from None
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}): fetch or train the checkpoint anew") from None
+        raise UserError(f"{path} is damaged ({error}): fetch or train the checkpoint again") from None
     if (
         not isinstance(content, dict)
         or content.get("architecture") != ARCHITECTURE

@@ -352,7 +352,7 @@ def download(source: str | ModelSource, into: str | Path | None = None) -> Local
             ) from None
         if memory.exists() and (kept := _kept(cache / memory.read_text(), name)):
             _log.warning(
-                "MLflow at %s is out of reach; going on with version %s from this disk", tracking_uri(), kept.version
+                "MLflow at %s cannot be reached; going on with version %s from this disk", tracking_uri(), kept.version
             )
             return kept
         raise unreachable(error) from None

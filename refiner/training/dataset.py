@@ -207,7 +207,7 @@ class StreamedData:
         lanes = math.gcd(batch_size, LANES)
         if world > lanes:
             raise UserError(
-                f"a batch of {batch_size} streams to {lanes} workers at most, not to {world}: choose a multiple of {LANES}"
+                f"a batch of {batch_size} can be streamed to {lanes} workers at most, not {world}: choose a multiple of {LANES}"
             )
         mine = range(rank * lanes // world, (rank + 1) * lanes // world)
         steps, each = len(self) // batch_size, batch_size // lanes  # pairs that a step takes from a lane

@@ -45,7 +45,7 @@ class ArrowCodec:
             raise UserError('the Arrow stream has no column "poses" (fixed-size lists of 51 or 99 floats)')
         if unknown := set(names) - set(COORDINATES):
             raise UserError(
-                f'the Arrow stream has a column "{shown(min(unknown))}": known are {", ".join(COORDINATES)}'
+                f'the Arrow stream has an unknown column "{shown(min(unknown))}": send {", ".join(COORDINATES)}'
             )
         if len(set(names)) < len(names):
             raise UserError("the Arrow stream has two columns of one name")
@@ -101,7 +101,9 @@ def _options(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
         if name == "pandas" or name.startswith("ARROW:"):  # written by whoever made the table
             continue
         if name not in OPTIONS:
-            raise UserError(f'the metadata of the Arrow stream have "{shown(name)}": known are {", ".join(OPTIONS)}')
+            raise UserError(
+                f'the metadata of the Arrow stream has an unknown key "{shown(name)}": send {", ".join(OPTIONS)}'
+            )
         try:
             values[name] = orjson.loads(text)
         except orjson.JSONDecodeError:
@@ -134,7 +136,7 @@ def _read_stream(body: bytes | memoryview) -> pa.Table:
             expanded += _expanded_bytes(message)
         if expanded > EXPANDED_BYTES:
             raise UserError(
-                f"the Arrow stream would decompress to {expanded:,} bytes, more than the {EXPANDED_BYTES:,} that are taken: "
+                f"the Arrow stream would decompress to {expanded:,} bytes, more than the {EXPANDED_BYTES:,} accepted: "
                 "send the clip in parts"
             )
         with pa.ipc.open_stream(body) as reader:
@@ -156,7 +158,7 @@ def _expanded_bytes(message: pa.ipc.Message) -> int:
     if message.type == "schema":
         return 0
     if message.type != "record batch":
-        raise UserError(f"the Arrow stream has a {message.type}: plain columns of floats are taken")
+        raise UserError(f"the Arrow stream has a {message.type}: only plain columns of floats are accepted")
     content = bytes(message.metadata)
     root = Table(content, int.from_bytes(content[:4], "little"))
     batch = Table(content, 0)
@@ -181,7 +183,7 @@ def _column(table: pa.Table, name: str) -> np.ndarray:
             break
         values = values.flatten()
     if values is column or not pa.types.is_floating(values.type) or values.null_count:
-        raise UserError(f'the column "{name}" is to be fixed-size lists of floats without nulls, not {column.type}')
+        raise UserError(f'the column "{name}" must be fixed-size lists of floats without nulls, not {column.type}')
     return values.to_numpy().astype(np.float32, copy=False).reshape(len(column), numbers)
 
 

@@ -98,7 +98,7 @@ class InferenceCodec:
             UserError: it is not what the protocol says.
         """
         if not isinstance(content, dict) or not isinstance(content.get("inputs"), list):
-            raise UserError('the inference request is to be an object with a list of "inputs"')
+            raise UserError('the inference request must be an object with a list of "inputs"')
         arrays = {}
         for tensor in content["inputs"]:
             name, array, rest = _tensor(tensor, rest)
@@ -165,7 +165,7 @@ def _outputs(wanted: Any, all_binary: bool) -> dict[str, bool]:
     if wanted is None:
         return dict.fromkeys(OUTPUTS, all_binary)
     if not isinstance(wanted, list):
-        raise UserError('"outputs" is to be a list')
+        raise UserError('"outputs" must be a list')
     as_bytes: dict[str, bool] = {}
     for output in wanted:
         name = output.get("name") if isinstance(output, dict) else None
@@ -179,13 +179,13 @@ def _outputs(wanted: Any, all_binary: bool) -> dict[str, bool]:
 
 def _id(given: Any) -> str | None:
     if given is not None and not isinstance(given, str):
-        raise UserError('"id" is to be a string')
+        raise UserError('"id" must be a string')
     return given
 
 
 def _datatype(given: Any, what: str) -> str:
     if not isinstance(given, str) or given not in TYPES:
-        raise UserError(f"{what} is {shown(given)}: {', '.join(TYPES)} are taken")
+        raise UserError(f"{what} is {shown(given)}: only {', '.join(TYPES)} are accepted")
     return given
 
 
@@ -193,7 +193,7 @@ def _tensor(tensor: Any, rest: memoryview) -> tuple[str, np.ndarray, memoryview]
     """An input's name and its array, and the binary tensors behind it."""
     name = tensor.get("name") if isinstance(tensor, dict) else tensor
     if not isinstance(tensor, dict) or not isinstance(name, str) or name not in INPUTS:
-        raise UserError(f"the input {shown(name)} is unknown: known are {', '.join(INPUTS)}")
+        raise UserError(f"the input {shown(name)} is unknown: send {', '.join(INPUTS)}")
     shape, datatype = tensor.get("shape"), _datatype(tensor.get("datatype"), f'the datatype of the input "{name}"')
     if (
         not isinstance(shape, list)
@@ -209,7 +209,7 @@ def _tensor(tensor: Any, rest: memoryview) -> tuple[str, np.ndarray, memoryview]
             raise UserError(f'the input "{name}" has both "data" and "binary_data_size"')
         if type(size) is not int or size != count * TYPES[datatype].itemsize or size > len(rest):
             raise UserError(
-                f'the input "{name}" says {shown(size)} bytes for the shape {shape}, and {len(rest)} are there'
+                f'the input "{name}" says {shown(size)} bytes for the shape {shape}, but {len(rest):,} are there'
             )
         values, rest = np.frombuffer(rest[:size], dtype=TYPES[datatype]), rest[size:]
     if len(values) != count:
@@ -227,7 +227,7 @@ def _parameters(described: dict[str, Any], known: tuple[str, ...]) -> dict[str, 
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise UserError('"parameters" is to be an object')
+        raise UserError('"parameters" must be an object')
     if unknown := parameters.keys() - set(known):
-        raise UserError(f'the parameters have "{shown(min(unknown))}": known are {", ".join(known)}')
+        raise UserError(f'the parameter "{shown(min(unknown))}" is unknown: send {", ".join(known)}')
     return parameters

@@ -33,10 +33,10 @@ class JsonCodec:
             raise UserError(f"the body is not JSON: {error}") from None
         if not isinstance(content, dict) or content.get("poses") is None:
             raise UserError(
-                'the body is to be an object with "poses", a list of N × 17 × 3 (or 33 × 3) numbers in metres'
+                'the body must be an object with "poses", a list of N × 17 × 3 (or 33 × 3) numbers in metres'
             )
         if unknown := content.keys() - set(KEYS):
-            raise UserError(f'the body has "{shown(min(unknown))}": known are {", ".join(KEYS)}')
+            raise UserError(f'the body has an unknown key "{shown(min(unknown))}": send {", ".join(KEYS)}')
         arrays = {
             name: numbers(name, content[name])
             for name in (*COORDINATES, "bone_lengths")

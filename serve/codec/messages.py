@@ -75,7 +75,7 @@ def numbers(name: str, values: object) -> np.ndarray:
     Raises:
         UserError: they are ragged, or hold anything but numbers. Booleans and strings are none, though numpy takes them.
     """
-    refusal = UserError(f'"{name}" is to be lists of numbers, all of the same length')
+    refusal = UserError(f'"{name}" must be lists of numbers, all of the same length')
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, OverflowError, RecursionError):
@@ -102,7 +102,7 @@ def frame_rate(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise UserError('"fps" is to be a positive number')
+        raise UserError('"fps" must be a positive number')
     return float(value)
 
 
@@ -114,7 +114,7 @@ def boolean(name: str, value: Any, default: bool) -> bool:
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise UserError(f'"{name}" is to be true or false')
+        raise UserError(f'"{name}" must be true or false')
     return value
 
 

@@ -52,7 +52,7 @@ class LiveClient:
         parts = urlsplit(url)
         scheme = {"http": "ws", "https": "wss"}.get(parts.scheme)
         if scheme is None:
-            raise UserError(f"{url} is not an address of an endpoint: it begins with http:// or https://")
+            raise UserError(f"{url} is not an endpoint's address: it must begin with http:// or https://")
         path = parts.path.rstrip("/")
         self._url = f"{scheme}://{parts.netloc}{path}/v1/stream?smooth={'true' if smooth else 'false'}"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}

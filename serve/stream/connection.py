@@ -142,7 +142,7 @@ class Stream:
         """Ends it where nothing moves."""
         idle_s = self._streams.args.stream_idle_s
         if self._sends_since and now - self._sends_since > SENDING_S and self._main is not None:
-            logger.info("a stream was given up: its client lets answers lie")
+            logger.info("a stream was closed: its client does not read its answers")
             self._main.cancel()
         elif now - self._heard > idle_s:
             self._say(Ended(POLICY, f"no complete frame came for {idle_s:g} s: open another stream"))
@@ -248,5 +248,5 @@ class Stream:
 
 def _smooth(text: str) -> bool:
     if text not in ("true", "false"):
-        raise UserError(f'"smooth" is "{shown(text)}": say true or false')
+        raise UserError(f'"smooth" is "{shown(text)}": send true or false')
     return text == "true"

@@ -84,9 +84,9 @@ def _from_json(text: str) -> Landmarks:
     except orjson.JSONDecodeError as error:
         raise UserError(f"the message is not JSON: {error}") from None
     if not isinstance(content, dict) or content.get("pose") is None:
-        raise UserError('the message is to be an object with "pose", a list of 17 × 3 or 33 × 3 numbers in metres')
+        raise UserError('the message must be an object with "pose", a list of 17 × 3 or 33 × 3 numbers in metres')
     if unknown := content.keys() - set(KEYS):
-        raise UserError(f'the message has "{shown(min(unknown))}": known are {", ".join(KEYS)}')
+        raise UserError(f'the message has an unknown key "{shown(min(unknown))}": send {", ".join(KEYS)}')
     pose, visibility, image_points = (
         None if content.get(name) is None else numbers(name, content[name]) for name in KEYS[:3]
     )
@@ -103,7 +103,7 @@ def _from_json(text: str) -> Landmarks:
             )
     time = content.get("timestamp_us")
     if time is not None and (isinstance(time, bool) or not isinstance(time, int) or not 0 <= time < LATEST_US):
-        raise UserError('"timestamp_us" is to be a whole number of microseconds from 0 on')
+        raise UserError('"timestamp_us" must be a whole number of microseconds from 0 on')
     return Landmarks(pose, visibility, image_points, time)
 
 

@@ -45,7 +45,7 @@ class Pictures:
         """
         if len(self._busy) >= self._args.max_picture_streams:
             raise HTTPException(
-                429, "as many streams send pictures as this endpoint takes: send landmarks, or try again later"
+                429, "this endpoint has as many picture streams as it takes: send landmarks, or try again later"
             )
         watcher = self._idle.pop() if self._idle else Watcher(self._args)
         watcher.begin()
@@ -132,7 +132,7 @@ def picture_of(content: bytes, max_pixels: int) -> np.ndarray:
         width, height = image.size
         if width * height > max_pixels:
             raise UserError(
-                f"the picture is {width}×{height}, larger than the {max_pixels:,} pixels that are taken: scale it down"
+                f"the picture is {width}×{height}, larger than the {max_pixels:,} pixels accepted: scale it down"
             )
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except UserError:

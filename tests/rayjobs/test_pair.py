@@ -133,7 +133,7 @@ def test_wrong_folders_are_named(studio_observations, options, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="of something else"):
+    with pytest.raises(UserError, match="something else made it"):
         pair.run(options(out=str(mine)))
     assert (mine / "thesis.tex").exists()
     folder = tmp_path / "mixed"

@@ -90,7 +90,7 @@ def test_what_ships_is_what_was_measured_and_says_so(pairs, checkpoint, tmp_path
 
 
 def test_shipping_wants_one_strength_and_words_for_the_card():
-    with pytest.raises(UserError, match="--out wants a single one"):
+    with pytest.raises(UserError, match="--out needs a single"):
         ship.Options(model="", pairs="", strengths=(0.5, 1.0), out="x", trained_on="a", limits="b")
     with pytest.raises(UserError, match="above 0"):
         ship.Options(model="", pairs="", strengths=(0.0,))

@@ -99,10 +99,10 @@ const fromRoom = (pose) => pose.map(([x, y, z]) => [x, -y, -z]);
 function checked(rows, width, name, key, count = rows?.length) {
   const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
   const isPoint = (point) => (width ? Array.isArray(point) && point.length === width && point.every(isNumber) : isNumber(point));
-  if (!Array.isArray(rows) || !rows.length) throw new Problem(`"${key}" in ${name} is to be a list with an entry for each frame.`);
+  if (!Array.isArray(rows) || !rows.length) throw new Problem(`"${key}" in ${name} must be a list with an entry for each frame.`);
   if (rows.length !== count) throw new Problem(`"${key}" in ${name} has ${rows.length} entries for ${count} frames.`);
   const joints = rows[0]?.length;
-  if (joints !== JOINTS.length && joints !== LANDMARKS) throw new Problem(`"${key}" in ${name} has ${joints ?? "no"} joints: ${JOINTS.length} or ${LANDMARKS} are known.`);
+  if (joints !== JOINTS.length && joints !== LANDMARKS) throw new Problem(`"${key}" in ${name} has ${joints ?? "no"} joints: it must have ${JOINTS.length} or ${LANDMARKS}.`);
   const wrong = rows.findIndex((row) => !Array.isArray(row) || row.length !== joints || !row.every(isPoint));
   if (wrong >= 0) throw new Problem(`"${key}" in ${name} is not complete in frame ${wrong}: every joint wants ${width || 1} finite numbers.`);
   return rows;

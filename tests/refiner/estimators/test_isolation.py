@@ -22,7 +22,7 @@ def work(*, what: str, on_progress) -> dict:
     if what == "raise":
         raise ValueError("not this one")
     if what == "user":
-        raise UserError("clip.mp4 is empty: fetch it anew")
+        raise UserError("clip.mp4 is empty: fetch it again")
     if what == "exit":
         sys.exit(3)
     if what == "hang":

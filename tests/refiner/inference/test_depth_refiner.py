@@ -134,7 +134,7 @@ def _with(value, where):
         ("pose", None, "not a regular array"),
         (GOOD, np.ones((2, 33)), "visibility has the shape 2×33: expected 2×17"),
         (GOOD, np.full((2, 17), np.nan), "is nan"),
-        (GOOD, np.full((2, 17), 50.0), "within 0 and 1"),
+        (GOOD, np.full((2, 17), 50.0), "between 0 and 1"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_a_sentence_that_says_what_is_wrong(poses, visibility, says):
