@@ -84,7 +84,7 @@ def motion_of(body: ExportBody) -> Motion:
         np.ones((count, NUM_JOINTS)) if body.confidence is None else _array(body.confidence, "confidence", count)
     )
     if len(stamps) != count or (np.diff(stamps) <= 0).any() or stamps[0] < 0:
-        raise UserError(f'"timestamp_us" is to be {count} rising whole numbers, one for each pose')
+        raise UserError(f'"timestamp_us" must be {count} rising whole numbers, one for each pose')
     if (stamps[-1] - stamps[0]) * 1e-6 * body.fps > MOST_FRAMES:
         raise UserError(
             f"the motion takes more than {MOST_FRAMES:,} frames from the first pose to the last: send it in parts"
@@ -124,7 +124,7 @@ def _array(values: list[Any], name: str, count: int, width: int | None = None) -
     try:
         array = np.asarray(values, np.float32)
     except ValueError:
-        raise UserError(f'"{name}" is to be lists of numbers, all of the same length') from None
+        raise UserError(f'"{name}" must be lists of numbers, all of the same length') from None
     wanted = 2 if width is None else 3
     fits = (
         array.ndim == wanted
@@ -133,7 +133,7 @@ def _array(values: list[Any], name: str, count: int, width: int | None = None) -
         and array.shape[-1] == (width or array.shape[1])
     )
     if not fits or not np.isfinite(array).all():
-        raise UserError(f'"{name}" is to be finite numbers for each joint of each of the {count} poses')
+        raise UserError(f'"{name}" must be finite numbers, for each joint of each of the {count} poses')
     return array
 
 

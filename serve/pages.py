@@ -87,8 +87,8 @@ def add_page(api: FastAPI, refined_model: Callable[[], Awaitable[Path]]) -> None
         try:
             there = await path
         except UserError as error:  # it may name files of this machine
-            logger.error("a model for browsers is not there: %s", error)
-            raise HTTPException(503, "this model cannot be had here now: the server's log says why") from None
+            logger.error("there is no model for browsers: %s", error)
+            raise HTTPException(503, "this model is not available now: the server's log says why") from None
         headers_of = {**headers, "cache-control": cache_control}
         return FileResponse(there, media_type="application/octet-stream", headers=headers_of)
 

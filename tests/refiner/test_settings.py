@@ -18,7 +18,7 @@ def test_the_environment_comes_before_the_file(tmp_path):
     ("text", "sentence"),
     [
         ("storage = ", r"poses\.toml cannot be read"),
-        ('stroage = "s3://poses"', r"says 'stroage', which is unknown: it may say storage, mlflow, model"),
+        ('stroage = "s3://poses"', r"has 'stroage', which is unknown: it may have storage, mlflow, model"),
         ("model = 3", r"'model' in .*poses\.toml is 3: give a text"),
     ],
 )
