@@ -5,6 +5,7 @@ Used by `rayjobs.ship` and by the benchmarks that compare ways to train.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def figures(tally_of_all: Tally, against: tuple[str, ...] = (), seed: int = 0) -
     by_method = {}
     for m, name in enumerate(tally_of_all.methods):
         low, high = interval(samples[:, m, depth], few)
-        row = {figure: float(means[m, tally_of_all.cells.index((FIGURE, figure))]) for figure in FIGURES}
+        row: dict[str, Any] = {f: float(means[m, tally_of_all.cells.index((FIGURE, f))]) for f in FIGURES}
         row |= {"interval_cm": (float(low), float(high)), "minus": {}}
         for other in against:
             o = tally_of_all.methods.index(other)

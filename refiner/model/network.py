@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refiner.model.config import AXES, EncoderName, RefinerConfig
+from refiner.model.config import AXES, RefinerConfig
 from refiner.model.inputs import Inputs, exchanged, harmonics, mirror_joints, mirrored, turned, upright
 from refiner.skeleton import NUM_JOINTS
 
@@ -117,7 +117,7 @@ class WholePose(ResidualLayers):
         return self.correction(x).unflatten(1, (NUM_JOINTS, 3)), self.scale(x)
 
 
-ENCODERS: dict[EncoderName, type[JointAttention] | type[WholePose]] = {
+ENCODERS = {
     "attention": JointAttention,
     "whole_pose": WholePose,
 }
