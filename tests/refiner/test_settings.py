@@ -19,7 +19,7 @@ def test_the_environment_comes_before_the_file(tmp_path):
     [
         ("storage = ", r"poses\.toml cannot be read"),
         ('stroage = "s3://poses"', r"has 'stroage', which is unknown: it may have storage, mlflow, model"),
-        ("model = 3", r"'model' in .*poses\.toml is 3: give a text"),
+        ("model = 3", r"'model' in .*poses\.toml is 3: write it as text"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(text, sentence, tmp_path):
