@@ -158,7 +158,7 @@ def paired(cameras: Sequence[Camera], observations: Sequence[dict[str, np.ndarra
     for camera, seen, lag in zip(cameras, observations, truth.lags, strict=True):
         own = at_frames(truth.poses, seen["frame"] - lag)
         try:
-            pairs = pair_video(seen, Clip("real_people", camera.name), own, camera).pairs
+            pairs = pair_video(seen, Clip("real_people", camera.name), own, camera, multiview.Z_UP).pairs
         except UserError as error:
             raise UserError(f"{camera.name}: {error}") from None
         if pairs is None:

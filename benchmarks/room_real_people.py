@@ -20,8 +20,6 @@ from refiner.inference import room
 from refiner.inference.room import Lens
 from refiner.skeleton import hips_midpoint, to_coco
 
-UP = np.array([0.0, 0.0, 1.0])  # of Qualisys's world
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
@@ -55,8 +53,10 @@ def run(options: Options) -> dict[str, object]:
         scale = (root * true_root).sum() / (root * root).sum()
         rows[camera.name] = {
             "root_path_error": float(np.linalg.norm(scale * root - true_root, axis=-1).mean() / true_root[:, 2].mean()),
-            "floor_tilt_deg": float(np.degrees(np.arccos(np.clip(placed.floor.normal @ camera.rotation @ UP, -1, 1)))),
-            "camera_pitch_deg": float(np.degrees(np.arcsin((camera.rotation @ UP)[2]))),
+            "floor_tilt_deg": float(
+                np.degrees(np.arccos(np.clip(placed.floor.normal @ camera.rotation @ multiview.Z_UP, -1, 1)))
+            ),
+            "camera_pitch_deg": float(np.degrees(np.arcsin((camera.rotation @ multiview.Z_UP)[2]))),
             "scale": float(scale),
         }
         log(f"{camera.name}: " + ", ".join(f"{name} {value:.3f}" for name, value in rows[camera.name].items()))

@@ -40,7 +40,7 @@ class Plain:
     def step(self, poses: Tensor, visibility: Tensor, azimuth: Tensor, truth: Tensor) -> None:
         poses, visibility, azimuth, truth = self.augment(poses, visibility, azimuth, truth)
         points = torch.zeros(*poses.shape[:2], 2, device=poses.device)
-        loss = self.loss(self.model(Inputs(poses, visibility, azimuth, points)), truth)
+        loss = self.loss(self.model(Inputs(poses, visibility, azimuth, points, torch.zeros_like(azimuth))), truth)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)

@@ -11,6 +11,7 @@ on the test split, calibrated again and written with half the size. The last lin
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from refiner import DepthRefiner, UserError, registry
@@ -65,9 +66,10 @@ def restrained(model: DepthRefiner, strength: float) -> DepthRefiner:
 
 def blended(model: DepthRefiner, share: float) -> DepthRefiner:
     """A mean of the weights with those of the model in the box, calibrated as neither is."""
-    box, weights = DepthRefiner(device="cpu").model.state_dict(), model.model.state_dict()
     if share == 1:
         return model
+    box = DepthRefiner(device="cpu").model.with_camera_pitch(model.model.config.camera_pitch).state_dict()
+    weights = model.model.state_dict()
     if {k: v.shape for k, v in box.items()} != {k: v.shape for k, v in weights.items()}:
         raise UserError("--share is for a model that started from the one in the box: this one has another network")
     network = type(model.model)(model.model.config)
@@ -110,6 +112,9 @@ def card(options: Options, model: DepthRefiner, measured: dict[str, dict], test:
             figures |= {key: part} if key else part
     answer = model.predict_pairs(test)
     errors = metrics.depth_error(answer.poses, test.ground_truth)
+    if model.model.config.camera_pitch and np.isfinite(test.pitch).all():
+        told = metrics.depth_error(model.predict_pairs(test, camera_pitch=True).poses, test.ground_truth)
+        figures["refined_depth_cm_with_camera_pitch"] = round(float(told.mean()) * metrics.CM, 2)
     figures["ece"] = round(confidence_summary(answer.confidence, errors, CONFIDENT_WITHIN_M)["ece"], 3)
     return {
         "trained_on": options.trained_on,

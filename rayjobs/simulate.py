@@ -24,7 +24,7 @@ from refiner.data import aistpp, checks, manifest, records
 from refiner.data.pairing import official_splits
 from refiner.data.records import Pairs
 from refiner.evaluation import metrics
-from refiner.geometry import azimuth, to_virtual_camera, view_angle
+from refiner.geometry import azimuth, pitch, to_virtual_camera, view_angle
 from refiner.training.error_model import ErrorModel
 
 SUMMARY = "summary.json"
@@ -192,6 +192,7 @@ def simulate(model: ErrorModel, dataset: aistpp.Dataset, sequence: str, fps: flo
         image_points=seen.image_points,
         view_angle=view_angle(azimuths),
         azimuth=azimuths,
+        pitch=np.concatenate([pitch(camera, truth[frames]) for camera in cameras.values()]).astype(np.float32),
     )
 
 

@@ -14,6 +14,8 @@ from refiner.skeleton import LEFT_HIP, LEFT_SHOULDER, MIRROR, RIGHT_HIP, RIGHT_S
 # Bins of the signed azimuth, degrees, that profiles, tables and plots use.
 AZIMUTH_EDGES = np.arange(-180, 181, 45)
 
+Y_UP = np.array([0.0, 1.0, 0.0])  # of AIST++'s world
+
 
 @dataclass(frozen=True, slots=True)
 class Camera:
@@ -123,6 +125,21 @@ def to_virtual_camera(poses: np.ndarray) -> np.ndarray:
     hips = hips_midpoint(poses)  # (..., 1, 3)
     rotation = virtual_camera_rotation(hips[..., 0, :])
     return np.einsum("...ij,...kj->...ki", rotation, poses - hips)
+
+
+def pitch(camera: Camera, poses: np.ndarray, up: np.ndarray = Y_UP) -> np.ndarray:
+    """How far a camera looks down at people: of the line of sight to their hips, below the horizon.
+
+    Args:
+        camera: that sees them.
+        poses: (..., 17, 3) metres, world frame.
+        up: (3,) of the world.
+
+    Returns:
+        (...) degrees, negative where it looks up.
+    """
+    away = unit(hips_midpoint(poses)[..., 0, :] - camera.position)
+    return np.degrees(np.arcsin(np.clip(-away @ up, -1, 1)))
 
 
 def virtual_camera_rotation(hips: np.ndarray) -> np.ndarray:

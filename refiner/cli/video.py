@@ -71,6 +71,8 @@ class Options:
     """The estimator's model: lite, full, heavy, or a .task file."""
     fov: float | None = None
     """The lens's angle of view along the picture's longer side, degrees. By default what the file says, or else 60."""
+    camera_pitch: float | None = None
+    """Degrees that the camera looks down (negative: up), where you know it; 0 is level. Depth and floor are better for it."""
     height: tuple[float, ...] = ()
     """The person's stature in metres, which fixes the scale; of several people each's, in the order of their numbers."""
     resume: bool = False
@@ -85,6 +87,13 @@ class Options:
             raise UserError("name a video, a folder of them, or a pattern in quotes")
         if self.fov is not None and not 5 <= self.fov <= 170:
             raise UserError(f"--fov {self.fov:g} is not a lens's angle of view: give 5 to 170 degrees")
+        if self.camera_pitch is not None:
+            if not -90 <= self.camera_pitch <= 90:
+                raise UserError(f"--camera-pitch {self.camera_pitch:g} is no pitch: give -90 to 90 degrees")
+            if self.endpoint:
+                raise UserError(
+                    "--camera-pitch is for a model here, an endpoint does not take it: leave out one of them"
+                )
         for height in self.height:
             if not 0.5 <= height <= 2.6:
                 raise UserError(f"--height {height:g} is not a person's height in metres: give 0.5 to 2.6")
@@ -231,7 +240,7 @@ def _settings(options: Options) -> dict[str, Any]:
     """What the outcome depends on: as it is handed to the child and kept in the file for --resume."""
     names = (
         "to", "overlay", "learned_depth_refinement", "model", "endpoint", "people", "smoothing", "looks", "pose_model",
-        "fov", "height",
+        "fov", "camera_pitch", "height",
     )  # fmt: skip
     settings = {name: list(value) if isinstance(value := getattr(options, name), tuple) else value for name in names}
     blazepose = options.people > 1 or is_there("ai_edge_litert")

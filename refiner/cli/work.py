@@ -95,6 +95,7 @@ def work(
             for one, pose in zip(seen.people, poses, strict=True)
         ],
         lens,
+        options["camera_pitch"],
     )  # fmt: skip
     files = [write_table(folder / f"{source.stem}.refined.parquet", table, placed, seen, model, options)]
     motions = motions_of(source.stem, seen, placed, confidence, options["people"] > 1)
@@ -143,7 +144,10 @@ def refined(seen: Seen, options: dict[str, Any], token: str) -> tuple[pa.Table, 
     """The refined poses and the model's name and version; with --no-learned-depth-refinement the estimator's own poses."""
     if options["learned_depth_refinement"]:
         refiner = remote_refiner(options["endpoint"], token) if options["endpoint"] else _refiner(options["model"])
-        return refined_observations(refiner, seen.observed), {"name": refiner.name, "version": refiner.version}
+        lens, pitch = Lens.of_fov(seen.size, fov_of(seen, options)), options["camera_pitch"]
+        pitch_at = None if pitch is None else lambda hips: room.pitch_of_sight(pitch, hips, lens)
+        table = refined_observations(refiner, seen.observed, pitch_at)
+        return table, {"name": refiner.name, "version": refiner.version}
     poses = np.concatenate([person.poses for person in seen.people])
     azimuth = geometry.azimuth(poses)
     names = ("video", "sequence", "camera", "frame", "timestamp_us", "person")

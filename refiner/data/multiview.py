@@ -25,6 +25,7 @@ ROUNDS = 3  # of reweighting; it converges fast
 MAX_LAG = 10  # frames
 LAG_ROUNDS = 10
 LAG_PRECISION = 0.02  # frames
+Z_UP = np.array([0.0, 0.0, 1.0])  # of Qualisys's world
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 from refiner.data import aistpp, clips, records
 from refiner.data.records import Pairs, column
 from refiner.errors import UserError
-from refiner.geometry import Camera, azimuth, crop_normalise, to_virtual_camera, view_angle
+from refiner.geometry import Y_UP, Camera, azimuth, crop_normalise, pitch, to_virtual_camera, view_angle
 from refiner.skeleton import MIRROR, root_centred, to_coco
 
 # Half the time between two annotations: a frame further away from every annotation has none.
@@ -45,7 +45,9 @@ class Paired:
     left_out: Counter[str] = field(default_factory=Counter)  # frames by reason
 
 
-def pair_video(observations: dict[str, np.ndarray], name: aistpp.Name, truth: np.ndarray, camera: Camera) -> Paired:
+def pair_video(
+    observations: dict[str, np.ndarray], name: aistpp.Name, truth: np.ndarray, camera: Camera, up: np.ndarray = Y_UP
+) -> Paired:
     """Pairs the frames of one video.
 
     Args:
@@ -54,6 +56,7 @@ def pair_video(observations: dict[str, np.ndarray], name: aistpp.Name, truth: np
         name: of the video.
         truth: (N, 17, 3) metres, world frame, one row per 1/60 s.
         camera: that filmed it.
+        up: (3,) of the world.
 
     Raises:
         UserError: video and annotation do not belong together.
@@ -99,6 +102,7 @@ def pair_video(observations: dict[str, np.ndarray], name: aistpp.Name, truth: np
         view_angle=view_angle(azimuths),
         azimuth=azimuths,
         clip=observations["clip"][kept] if "clip" in observations else None,
+        pitch=pitch(camera, target, up).astype(np.float32),
     )
     return paired
 

@@ -7,6 +7,7 @@ folder per split.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from refiner.skeleton import NUM_JOINTS, NUM_LANDMARKS
 SCHEMA_VERSION = 3
 READABLE = ("1", "2", "3")  # 1 has no clips and no marks of damage, 2 one person in each video
 # What columns that came later hold in older files. −1: not looked for (see `clips.of_observations`).
-_LATER = {"clip": -1, "damaged": False, "person": 0}
+_LATER = {"clip": -1, "damaged": False, "person": 0, "pitch": math.nan}
 
 
 def _floats(*shape: int) -> pa.DataType:
@@ -62,6 +63,7 @@ PAIRS = pa.schema(
         ("view_angle", pa.float32()),
         ("azimuth", pa.float32()),
         ("clip", pa.int32()),  # as in the observations
+        ("pitch", pa.float32()),  # degrees that the line of sight looks down; NaN where it is not known
     ]
 )
 # How a frame of a pair may have been seen: through MediaPipe's filters, as everybody has it (the columns of PAIRS); or, where
@@ -204,10 +206,13 @@ class Pairs:
     view_angle: np.ndarray  # (N,) degrees, folded, of the observed pose
     azimuth: np.ndarray  # (N,) degrees, signed, of the observed pose
     clip: np.ndarray | None = None  # (N,) int32 number of the scene within its video; None: each video is one
+    pitch: np.ndarray | None = None  # (N,) degrees that the line of sight looks down; NaN or None: not known
 
     def __post_init__(self) -> None:
         if self.clip is None:
             object.__setattr__(self, "clip", np.zeros(len(self.frame), dtype=np.int32))
+        if self.pitch is None:
+            object.__setattr__(self, "pitch", np.full(len(self.frame), np.nan, dtype=np.float32))
 
     def __len__(self) -> int:
         return len(self.frame)

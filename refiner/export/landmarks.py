@@ -55,6 +55,7 @@ class LandmarkRefiner(nn.Module):
 
     def __init__(self, model: PoseAwareDepthRefiner) -> None:
         super().__init__()
+        model = model.with_camera_pitch(False)  # which MediaPipe's graph does not know
         self.model = FacingRefiner(model.config).eval()
         self.model.load_state_dict(model.state_dict())
         self.register_buffer("joints", torch.eye(NUM_LANDMARKS)[torch.from_numpy(FROM_MEDIAPIPE)])
@@ -79,7 +80,8 @@ class LandmarkRefiner(nn.Module):
         hips = (poses[:, LEFT_HIP : LEFT_HIP + 1] + poses[:, RIGHT_HIP : RIGHT_HIP + 1]) / 2  # (B, 1, 3)
         poses = poses - hips
         azimuth = poses[:, 0, 0]  # any number: `FacingRefiner` has it from the pose
-        outputs = self.model(Inputs(poses, visibility, azimuth, crop_normalise(points)))
+        # the pitch is any number, too: this network is not told of it
+        outputs = self.model(Inputs(poses, visibility, azimuth, crop_normalise(points), azimuth))
         moved = outputs.poses - poses
         moved = moved - (moved[:, LEFT_HIP : LEFT_HIP + 1] + moved[:, RIGHT_HIP : RIGHT_HIP + 1]) / 2
         whole = world - hips + F.linear(moved.transpose(1, 2), self.carriers).transpose(1, 2)

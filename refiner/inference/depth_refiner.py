@@ -52,6 +52,7 @@ def prepare(
     visibility: np.ndarray,
     rows: slice | np.ndarray = slice(None),
     image_points: np.ndarray | None = None,
+    pitch: np.ndarray | None = None,
 ) -> Inputs:
     """Poses as `validate_poses` returns them -> what the network sees.
 
@@ -62,6 +63,7 @@ def prepare(
         rows: which poses are wanted, B of them; all by default.
         image_points: (N, 17, 2) crop-normalised. Where they are not known (None or NaN) the pose itself, seen from far
             away, stands in.
+        pitch: (N,) degrees that the line of sight to the person looks down. None or NaN: not known.
 
     Returns:
         Inputs of B poses, on the CPU.
@@ -79,6 +81,7 @@ def prepare(
         visibility=torch.from_numpy(visibility[rows]),
         azimuth=torch.from_numpy(geometry.azimuth(wanted).astype(np.float32, copy=False)),
         image_points=torch.from_numpy(points.astype(np.float32, copy=False)),
+        pitch=torch.full((len(wanted),), torch.nan) if pitch is None else torch.from_numpy(pitch[rows]),
     )
 
 
@@ -156,15 +159,19 @@ class DepthRefiner:
         image_points: np.ndarray | None = None,
         sequence: bool = False,
         fps: float = DEFAULT_FPS,
+        camera_pitch: float | np.ndarray | None = None,
     ) -> np.ndarray:
         """Corrects one pose, (17 or 33, 3) -> (17, 3), or many, (N, 17 or 33, 3) -> (N, 17, 3). Else as `predict`."""
         pose = np.asarray(from_landmarks(pose))
         if pose.ndim != 2:
-            return self.predict(pose, visibility, image_points=image_points, sequence=sequence, fps=fps).poses
+            return self.predict(
+                pose, visibility, image_points=image_points, sequence=sequence, fps=fps, camera_pitch=camera_pitch
+            ).poses
         return self.predict(
             pose[None],
             None if visibility is None else np.asarray(visibility)[None],
             image_points=None if image_points is None else np.asarray(image_points)[None],
+            camera_pitch=camera_pitch,
         ).poses[0]
 
     def predict(
@@ -179,6 +186,7 @@ class DepthRefiner:
         clip: np.ndarray | None = None,
         keep_bones: bool = True,
         bone_lengths: np.ndarray | None = None,
+        camera_pitch: float | np.ndarray | None = None,
         recognise: bool = True,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Refinement:
@@ -197,6 +205,9 @@ class DepthRefiner:
             keep_bones: give each bone of a scene one length, if the model is of that kind. A part of a longer video is
                 refined without; `temporal.with_bone_lengths` then gives the whole its lengths.
             bone_lengths: (B,) m, in the order of `skeleton.BONES`: those lengths; None is the median of each in its scene.
+            camera_pitch: degrees by which the camera looks down (negative: up), where that is known; with one number for each
+                pose, (N,), that of the line of sight to the person, who may be far from the picture's middle. None: not
+                known. Only models whose config has camera_pitch look at it.
             recognise: refuse what is of another kind, see `validate_poses`; not for what was checked by itself before.
             stopped: asked every thousand poses; says that the answer is not wanted any more.
 
@@ -207,8 +218,9 @@ class DepthRefiner:
         poses, visibility = validate_poses(poses, visibility, recognise=recognise)
         if image_points is not None:
             image_points = _image_points(image_points, len(poses))
+        pitch = None if camera_pitch is None else _pitch(camera_pitch, len(poses))
         if not sequence:
-            return self._correct(poses, visibility, image_points, stopped=stopped)
+            return self._correct(poses, visibility, image_points, stopped=stopped, pitch=pitch)
         if bone_lengths is not None:
             bone_lengths = _bone_lengths(bone_lengths)
         temporal.check_fps(fps)
@@ -220,14 +232,20 @@ class DepthRefiner:
             clip = of_poses(poses, seconds)
         elif len(clip := np.asarray(clip)) != count or clip.dtype.kind not in "iu" or (np.diff(clip) < 0).any():
             raise UserError(f"clip must be {count} whole numbers that never fall, one for each pose")
-        refinement = self._correct(poses, visibility, image_points, (seconds, clip), stopped)
+        refinement = self._correct(poses, visibility, image_points, (seconds, clip), stopped, pitch)
         return self._levelled(refinement, clip, keep_bones, bone_lengths)
 
-    def predict_pairs(self, pairs: Pairs) -> Refinement:
-        """Corrects the observed poses of pairs, each clip as a sequence with its own time stamps."""
+    def predict_pairs(self, pairs: Pairs, *, camera_pitch: bool = False) -> Refinement:
+        """Corrects the observed poses of pairs, each clip as a sequence with its own time stamps.
+
+        Args:
+            pairs: as they were observed.
+            camera_pitch: tell the model how the camera looks, as the pairs know it; most users do not.
+        """
         poses, visibility = validate_poses(pairs.corrupted, pairs.visibility, recognise=False)
         clips = temporal.clip_ids(pairs.clip_starts(), len(pairs))
-        refinement = self._correct(poses, visibility, pairs.image_points, (pairs.timestamp_us * 1e-6, clips))
+        moments, pitch = (pairs.timestamp_us * 1e-6, clips), pairs.pitch if camera_pitch else None
+        refinement = self._correct(poses, visibility, pairs.image_points, moments, pitch=pitch)
         return self._levelled(refinement, clips)
 
     def _levelled(
@@ -245,6 +263,7 @@ class DepthRefiner:
         image_points: np.ndarray | None,
         moments: tuple[np.ndarray, np.ndarray] | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        pitch: np.ndarray | None = None,
     ) -> Refinement:
         """`moments` are the seconds and the clip's number of each pose; without them each pose stands for itself."""
         config, count = self.model.config, len(poses)
@@ -252,7 +271,7 @@ class DepthRefiner:
         for start in range(0, count, BATCH):
             if stopped():
                 raise Stopped
-            inputs = prepare(config, poses, visibility, slice(start, start + BATCH), image_points)
+            inputs = prepare(config, poses, visibility, slice(start, start + BATCH), image_points, pitch)
             parts.append((*self.network(inputs), inputs.azimuth.numpy()))
         refined, confidence, azimuth = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         refined = root_centred(refined)
@@ -299,6 +318,14 @@ def _image_points(values: np.ndarray, count: int) -> np.ndarray:
     if len(points) != count:
         raise UserError(f"there are {len(points)} rows of image_points and {count} poses: send one for each")
     return geometry.crop_normalise(to_coco(points))
+
+
+def _pitch(degrees: float | np.ndarray, count: int) -> np.ndarray:
+    """One number for all or (N,) -> (N,)."""
+    pitch = as_numbers(degrees, "camera_pitch")
+    if pitch.shape not in ((), (count,)) or not (np.abs(pitch) <= 90).all():
+        raise UserError(f"camera_pitch is to be one number of degrees from -90 to 90, or {count}: one for each pose")
+    return np.tile(pitch, count) if pitch.ndim == 0 else pitch
 
 
 def _bone_lengths(values: np.ndarray) -> np.ndarray:

@@ -109,9 +109,9 @@ class _Forward(nn.Module):
         self.model = model
 
     def forward(
-        self, poses: Tensor, visibility: Tensor, azimuth: Tensor, image_points: Tensor
+        self, poses: Tensor, visibility: Tensor, azimuth: Tensor, image_points: Tensor, pitch: Tensor
     ) -> tuple[Tensor, Tensor]:
-        outputs = self.model(Inputs(poses, visibility, azimuth, image_points))
+        outputs = self.model(Inputs(poses, visibility, azimuth, image_points, pitch))
         return outputs.poses, self.model.confidence(outputs.log_scale)
 
 
@@ -149,6 +149,7 @@ def _write(checkpoint: Path, path: Path) -> None:
         visibility=torch.rand(count, NUM_JOINTS),
         azimuth=torch.rand(count),
         image_points=torch.randn(count, NUM_JOINTS, 2),
+        pitch=torch.rand(count),
     )
     write(_Forward(load_checkpoint(checkpoint)), path, example._asdict(), ("refined", "confidence"))
 

@@ -31,6 +31,7 @@ ANKLE_HEIGHT_M = 0.08  # of the joint above the sole
 # floor is at right angles to a body that stands, within so many degrees, and as many more as it moves about. How far from it
 # standing ankles are found, and how many of them say something of their own. Chosen on 28 rendered clips (docs/own-video.md).
 PITCH_DEG, ROLL_DEG, BODY_DEG, ANKLE_SPREAD_M, INDEPENDENT = 6.0, 2.5, 6.0, 0.10, 15
+KNOWN_PITCH_DEG = 1.0  # how well a camera's pitch is known that somebody gives
 LEVEL = np.array([0.0, -1.0, 0.0])  # up in the picture
 SIDEWAYS = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # in which a normal near it can lean: right, and away
 
@@ -79,6 +80,12 @@ def camera_poses(poses: np.ndarray, image_points: np.ndarray, lens: Lens) -> np.
     """
     turns = virtual_camera_rotation(lens.rays(image_points[:, HIPS].mean(1)))
     return np.einsum("nji,nkj->nki", turns, poses)
+
+
+def pitch_of_sight(camera_pitch: float, points: np.ndarray, lens: Lens) -> np.ndarray:
+    """How far the lines of sight to (..., 2) pixels look down, (...) degrees, of a camera that itself looks down by so many."""
+    rays, pitch = unit(lens.rays(points)), np.radians(camera_pitch)
+    return np.degrees(np.arcsin(np.clip(rays[..., 1] * np.cos(pitch) + rays[..., 2] * np.sin(pitch), -1, 1)))
 
 
 def root_path(poses: np.ndarray, image_points: np.ndarray, weights: np.ndarray, lens: Lens) -> np.ndarray:
@@ -162,17 +169,19 @@ def slow_ankles(
     return (speed_across < ACROSS_M_S) & (speed_away < AWAY_M_S)
 
 
-def find_floor(joints: np.ndarray, slow: np.ndarray) -> Floor:
+def find_floor(joints: np.ndarray, slow: np.ndarray, camera_pitch: float | None = None) -> Floor:
     """The plane through slow, low ankles. Where they say little of its lean, a standing body and the picture's vertical count.
 
     Args:
         joints: (N, 17, 3) m, camera frame.
         slow: (N, 2) bool, as `slow_ankles` gives it.
+        camera_pitch: degrees that the camera looks down, where that is known.
     """
     ankles = joints[:, ANKLES]  # (N, 2, 3)
     body = unit(joints[:, (LEFT_SHOULDER, RIGHT_SHOULDER)].mean(1) - ankles.mean(1))
     # the lean (2,) by weighted least squares: `sure` @ lean = `said`, to which whoever knows something adds
-    sure, said = np.diag(np.radians([ROLL_DEG, PITCH_DEG]) ** -2.0), np.zeros(2)
+    sure = np.diag(np.radians([ROLL_DEG, PITCH_DEG if camera_pitch is None else KNOWN_PITCH_DEG]) ** -2.0)
+    said = sure @ [0.0, -np.tan(np.radians(camera_pitch or 0.0))]
     upright = slow.any(1) & (body @ LEVEL > 0.85)
     if upright.sum() > 5:
         usual = unit(np.median(body[upright], axis=0))
@@ -231,20 +240,22 @@ def stand(
     seconds: np.ndarray,
     clips: np.ndarray,
     height_m: float | None = None,
+    camera_pitch: float | None = None,
 ) -> Placed:
-    """A refined person in the room; arguments as the fields of `Refined`, and the camera's lens."""
+    """A refined person in the room; arguments as the fields of `Refined`, and the camera's lens and pitch."""
     person = Refined(
         poses=poses, image_points=image_points, weights=weights, seconds=seconds, clips=clips, height_m=height_m
     )
-    return stand_together([person], lens)[0]
+    return stand_together([person], lens, camera_pitch)[0]
 
 
-def stand_together(people: Sequence[Refined], lens: Lens) -> list[Placed]:
+def stand_together(people: Sequence[Refined], lens: Lens, camera_pitch: float | None = None) -> list[Placed]:
     """Refined people in one room: they have the floor in common, and the first one's first place is where it begins.
 
     Args:
         people: at least one, each with at least one frame.
         lens: of the camera.
+        camera_pitch: degrees that it looks down, where that is known.
     """
     turned, paths, slow = [], [], []
     for person in people:
@@ -256,7 +267,7 @@ def stand_together(people: Sequence[Refined], lens: Lens) -> list[Placed]:
         paths.append(smoothed_path(seen, turned[-1], points, lens, *moments))
         slow.append(slow_ankles(turned[-1] + paths[-1][:, None], points, lens, *moments))
     floor = find_floor(
-        np.concatenate([t + p[:, None] for t, p in zip(turned, paths, strict=True)]), np.concatenate(slow)
+        np.concatenate([t + p[:, None] for t, p in zip(turned, paths, strict=True)]), np.concatenate(slow), camera_pitch
     )
     standing = []
     for number, person in enumerate(people):
@@ -265,7 +276,7 @@ def stand_together(people: Sequence[Refined], lens: Lens) -> list[Placed]:
         standing.append(find_standing(joints, slow[number], floor, *moments))
         paths[number] = anchored_path(paths[number], turned[number], standing[number], *moments)
     joints = [t + p[:, None] for t, p in zip(turned, paths, strict=True)]
-    floor = find_floor(np.concatenate(joints), np.concatenate(standing))
+    floor = find_floor(np.concatenate(joints), np.concatenate(standing), camera_pitch)
     turn, origin = _room(floor, paths[0][0])
     return [
         Placed(

@@ -28,6 +28,9 @@ class RefinerConfig:
     dropout: float = 0.0
     image_points: bool = False
     """Whether the crop-normalised image points are inputs too."""
+    camera_pitch: bool = False
+    """Whether the camera's pitch is an input, too, where it is known: towards a camera that looks down people lean who stand,
+    and MediaPipe's depth shows a part of that only."""
     axes: Literal["z", "xyz"] = "z"
     """What is corrected: depth alone, or all three coordinates."""
     upright: bool = False
@@ -57,3 +60,8 @@ class RefinerConfig:
     def channels(self) -> int:
         """Numbers for each joint: position, visibility, and the image point where it is an input."""
         return 4 + 2 * self.image_points
+
+    @property
+    def conditions(self) -> int:
+        """Numbers for the whole pose: the harmonics of its azimuth, and the camera's pitch where it is an input."""
+        return 2 * self.frequencies + 2 * self.camera_pitch

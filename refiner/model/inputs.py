@@ -16,6 +16,7 @@ class Inputs(NamedTuple):
     visibility: Tensor  # (B, 17) 0 … 1
     azimuth: Tensor  # (B,) degrees, signed
     image_points: Tensor  # (B, 17, 2) crop-normalised
+    pitch: Tensor  # (B,) degrees that the line of sight to the person looks down; NaN where it is not known
 
     def to(self, device: torch.device | str) -> "Inputs":
         return Inputs(*(t.to(device) for t in self))
@@ -28,6 +29,7 @@ def mirrored(inputs: Inputs) -> Inputs:
         exchanged(inputs.visibility, -1),
         -inputs.azimuth,
         mirror_joints(inputs.image_points),
+        inputs.pitch,
     )
 
 
@@ -84,6 +86,7 @@ def upright(inputs: Inputs) -> tuple[Inputs, Tensor]:
         inputs.visibility,
         torch.rad2deg(torch.atan2(normal[:, 0], -normal[:, 2])),
         crop_normalise(turned(inputs.image_points, turn)),
+        inputs.pitch,
     ), turn
 
 

@@ -7,6 +7,7 @@ confidence per joint. Its default configuration is the published baseline, in wh
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ METRES_PER_OUTPUT = 0.1
 # Least spread that a feature is divided by, metres and shares of a crop: what varies less is noise. Visibility has one of
 # its own, for it hardly varies until a joint is hidden.
 LEAST_SPREAD, LEAST_SPREAD_VISIBILITY = 0.01, 0.2
+# What the sine of a camera's pitch is divided by: 9°, about as far as cameras look up or down.
+PITCH_SPREAD = 0.15
 # Standard deviations at which the network's inputs are cut off, so that what was never seen is not extrapolated.
 FARTHEST_OUT = 6.0
 
@@ -56,23 +59,25 @@ class Block(nn.Module):
 class JointAttention(nn.Module):
     """The published network: a token for each joint, told the view angle; encoder layers; two heads on each token."""
 
+    conditioned = "encoder.view.0.weight"  # whose first columns are for the conditions
+
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
         width = config.width
         self.input = nn.Sequential(nn.Linear(config.channels, width), nn.GELU(), nn.Linear(width, width))
         # as strong as the rest: with the usual 0.02 it took a thousand steps until joints were told apart
         self.joint = nn.Parameter(torch.randn(NUM_JOINTS, width))
-        self.view = nn.Sequential(nn.Linear(2 * config.frequencies, width), nn.GELU(), nn.Linear(width, width))
+        self.view = nn.Sequential(nn.Linear(config.conditions, width), nn.GELU(), nn.Linear(width, width))
         self.merge = nn.Linear(2 * width, width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.correction = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 3))
         self.scale = nn.Sequential(nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, 1))
 
-    def forward(self, features: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 17, C) and (B, 2·frequencies) -> (B, 17, 3) correction, (B, 17) log scale, in the network's units."""
+    def forward(self, features: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 17, C) and (B, conditions) -> (B, 17, 3) correction, (B, 17) log scale, in the network's units."""
         x = self.input(features) + self.joint
-        view = self.view(angle)  # (B, D)
+        view = self.view(conditions)  # (B, D)
         x = self.merge(torch.cat([x, view[:, None].expand_as(x)], dim=-1))
         for block in self.blocks:
             x = block(x)
@@ -105,15 +110,17 @@ class ResidualLayers(nn.Module):
 class WholePose(ResidualLayers):
     """The whole pose at once: no two joints share weights, and a pose costs a fifth of the attention's time on a CPU."""
 
+    conditioned = "encoder.input.0.weight"  # whose first columns are for the conditions
+
     def __init__(self, config: RefinerConfig) -> None:
-        features = 2 * config.frequencies + NUM_JOINTS * config.channels
+        features = config.conditions + NUM_JOINTS * config.channels
         super().__init__(features, config.width, config.layers, config.dropout)
         self.correction = nn.Sequential(nn.Linear(config.width, 3 * NUM_JOINTS))
         self.scale = nn.Sequential(nn.Linear(config.width, NUM_JOINTS))
 
-    def forward(self, features: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 17, C) and (B, 2·frequencies) -> (B, 17, 3) correction, (B, 17) log scale, in the network's units."""
-        x = self.trunk(torch.cat([angle, features.flatten(1)], dim=-1))
+    def forward(self, features: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 17, C) and (B, conditions) -> (B, 17, 3) correction, (B, 17) log scale, in the network's units."""
+        x = self.trunk(torch.cat([conditions, features.flatten(1)], dim=-1))
         return self.correction(x).unflatten(1, (NUM_JOINTS, 3)), self.scale(x)
 
 
@@ -177,6 +184,12 @@ class PoseAwareDepthRefiner(nn.Module):
         """(B, 2·frequencies) what the encoder is told of which way the body faces."""
         return harmonics(seen.azimuth, self.config.frequencies)
 
+    def looking_down(self, seen: Inputs) -> Tensor:
+        """(B, 2) what the encoder is told of the camera's pitch: its sine, and whether it is known; zeros where it is not."""
+        known = seen.pitch.isfinite()
+        sine = torch.deg2rad(seen.pitch.masked_fill(~known, 0.0)).sin()
+        return torch.stack([sine / PITCH_SPREAD, known.to(sine.dtype)], dim=-1)
+
     @torch.no_grad()
     def standardise(self, batches: Iterable[Inputs]) -> None:
         """Learns every input's mean and spread, over these batches and their mirror images.
@@ -203,7 +216,10 @@ class PoseAwareDepthRefiner(nn.Module):
         config = self.config
         seen, turn = self.seen(inputs)
         features = ((self.features(seen) - self.offset) / self.spread).clamp(-FARTHEST_OUT, FARTHEST_OUT)
-        correction, log_scale = self.encoder(features, self.facing(seen))
+        conditions = self.facing(seen)
+        if config.camera_pitch:
+            conditions = torch.cat([conditions, self.looking_down(seen)], dim=-1)
+        correction, log_scale = self.encoder(features, conditions)
         # what follows is in metres and small differences count: fp32, whatever autocast does above
         correction = correction.float() * self.axes  # (B, 17, 3)
         if turn is not None:
@@ -218,6 +234,22 @@ class PoseAwareDepthRefiner(nn.Module):
         """
         offset, slope = self.calibration
         return torch.sigmoid(offset - slope * (log_scale - CONFIDENT_WITHIN_LOG))
+
+    def with_camera_pitch(self, wanted: bool) -> "PoseAwareDepthRefiner":
+        """The same network with the camera's pitch among its inputs, or without, on the same device.
+
+        One that never learnt from it makes nothing of it; one that did and loses it answers as where it is not known.
+        """
+        if wanted == self.config.camera_pitch:
+            return self
+        model = PoseAwareDepthRefiner(replace(self.config, camera_pitch=wanted)).to(self.offset.device)
+        state, first = self.state_dict(), self.encoder.conditioned
+        angles = 2 * self.config.frequencies
+        head, rest = state[first][:, :angles], state[first][:, self.config.conditions :]
+        nothing = head.new_zeros(len(head), model.config.conditions - angles)
+        state[first] = torch.cat([head, nothing, rest], dim=1)
+        model.load_state_dict(state)
+        return model.train(self.training)
 
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())

@@ -18,6 +18,7 @@ PRESETS: dict[str, RefinerConfig] = {
         frequencies=3,
         dropout=0.2,
         image_points=True,
+        camera_pitch=True,
         axes="xyz",
         upright=True,
         symmetric=True,

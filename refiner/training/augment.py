@@ -25,6 +25,8 @@ class Augmentation:
     """Share of pairs whose visibility is unknown (all ones), as when a caller sends none."""
     pointless: float = 0.15
     """Share of pairs whose image points are unknown, as when a caller sends none: the pose's own x and y stand in."""
+    pitchless: float = 0.4
+    """Share of pairs for which the camera's pitch is unknown, as when a caller does not say it."""
 
 
 class Draws(NamedTuple):
@@ -33,6 +35,7 @@ class Draws(NamedTuple):
     mirror: Tensor  # (B,) bool
     blind: Tensor  # (B,) bool
     pointless: Tensor  # (B,) bool
+    pitchless: Tensor  # (B,) bool
     noise: Tensor  # (B, 17, 3) m
 
     def take(self, rows: slice) -> "Draws":
@@ -42,7 +45,6 @@ class Draws(NamedTuple):
 def draw(size: int, options: Augmentation, generator: torch.Generator) -> Draws:
     """Draws for a batch, on the generator's device."""
     device = generator.device
-    # the second row is for nothing: without it every seed would draw other numbers than it always did
     chance = torch.rand(3, size, generator=generator, device=device)
     noise = torch.randn(size, NUM_JOINTS, 3, generator=generator, device=device) * options.noise_m
     left, right = HIPS
@@ -50,6 +52,7 @@ def draw(size: int, options: Augmentation, generator: torch.Generator) -> Draws:
         chance[0] < options.mirror,
         chance[2] < options.blind,
         torch.rand(size, generator=generator, device=device) < options.pointless,
+        chance[1] < options.pitchless,
         noise - (noise[:, left, None] + noise[:, right, None]) / 2,  # the root stays at the origin
     )
 
@@ -63,13 +66,15 @@ def apply(draws: Draws, inputs: Inputs, truth: Tensor, config: RefinerConfig) ->
         truth: (B, 17, 3).
         config: of the network.
     """
-    poses, visibility, azimuth, points = inputs
+    poses, visibility, azimuth, points, pitch = inputs
     if config.image_points:
         unknown = draws.pointless[:, None, None]
         points = torch.where(unknown, crop_normalise(poses[..., :2]), points)
     poses = poses + draws.noise
     visibility = visibility.masked_fill(draws.blind[:, None], 1.0)
-    swapped = mirrored(Inputs(poses, visibility, azimuth, points))
+    if config.camera_pitch:
+        pitch = pitch.masked_fill(draws.pitchless, torch.nan)
+    swapped = mirrored(Inputs(poses, visibility, azimuth, points, pitch))
     mirror = draws.mirror[:, None, None]
     return (
         Inputs(
@@ -77,6 +82,7 @@ def apply(draws: Draws, inputs: Inputs, truth: Tensor, config: RefinerConfig) ->
             torch.where(mirror[..., 0], swapped.visibility, visibility),
             torch.where(draws.mirror, swapped.azimuth, azimuth),
             torch.where(mirror, swapped.image_points, points) if config.image_points else points,
+            pitch,
         ),
         torch.where(mirror, mirror_joints(truth), truth),
     )

@@ -126,18 +126,23 @@ class TrainingData:
             torch.empty(count, NUM_JOINTS, device=device),
             torch.empty(count, device=device),
             points if config.image_points else points.zero_().expand(count, -1, -1),  # takes no memory
+            torch.empty(count, device=device)
+            if config.camera_pitch
+            else torch.full((1,), torch.nan, device=device).expand(count),
         )
         self.truth = torch.empty(count, NUM_JOINTS, 3, device=device)  # m
 
     def _fill(self, start: int, pairs: Pairs) -> None:
         """Pairs from row `start` on."""
         poses, visibility = validate_poses(pairs.corrupted, pairs.visibility, recognise=False)
+        pitch = pairs.pitch if self.config.camera_pitch else None
+        kept = {"image_points": self.config.image_points, "pitch": self.config.camera_pitch}
         for i in range(0, len(poses), CHUNK["cpu"]):
-            inputs = prepare(self.config, poses, visibility, slice(i, i + CHUNK["cpu"]), pairs.image_points)
+            inputs = prepare(self.config, poses, visibility, slice(i, i + CHUNK["cpu"]), pairs.image_points, pitch)
             rows = slice(start + i, start + i + len(inputs.azimuth))
-            kept = len(inputs) if self.config.image_points else len(inputs) - 1
-            for stored, given in zip(self.frames[:kept], inputs[:kept], strict=True):
-                stored[rows] = given.to(self.device)
+            for name, given in inputs._asdict().items():
+                if kept.get(name, True):
+                    getattr(self.frames, name)[rows] = given.to(self.device)
         rows = slice(start, start + len(poses))
         self.truth[rows] = torch.from_numpy(root_centred(pairs.ground_truth)).to(self.device)
 
@@ -154,7 +159,7 @@ class TrainingData:
         points = frames.image_points
         points = points[rows] if self.config.image_points else points[:1].expand(len(rows), -1, -1)
         return (
-            Inputs(frames.poses[rows], frames.visibility[rows], frames.azimuth[rows], points),
+            Inputs(frames.poses[rows], frames.visibility[rows], frames.azimuth[rows], points, frames.pitch[rows]),
             self.truth[rows],
         )
 
@@ -306,7 +311,7 @@ def parts_of(root: str | Path, split: str, seen: Sequence[Seen], also: Sequence[
 
 def bytes_per_pair(config: RefinerConfig) -> int:
     """What a pair takes on a device."""
-    numbers = NUM_JOINTS * (3 + 1 + 3 + 2 * config.image_points) + 1
+    numbers = NUM_JOINTS * (3 + 1 + 3 + 2 * config.image_points) + 1 + config.camera_pitch
     return 4 * numbers
 
 
@@ -348,14 +353,16 @@ def read_all(parts: Sequence[Part], config: RefinerConfig) -> Iterator[Pairs]:
 
 
 def read_clips(part: Part, config: RefinerConfig) -> Pairs:
-    """The pairs of one file by clip. What training needs not (view angle, azimuth, unless wanted the image points) is empty.
+    """The pairs of one file by clip. What training needs not (view angle, azimuth, unless wanted the image points and the
+    camera's pitch) is empty.
 
     Raises:
         UserError: it is damaged, or its truth holds NaN; of the observations `validate_poses` takes care.
     """
     needed = ["sequence", "camera", "frame", "timestamp_us", "corrupted", "ground_truth", "visibility", "clip"]
     path, seen = part
-    table = records.read_pair_table(path, needed + ["image_points"] * config.image_points, seen)
+    needed += ["image_points"] * config.image_points + ["pitch"] * config.camera_pitch
+    table = records.read_pair_table(path, needed, seen)
     table = table.sort_by([("sequence", "ascending"), ("camera", "ascending"), ("frame", "ascending")])
     columns = {f.name: np.zeros(0, np.float32) for f in fields(Pairs)}
     pairs = Pairs(**columns | {name: records.column(table, name) for name in table.column_names})

@@ -83,7 +83,7 @@ def initialise(
     model.to(data.device)
     if start is not None:
         try:
-            model.load_state_dict(start.state_dict())
+            model.load_state_dict(start.with_camera_pitch(config.camera_pitch).state_dict())
         except RuntimeError:
             raise UserError(
                 f"the checkpoint to start from has another network ({start.config}): train that one"

@@ -81,6 +81,24 @@ def test_the_virtual_camera_looks_at_the_hips_and_keeps_the_shape(rng):
         assert np.allclose(out[:, 2], -toward)
 
 
+@pytest.mark.parametrize("pitch", [-30.0, 0.0, 25.0])
+def test_how_far_a_camera_looks_down_at_a_person(pitch):
+    upright = standing(40) * [1, -1, -1]  # in a world whose y is up
+    level, down = np.diag([1.0, -1.0, -1.0]), np.radians(pitch)  # the first looks along the world's -z
+    tilt = np.array([[1, 0, 0], [0, np.cos(down), -np.sin(down)], [0, np.sin(down), np.cos(down)]])
+    camera = geometry.Camera("c", (10, 10), np.eye(3), np.zeros(5), tilt @ level, np.array([0, 0, 4.0]))
+    assert geometry.pitch(camera, upright) == pytest.approx(pitch)
+    # who stands upright leans towards the virtual camera by as much, wherever in the picture
+    places = np.array([[0, 0, 0], [0.9, 0.3, -1.0], [-1.5, -0.4, 0.5]])
+    seen = geometry.to_virtual_camera(camera.to_camera(upright + places[:, None]))
+    shoulders, ankles = (seen[:, [INDEX[f"left_{j}"], INDEX[f"right_{j}"]]].mean(1) for j in ("shoulder", "ankle"))
+    leaning = np.degrees(np.arcsin((ankles - shoulders)[:, 2] / 1.4))
+    assert np.allclose(leaning, geometry.pitch(camera, upright + places[:, None]))
+    # of a world whose z is up, the same
+    turned = geometry.Camera("c", (10, 10), np.eye(3), np.zeros(5), camera.rotation[:, [0, 2, 1]], camera.translation)
+    assert geometry.pitch(turned, upright[..., [0, 2, 1]], np.array([0, 0, 1.0])) == pytest.approx(pitch)
+
+
 def test_procrustes_undoes_turning_scaling_and_moving(rng):
     target = rng.normal(0, 0.5, (4, 17, 3))
     turn = geometry.rotation_matrix(rng.normal(0, 1, (4, 3)))

@@ -89,6 +89,7 @@ def test_a_perfect_observation_meets_its_truth_in_every_camera(dataset, number):
     assert np.abs(hips_midpoint(pairs.ground_truth)).max() < 1e-6
     assert np.abs(pairs.image_points).max() <= 1 + 1e-6
     assert set(pairs.camera) == {f"c{number:02d}"} and set(pairs.sequence) == {SEQUENCES[0]}
+    assert (np.abs(pairs.pitch) < 30).all() and len(np.unique(pairs.pitch)) > 1
 
 
 def test_angles_are_those_of_the_observation_not_of_the_truth(dataset):

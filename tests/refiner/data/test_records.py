@@ -27,6 +27,7 @@ def pairs(rng) -> records.Pairs:
         image_points=rng.uniform(-1, 1, (n, 17, 2)).astype(np.float32),
         view_angle=view_angle(azimuths),
         azimuth=azimuths,
+        pitch=rng.normal(0, 8, n).astype(np.float32),
     )
 
 
@@ -50,6 +51,15 @@ def test_pairs_come_back_as_written_and_in_order_however_the_files_are_cut(tmp_p
     pairs.corrupted[0, 0, 0] += 1e-3
     write(pairs, whole, "train", "x")
     assert records.fingerprint(whole, ("train", "val")) != records.fingerprint(tmp_path, ("train", "val"))
+
+
+def test_pairs_of_before_the_pitch_was_kept_do_not_know_it(tmp_path, pairs):
+    path = tmp_path / "split=train" / "x.parquet"
+    path.parent.mkdir()
+    pq.write_table(pairs.to_table().drop_columns(["pitch"]), path)
+    read = records.read_pairs(tmp_path, "train")
+    assert np.isnan(read.pitch).all() and len(read.pitch) == len(pairs)
+    assert np.array_equal(read.corrupted, pairs.corrupted)
 
 
 def test_a_writer_that_fails_leaves_nothing_behind(tmp_path, pairs, monkeypatch):

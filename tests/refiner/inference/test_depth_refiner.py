@@ -1,5 +1,7 @@
 """Pre-processing and what a caller of the refiner may rely on."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +108,33 @@ def test_image_points_change_what_a_model_with_image_points_says(clip, rng):
         refiner.refine(clip.corrupted, image_points=pixels), refiner.refine(clip.corrupted, image_points=3 * pixels + 70),
         atol=1e-4,
     )  # fmt: skip
+
+
+def test_a_model_that_is_told_how_the_camera_looks_says_something_else_for_each_pitch(clip):
+    refiner = DepthRefiner.of(random_model(RefinerConfig(camera_pitch=True, symmetric=True)))
+    level, steep = (refiner.refine(clip.corrupted, camera_pitch=pitch) for pitch in (0, 20))
+    for other in (steep, refiner.refine(clip.corrupted)):
+        assert np.abs(level - other).max() > 1e-3
+    each = np.r_[np.zeros(10), np.full(10, 20.0)]
+    np.testing.assert_allclose(
+        refiner.refine(clip.corrupted, camera_pitch=each), np.concatenate([level[:10], steep[10:]]), atol=1e-6
+    )
+    np.testing.assert_allclose(refiner.refine(clip.corrupted[3], camera_pitch=20), steep[3], atol=1e-6)
+    # pairs know it, and say so where they are asked to
+    known = dataclasses.replace(clip, pitch=each.astype(np.float32))
+    np.testing.assert_array_equal(
+        refiner.predict_pairs(known).poses, refiner.predict_pairs(clip, camera_pitch=True).poses
+    )
+    as_sequence = refiner.predict(
+        clip.corrupted, clip.visibility, timestamps_us=clip.timestamp_us, sequence=True, camera_pitch=each
+    )
+    np.testing.assert_allclose(refiner.predict_pairs(known, camera_pitch=True).poses, as_sequence.poses, atol=1e-6)
+
+
+@pytest.mark.parametrize("pitch", [np.nan, 91, "down", [1.0, 2.0]])
+def test_a_camera_pitch_that_is_none_is_refused(refiner, clip, pitch):
+    with pytest.raises(UserError, match="camera_pitch"):
+        refiner.refine(clip.corrupted, camera_pitch=pitch)
 
 
 GOOD = np.random.default_rng(0).normal(0, 0.3, (2, 17, 3))

@@ -1,16 +1,21 @@
 """Exporting: replicas that start together on one machine export once."""
 
+import itertools
 import os
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from refiner import UserError
+from refiner import DepthRefiner, UserError
 from refiner.inference import onnx
-from refiner.model.checkpoint import WEIGHTS_FILE
+from refiner.model.checkpoint import WEIGHTS_FILE, save_checkpoint
+from refiner.model.config import RefinerConfig
+from refiner.model.network import PoseAwareDepthRefiner
 
 
 def test_who_exports_at_the_same_time_waits_for_the_first(tmp_path, monkeypatch):
@@ -60,3 +65,16 @@ def test_other_weights_in_the_same_folder_are_exported_anew(tmp_path, monkeypatc
     later = (tmp_path / onnx.FILE).stat().st_mtime + 1
     os.utime(weights, (later, later))
     assert onnx.export(tmp_path).read_bytes() == b"new"
+
+
+@pytest.mark.slow
+def test_a_network_that_knows_the_camera_pitch_says_the_same_on_onnx_runtime(tmp_path, make_pairs):
+    config = RefinerConfig(encoder="whole_pose", width=32, layers=1, camera_pitch=True, upright=True, symmetric=True)
+    model = PoseAwareDepthRefiner(config).eval()
+    torch.nn.init.normal_(model.encoder.correction[-1].weight, std=0.3)
+    refiner, poses = DepthRefiner(save_checkpoint(model, tmp_path), device="cpu"), make_pairs(1, frames=6).corrupted
+    expected = [refiner.refine(poses, camera_pitch=pitch) for pitch in (None, 0, 20)]
+    assert min(np.abs(a - b).max() for a, b in itertools.combinations(expected, 2)) > 1e-3
+    refiner.network = onnx.OnnxNetwork(onnx.export(tmp_path))
+    for pitch, answer in zip((None, 0, 20), expected, strict=True):
+        np.testing.assert_allclose(refiner.refine(poses, camera_pitch=pitch), answer, atol=1e-5)

@@ -96,6 +96,33 @@ def test_the_floor_is_under_the_feet_and_level(pitch_deg):
     assert abs(lowest - room.ANKLE_HEIGHT_M) < 0.03
 
 
+def test_a_camera_whose_pitch_is_known_has_its_floor_though_who_stands_seems_to_lean():
+    joints = np.repeat(walker()[0][:1], 90, axis=0)
+    camera, _, _ = filmed(joints, pitch_deg=25)
+    hips = hips_midpoint(camera)
+    # MediaPipe shows but a part of the lean that a camera from above sees
+    leaning = Rotation.from_euler("x", -12, degrees=True).as_matrix()
+    camera = (camera - hips) @ leaning.T + hips
+    true_up = Rotation.from_euler("x", 25, degrees=True).as_matrix() @ np.array([0.0, -1.0, 0.0])
+    tilts = [
+        np.degrees(np.arccos(room.find_floor(camera, np.ones((90, 2), dtype=bool), pitch).normal @ true_up))
+        for pitch in (None, 25.0)
+    ]
+    assert tilts[0] > 8 and tilts[1] < 2
+
+
+@pytest.mark.parametrize("pitch_deg", [-15.0, 0.0, 20.0])
+def test_a_line_of_sight_looks_down_as_far_as_the_camera_and_the_place_in_the_picture_say(pitch_deg):
+    joints, _ = walker()
+    _, _, points = filmed(joints, pitch_deg)
+    at = np.array([0.4, 1.5, 6.0])
+    for joint in (INDEX["nose"], INDEX["left_ankle"]):
+        away = geometry.unit(joints[:, joint] - at)
+        seen = room.pitch_of_sight(pitch_deg, points[:, joint], LENS)
+        np.testing.assert_allclose(seen, np.degrees(np.arcsin(-away[:, 1])), atol=1e-6)
+    assert room.pitch_of_sight(pitch_deg, np.array(LENS.centre), LENS) == pytest.approx(pitch_deg)
+
+
 def test_who_leans_to_one_side_leans_alone():
     joints = np.repeat(walker()[0][:1], 90, axis=0)
     lean = np.tan(np.radians(12 + 8 * np.sin(np.arange(90) / 7)))  # to the left, now more, now less, on feet that stand

@@ -18,6 +18,7 @@ from refiner.skeleton import INDEX, MIRROR
 SYMMETRIC = RefinerConfig(symmetric=True, image_points=True)
 WHOLE_POSE = dataclasses.replace(SYMMETRIC, encoder="whole_pose", width=48, layers=2, dropout=0.3)
 UPRIGHT = dataclasses.replace(WHOLE_POSE, upright=True)
+PITCHED = dataclasses.replace(UPRIGHT, camera_pitch=True)
 
 
 def random_inputs(config: RefinerConfig, batch: int = 5, size: float = 0.4, seed: int = 0) -> Inputs:
@@ -27,6 +28,7 @@ def random_inputs(config: RefinerConfig, batch: int = 5, size: float = 0.4, seed
         visibility=torch.rand(batch, 17, generator=generator),
         azimuth=torch.rand(batch, generator=generator) * 360 - 180,
         image_points=torch.rand(batch, 17, 2, generator=generator) * 2 - 1,
+        pitch=torch.rand(batch, generator=generator) * 40 - 20,
     )
 
 
@@ -56,14 +58,33 @@ def test_a_depth_refiner_leaves_the_image_plane_alone_and_an_xyz_refiner_does_no
         assert [bool((difference[..., axis] != 0).any()) for axis in range(3)] == moved
 
 
-@pytest.mark.parametrize("config", [SYMMETRIC, WHOLE_POSE, UPRIGHT], ids=["attention", "whole pose", "upright"])
+@pytest.mark.parametrize(
+    "config",
+    [SYMMETRIC, WHOLE_POSE, UPRIGHT, PITCHED],
+    ids=["attention", "whole pose", "upright", "camera pitch"],
+)
 def test_a_symmetric_refiner_gives_a_mirrored_pose_the_mirrored_answer(config):
     inputs = random_inputs(config)
     model = random_model(config)
     straight, turned = model(inputs), model(mirrored(inputs))
-    expected = mirrored(Inputs(straight.poses, straight.log_scale, inputs.azimuth, inputs.image_points))
+    expected = mirrored(inputs._replace(poses=straight.poses, visibility=straight.log_scale))
     torch.testing.assert_close(turned.poses, expected.poses, atol=1e-5, rtol=0)
     torch.testing.assert_close(turned.log_scale, expected.visibility, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("encoder", ["attention", "whole_pose"])
+def test_a_network_gets_the_camera_pitch_among_its_inputs_and_loses_it_again(encoder):
+    config = dataclasses.replace(SYMMETRIC, encoder=encoder, upright=True)
+    inputs, model = random_inputs(config), random_model(config)
+    grown = model.with_camera_pitch(True)
+    assert grown.config.camera_pitch and not grown.training
+    torch.testing.assert_close(grown(inputs), model(inputs))  # it has learnt nothing of it
+    told = random_model(dataclasses.replace(config, camera_pitch=True))
+    unknown = inputs._replace(pitch=torch.full_like(inputs.pitch, torch.nan))
+    level = inputs._replace(pitch=torch.zeros_like(inputs.pitch))
+    for a, b in ((inputs, unknown), (inputs, level), (level, unknown)):
+        assert (told(a).poses - told(b).poses).abs().amax((1, 2)).min() > 1e-5
+    torch.testing.assert_close(told.with_camera_pitch(False)(inputs), told(unknown))
 
 
 @pytest.mark.parametrize("degrees", [10.0, 90.0, 180.0])

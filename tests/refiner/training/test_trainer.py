@@ -226,7 +226,21 @@ def test_mirroring_twice_is_nothing_and_the_truth_is_mirrored_with_the_input(dat
     torch.testing.assert_close(once[0].poses[:, 5, 2], inputs.poses[:, 6, 2])
     twice = augment.apply(draws, *once, SMALL)
     for ours, theirs in zip((*twice[0], twice[1]), (*inputs, truth), strict=True):
-        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(ours, theirs, equal_nan=True)  # of pairs that do not know the camera's pitch
+
+
+def test_some_pairs_lose_the_camera_pitch_and_keep_all_else(make_pairs):
+    config = dataclasses.replace(SMALL, camera_pitch=True)
+    pairs = make_pairs(10, frames=20)
+    pairs = dataclasses.replace(pairs, pitch=np.linspace(-20, 30, len(pairs), dtype=np.float32))
+    inputs, truth = TrainingData(pairs, config).batch(torch.arange(len(pairs)))
+    np.testing.assert_array_equal(inputs.pitch, pairs.pitch)
+    options = augment.Augmentation(mirror=0.0, noise_m=0.0, blind=0.0, pitchless=0.3)
+    draws = augment.draw(len(pairs), options, torch.Generator().manual_seed(0))
+    seen, _ = augment.apply(draws, inputs, truth, config)
+    lost = seen.pitch.isnan()
+    assert 0.2 < lost.float().mean() < 0.4 and torch.equal(lost, draws.pitchless)
+    assert torch.equal(seen.pitch[~lost], inputs.pitch[~lost]) and torch.equal(seen.poses, inputs.poses)
 
 
 def test_where_image_points_are_unknown_training_sees_what_a_caller_without_them_gets(make_pairs):
