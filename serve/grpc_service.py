@@ -26,7 +26,8 @@ from refiner import UserError
 from refiner.extras import require
 from serve.bodies import Body
 from serve.codec import InferenceCodec
-from serve.codec.inference import HEADER_LENGTH
+from serve.codec.inference import HEADER_LENGTH, MOST_DIMENSIONS
+from serve.codec.messages import shown
 from serve.inference_protocol import SERVER
 from serve.problems import DEFECT
 
@@ -42,6 +43,10 @@ SERVICE = "GRPCInferenceService"
 CONTENTS = {"FP32": ("fp32_contents", "<f4"), "FP64": ("fp64_contents", "<f8")}
 # Numbers that come as protobuf's lists are read one by one; clips are to come as raw bytes, as every client sends them.
 MOST_LISTED = 100_000
+# What a message may have before anything is built of it, for its smallest parts take fifty times their bytes: outermost
+# fields, and bytes beside `raw_input_contents`, which stay bytes. Parts of a part have limits of their own.
+MOST_FIELDS, MOST_BUILT, MOST_PARAMETERS = 100, 1_000_000, 50
+RAW_INPUT_CONTENTS = 7  # number of the field in ModelInferRequest
 STATUS = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
@@ -148,6 +153,9 @@ def http_body(request: Any) -> tuple[int, bytes]:
         UserError: it has contents in both forms, or in neither.
     """
     raw = list(request.raw_input_contents)
+    for tensor in request.inputs:
+        if len(tensor.shape) > MOST_DIMENSIONS:
+            raise UserError(f'the input "{shown(tensor.name)}" has an invalid shape')
     if raw and len(raw) != len(request.inputs):
         raise UserError(f"there are {len(request.inputs)} inputs and {len(raw)} raw_input_contents")
     inputs = []
@@ -178,6 +186,55 @@ def http_body(request: Any) -> tuple[int, bytes]:
     return len(header), b"".join([header, *(numbers for _, numbers in inputs)])
 
 
+def check_fields(content: bytes) -> None:
+    """Looks at a message's outermost fields as they lie there (https://protobuf.dev/programming-guides/encoding/).
+
+    Raises:
+        UserError: there are more than any request has.
+        DecodeError: it is no message.
+    """
+    at = count = built = 0
+    while at < len(content):
+        start = at
+        key, at = _varint(content, at)
+        kind = key & 7
+        if kind == 2:  # bytes, strings and messages say how long they are
+            size, at = _varint(content, at)
+            at += size
+        elif kind == 0:
+            _, at = _varint(content, at)
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise DecodeError
+        count += 1
+        built += at - start if key >> 3 != RAW_INPUT_CONTENTS else 0
+        if count > MOST_FIELDS or built > MOST_BUILT:
+            raise UserError(
+                f"the message has more than {MOST_FIELDS} fields, or {MOST_BUILT:,} bytes beside raw_input_contents: send "
+                "tensors as raw bytes"
+            )
+    if at != len(content):
+        raise DecodeError
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """A number, and where it ends.
+
+    Raises:
+        DecodeError: it does not end.
+    """
+    number = 0
+    for shift in range(0, 70, 7):
+        if at >= len(content):
+            break
+        number |= (content[at] & 0x7F) << shift
+        at += 1
+        if content[at - 1] < 0x80:
+            return number, at
+    raise DecodeError
+
+
 def infer_reply(payload: bytes, length: int) -> Message:
     """A ModelInferResponse that says what an HTTP answer says, whose tensors are all binary, behind `length` bytes of JSON."""
     content = orjson.loads(payload[:length])
@@ -206,6 +263,8 @@ def _listed(tensor: Any) -> bytes:
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    if len(given) > MOST_PARAMETERS:
+        raise UserError(f"there are {len(given):,} parameters, more than any request has")
     chosen = {name: parameter.WhichOneof("parameter_choice") for name, parameter in given.items()}
     values = {name: getattr(given[name], choice) if choice else None for name, choice in chosen.items()}
     for name, value in values.items():
@@ -240,6 +299,7 @@ def _parsed(method: str, request: bytes) -> Any:
         UserError: these bytes are not the method's message.
     """
     try:
+        check_fields(request)
         return message_factory.GetMessageClass(_described(method).input_type).FromString(request)
     except DecodeError:
         raise UserError(f"the message is not a {method}Request") from None

@@ -219,6 +219,38 @@ def test_methods_that_there_are_not_are_unimplemented(client):
         assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
 
 
+def nested(number: int, content: bytes) -> bytes:
+    """A field of bytes on the wire."""
+    size, length = b"", len(content)
+    while length > 0x7F:
+        size, length = size + bytes([length & 0x7F | 0x80]), length >> 7
+    return bytes([number << 3 | 2]) + size + bytes([length]) + content
+
+
+CRUMBS = {
+    "inputs": nested(5, b"") * 1_500_000,
+    "outputs": nested(6, b"") * 1_500_000,
+    "raw contents": nested(7, b"") * 1_500_000,
+    "unknown fields": b"\x78\x00" * 1_500_000,
+    "a shape": nested(5, b"\x18\x01" * 1_500_000),
+    "a shape of many": nested(1, NAME.encode()) + nested(5, b"\x18\x01" * 400_000),
+    "parameters": nested(1, NAME.encode()) + b"".join(nested(5, nested(4, nested(1, b"%d" % n))) for n in range(90)),
+    "more parameters": nested(1, NAME.encode())
+    + nested(5, b"".join(nested(4, nested(1, b"%d" % n)) for n in range(60_000))),
+    "a length beyond the end": b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+    "a number without an end": b"\x08" + b"\xff" * 20,
+}
+
+
+@pytest.mark.parametrize("crumbs", CRUMBS)
+def test_crumbs_are_refused_before_anything_is_built_of_them(address, crumbs):
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as refused:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        call(CRUMBS[crumbs], metadata=tuple(TOKEN.items()), timeout=PATIENCE_S)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert len(refused.value.details()) < 300
+
+
 def test_bytes_that_are_no_message_are_refused(address):
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
