@@ -7,8 +7,9 @@ serve run serve/config.yaml                  # or: serve deploy serve/config.yam
 from ray import serve
 from ray.serve import Application
 
-from serve.deployments import RefineEndpoint, VideoPoses
+from serve.deployments import RefineEndpoint
 from serve.schemas import AppArgs
+from serve.video_replica import VideoPoses
 
 
 def app(args: AppArgs) -> Application:

@@ -1,15 +1,13 @@
-"""What Ray Serve replicates: the endpoint, which holds the model and answers HTTP itself, and MediaPipe for videos.
+"""What Ray Serve replicates: the endpoint, which holds the model and answers HTTP itself.
 
 A hop from one deployment to another costs more than refining a pose, so poses take none. Videos go through a second one,
-where MediaPipe runs on CPUs and is scaled by itself.
+`serve.video_replica`.
 """
 
 import asyncio
 import gc
 import os
 import sys
-import tempfile
-import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
@@ -22,7 +20,8 @@ import numpy as np
 import ray
 import torch
 from fastapi import FastAPI
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -50,7 +49,8 @@ from serve.stream.connection import Streams
 from serve.stream.hub import Hub
 from serve.stream.pictures import Pictures
 from serve.threads import until_left
-from serve.video import Clip, Limits, VideoObserver
+from serve.video import Clip
+from serve.video_replica import refusal_of
 
 # A request of up to this many poses runs on the event loop (a thread's hand-over costs as much as 8 poses), together with
 # others that wait, up to so many poses at once; a longer one runs in a thread, so that single poses do not wait behind clips.
@@ -58,8 +58,6 @@ INLINE_POSES, MOST_TOGETHER = 8, 64
 # What a pose of a long request takes: its arrays and, as JSON, its answer.
 HELD_BYTES = 3_000
 CHECKED_S = 1.0
-# A video replica that took a clip all the way so recently is not tried again.
-PROVED_S = 30.0
 CODECS: dict[str, type[JsonCodec | ArrowCodec]] = {JSON: JsonCodec, ARROW: ArrowCodec}
 
 
@@ -290,23 +288,24 @@ class RefineEndpoint(InferenceService):
             except asyncio.CancelledError:
                 asked.cancel()
                 raise
-        except RayTaskError as error:
-            if isinstance(error.cause, UserError):
-                raise UserError(str(error.cause)) from None
-            raise
+        except (RayError, RayServeException) as error:
+            raise refusal_of(error) from None
         codec = ArrowCodec() if ARROW in request.headers.get("accept", "") else JsonCodec()
         start = perf_counter()
         served = self.live.current  # one version for the whole answer
         refined = await until_left(self._clips, lambda left: refined_clip(served.refiner, clip, left.is_set))
         self.metrics.window.add(clip.poses, clip.visibility)
-        refining = perf_counter() - start
-        if self.traces is not None:
-            spans = {"observe": start - sent, "refine": refining}
-            self.traces.stages(spans, poses=len(clip.poses), model_version=served.model["version"])
+        done = perf_counter()
         payload, headers = await self.encode(
             _response(refined, served), codec, person=clip.person, frame=clip.frame, timestamp_us=clip.timestamp_us
         )
-        self.metrics.refined("/v1/refine/video", refined, {"refine": refining}, len(payload))
+        observing, here = start - sent, {"refine": done - start, "encode": perf_counter() - done}
+        stages = {"observe": observing, **here}
+        self.metrics.refined("/v1/refine/video", refined, stages, len(payload))
+        if self.traces is not None:
+            self.traces.stages(stages, poses=len(clip.poses), model_version=served.model["version"])
+        # for the Open Inference Protocol's clients: what comes before the model
+        self.statistics.succeeded(served.model["version"], len(clip.poses), {"decode": observing, **here}, time())
         return Response(payload, headers={"x-model-version": served.model["version"], **headers})
 
 
@@ -344,57 +343,3 @@ def refined_clip(refiner: DepthRefiner, clip: Clip, stopped: Callable[[], bool])
     if len(parts) == 1:
         return parts[0]
     return Refinement(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in ROWS})
-
-
-class VideoPoses:
-    """A replica that runs MediaPipe, one video at a time."""
-
-    def __init__(self, args: AppArgs) -> None:
-        limits = Limits(
-            seconds=args.max_video_s,
-            frames=args.max_video_frames,
-            pixels=args.max_video_pixels,
-            timeout_s=args.video_timeout_s,
-            memory_bytes=int(args.video_memory_mb * 1e6),
-        )
-        self._observer = VideoObserver(
-            args.estimator,
-            args.estimator_model,
-            limits,
-            smoothing=args.estimator_smoothing,
-            looks=args.estimator_looks,
-            people=args.estimator_people,
-        )
-        self._videos = ThreadPoolExecutor(1, thread_name_prefix="videos")
-        self._under_way, self._proved = 0, monotonic()
-
-    async def check_health(self) -> None:
-        """Serve asks this every few seconds and replaces a replica that no longer takes a clip all the way. It is tried with
-        a small one, where none was asked for in the meantime.
-        """
-        if self._under_way or monotonic() - self._proved < PROVED_S:
-            return
-        with tempfile.TemporaryDirectory(prefix="upload-") as scratch:
-            await until_left(self._videos, lambda left: self._observer.check(Path(scratch)))
-        self._proved = monotonic()
-
-    async def clip(self, pieces: list[ray.ObjectRef]) -> Clip:
-        """
-        Raises:
-            UserError: it is not a video, too long, or there is nobody in it.
-        """
-        self._under_way += 1
-        try:
-            clip = await until_left(self._videos, lambda left: self._clip(pieces, left))
-        finally:
-            self._under_way -= 1
-        self._proved = monotonic()
-        return clip
-
-    def _clip(self, pieces: list[ray.ObjectRef], left: threading.Event) -> Clip:
-        with tempfile.TemporaryDirectory(prefix="upload-") as scratch:
-            path = Path(scratch, "upload.mp4")
-            with path.open("wb") as file:
-                for piece in pieces:
-                    file.write(ray.get(piece))
-            return self._observer.clip(path, left)
