@@ -301,6 +301,12 @@ def filmed(scratch: Path) -> list[bytes]:
     return videos
 
 
+def defects(seen: Honest, got: dict[str, dict[str, int]]) -> dict[str, int]:
+    """What anybody was answered with that is nobody's fault but the endpoint's."""
+    answers = Counter(str(status) for status in seen.statuses.elements()) + sum(map(Counter, got.values()), Counter())
+    return {status: n for status, n in answers.items() if status.startswith("5") and status != "503"}
+
+
 def ratios(seen: Honest, quiet: While, attacked: Sequence[While]) -> dict[str, float]:
     """What an honest client that asks for one pose after the other waits, and what one would that does not wait to ask."""
     before, meanwhile = seen.seconds([quiet]), seen.seconds(attacked)
@@ -348,10 +354,7 @@ def main() -> None:
         growth = watch.end()
         pipe.send("stop")
         seen: Honest = pipe.recv()
-    server_errors = Counter(str(status) for status in seen.statuses.elements()) + sum(
-        map(Counter, got.values()), Counter()
-    )
-    server_errors = {status: n for status, n in server_errors.items() if status.startswith("5") and status != "503"}
+    server_errors = defects(seen, got)
     summary = {
         "wrong_answers": len(seen.wrong),
         "failed_honest": len(seen.failed),
