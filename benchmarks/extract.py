@@ -117,8 +117,8 @@ def steady_rate(finished: list[Done], processes: int) -> float:
 
 def pool_rate(work: Callable[[str, str], int], paths: list[str], model: str, processes: int) -> float:
     with multiprocessing.get_context("spawn").Pool(processes, _quiet) as pool:
-        results = [pool.apply_async(timed, (work, path, model)) for path in paths]
-        return steady_rate([Done(time.perf_counter(), *done) for done in _as_done(results)], processes)
+        pending = [pool.apply_async(timed, (work, path, model)) for path in paths]
+        return steady_rate([Done(time.perf_counter(), *done) for done in _as_done(pending)], processes)
 
 
 def _quiet() -> None:
@@ -126,10 +126,10 @@ def _quiet() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def _as_done(results: list) -> Iterator[tuple[int, float]]:
-    while results:
-        for done in [r for r in results if r.ready()]:
-            results.remove(done)
+def _as_done(pending: list) -> Iterator[tuple[int, float]]:
+    while pending:
+        for done in [r for r in pending if r.ready()]:
+            pending.remove(done)
             yield done.get()
         time.sleep(0.01)
 
@@ -141,8 +141,10 @@ def ray_rate(paths: list[str], processes: int, options: dict[str, Any]) -> float
             for i, path in enumerate(paths)
         ]
         given = extract.Options(videos="", out=out, actors=processes, **options)
-        results = extract.extracted(rows, named(given.estimator), given)
-        return steady_rate([Done(time.perf_counter(), r["frames"], r["seconds"]) for r in results], processes)
+        answers = extract.extracted(rows, named(given.estimator), given)
+        return steady_rate(
+            [Done(time.perf_counter(), a.values["frames"], a.values["seconds"]) for a in answers], processes
+        )
 
 
 def main(options: Options) -> None:

@@ -99,7 +99,7 @@ def simulate(options: Options, names: list[str], root: Path) -> dict[str, float]
         todo = extract.plan(rows, estimator.info, 1, False)[2]
         planned_s = time.perf_counter() - started
         before, cpu_s = resident_mib(os.getpid()), time.process_time()
-        done = [(time.perf_counter(), row["seconds"]) for row in extract.extracted(todo, estimator, given)]
+        done = [(time.perf_counter(), answer.values["seconds"]) for answer in extract.extracted(todo, estimator, given)]
         cpu_s = time.process_time() - cpu_s
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         resumed = time.perf_counter()

@@ -6,21 +6,19 @@ A video whose file is there, whole and made by the same estimator is done; the s
 A video that cannot be read, crashes its decoder or hangs costs that video alone: see the folder `failures` in --out.
 """
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import pyarrow as pa
 import ray
-import ray.data
 import tyro
 
+from rayjobs.actors import Answer, Row, over_actors, workers
 from rayjobs.estimate import Estimate, estimate
 from rayjobs.extract_worker import Extractor
 from rayjobs.progress import Progress
-from rayjobs.session import cluster_cores, quiet_ray_data, ray_session
+from rayjobs.session import ray_session
 from rayjobs.storage import list_videos
 from refiner import UserError, files
 from refiner.command import launch, log
@@ -119,27 +117,27 @@ def run(options: Options) -> Summary | Estimate:
     log(f"{len(videos):,} videos: {done:,} done, {failed:,} failed before, {len(todo):,} to do")
     if options.dry_run:
         with ray_session():
-            workers = options.actors or _at_once(options)
-        return estimate(todo, done, failed, estimator, options.stride, workers, options.price)
-    results: list[dict[str, Any]] = []
+            at_once = workers(options.actors, options.threads)
+        return estimate(todo, done, failed, estimator, options.stride, at_once, options.price)
+    answers: list[Answer] = []
     if todo:
         with ray_session(), Progress("videos", len(todo), sum(row["size"] for row in todo)) as progress:
-            for result in extracted(todo, estimator, options):
-                results.append(result)
-                progress.add(
-                    1, result["size"], failed=bool(result["error"]), reason=result["error"], frames=result["frames"]
-                )
-                if (count := sum(bool(r["error"]) for r in results)) > options.max_failures:
+            for answer in extracted(todo, estimator, options):
+                answers.append(answer)
+                frames, reason = answer.values.get("frames", 0), answer.error
+                progress.add(1, answer.row["size"], failed=bool(reason), reason=reason, frames=frames)
+                if (count := sum(bool(a.error) for a in answers)) > options.max_failures:
                     raise UserError(
-                        f"{count} videos failed, more than --max-failures, the last one because {result['error']}; "
+                        f"{count} videos failed, more than --max-failures, the last one because {reason}; "
                         f"every reason is in {files.join(out, FAILURES)}"
                     )
-    failures = {r["video"]: r["error"] for r in results if r["error"]}
+    failures = {files.printable(a.row["video"]): a.error for a in answers if a.error}
     for video, reason in failures.items():
         log(f"failed: {video}: {reason}")
-    notes = {r["video"]: r["notes"] for r in results if r["notes"]}
-    for video, note in notes.items():
-        log(f"note: {video}: {note}")
+    observed = [a for a in answers if not a.error]
+    for answer in observed:
+        if note := answer.values["notes"]:
+            log(f"note: {files.printable(answer.row['video'])}: {note}")
     if len(failures) == len(videos):
         raise UserError(
             f"none of the {len(videos)} videos could be observed; every reason is in {files.join(out, FAILURES)}"
@@ -148,11 +146,11 @@ def run(options: Options) -> Summary | Estimate:
         videos=len(videos),
         done_before=done,
         failed_before=failed,
-        extracted=len(results) - len(failures),
+        extracted=len(observed),
         failed=len(failures),
-        frames=sum(r["frames"] for r in results),
-        detected=sum(r["detected"] for r in results),
-        seconds=sum(r["seconds"] for r in results),
+        frames=sum(a.values["frames"] for a in observed),
+        detected=sum(a.values["detected"] for a in observed),
+        seconds=sum(a.values["seconds"] for a in observed),
         failures=failures,
     )
 
@@ -169,7 +167,7 @@ def plan(
     return sum(done), len(rest) - len(todo), sorted(todo, key=lambda row: row["size"], reverse=True)
 
 
-def tasks(rows: list[dict[str, Any]], actors: int) -> Iterator[list[dict[str, Any]]]:
+def tasks(rows: Sequence[Row], actors: int) -> Iterator[Sequence[Row]]:
     """Rows, longest first, as they are handed out: a long video alone, several short ones together, fewer towards the end."""
     start = 0
     while start < len(rows):
@@ -182,27 +180,19 @@ def tasks(rows: list[dict[str, Any]], actors: int) -> Iterator[list[dict[str, An
         start = end
 
 
-def extracted(rows: list[dict[str, Any]], estimator: Estimator, options: Options) -> Iterable[dict[str, Any]]:
-    """The rows' results, as they come."""
-    quiet_ray_data()
-    actors = min(options.actors or _at_once(options), len(rows))
-    # paths as bytes: they need not be UTF-8, but Arrow's text must
-    encoded = [row | {"video": os.fsencode(row["video"])} for row in rows]
-    videos = ray.data.from_arrow([pa.Table.from_pylist(task) for task in tasks(encoded, actors)])
+def extracted(rows: list[Row], estimator: Estimator, options: Options) -> Iterator[Answer]:
+    """What became of the rows, as they come."""
     of_all = ("estimator", "smoothing", "looks", "people", "stride", "threads")
     arguments = {name: getattr(options, name) for name in of_all}
-    return videos.map(
-        Extractor,  # pyright: ignore[reportArgumentType] (Ray's annotation leaves classes out)
-        fn_constructor_args=([ray.put(estimator.model.read_bytes())], options.observe, arguments, options.stall_s),
-        # one task in flight per actor: a second one would wait behind a long first while others are idle
-        compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
-        num_cpus=options.threads,
-    ).iter_rows()
-
-
-def _at_once(options: Options) -> int:
-    """Videos for which the cluster has cores."""
-    return max(1, cluster_cores() // options.threads)
+    model = [ray.put(estimator.model.read_bytes())]
+    return over_actors(
+        Extractor,
+        (model, options.observe, arguments, options.stall_s),
+        rows,
+        actors=options.actors,
+        cpus=options.threads,
+        portions=tasks,
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The actors of `rayjobs.extract`: each takes videos through a child process, whatever they do to it."""
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ VIDEOS_PER_PROCESS = 200  # then a fresh one, so that what native code leaks can
 class Extractor:
     """An actor: takes one video at a time through decoding and MediaPipe to a finished file, in a child process of its own.
 
-    INPUT row: video (bytes), out, failure (paths or URIs), size (bytes).
-    OUTPUT row: video, size, frames, detected, seconds, notes, error.
+    INPUT row: video, out, failure (paths or URIs). OUTPUT: frames, detected, seconds, notes.
     """
 
     def __init__(self, model: list[ray.ObjectRef], observe: str, arguments: dict[str, Any], stall_s: float) -> None:
@@ -40,9 +38,6 @@ class Extractor:
         self._observe = Isolated(observe, stall_s=stall_s, calls_per_process=VIDEOS_PER_PROCESS)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        where = os.fsdecode(row["video"])
-        result = {"video": files.printable(where), "size": row["size"], "notes": "", "error": ""}
-        result |= {"frames": 0, "detected": 0, "seconds": 0.0}
         attempts = counted = 0
 
         def count(frames: int) -> None:
@@ -55,13 +50,12 @@ class Extractor:
         while attempts < ATTEMPTS:
             attempts += 1
             try:
-                with files.fetched(where) as video:
+                with files.fetched(row["video"]) as video:
                     observed = self._observe(count, video=str(video), out=row["out"], **self._arguments)
-                result |= observed | {"notes": "; ".join(observed.get("notes", ()))}
-                count(result["frames"])
+                count(observed["frames"])
                 self._videos.inc(tags={"outcome": "extracted"})
                 files.delete(row["failure"])
-                return result
+                return observed | {"notes": "; ".join(observed.get("notes", ()))}
             except UserError as error:  # the file's own fault: it will not be another file the next time
                 reason, trace = str(error), ""
                 break
@@ -70,6 +64,6 @@ class Extractor:
             except OSError as error:  # the store's, while the video was fetched
                 reason, trace = f"it could not be fetched: {error}", ""
         self._videos.inc(tags={"outcome": "failed"})
-        failure = {"video": result["video"], "reason": reason, "attempts": attempts, "traceback": trace}
+        failure = {"video": files.printable(row["video"]), "reason": reason, "attempts": attempts, "traceback": trace}
         files.write_text(row["failure"], json.dumps(failure, indent=1))
-        return result | {"error": reason}
+        raise UserError(reason)

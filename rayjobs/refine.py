@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rayjobs.actors import Answer, over_actors
+from rayjobs.actors import Answer, evenly, over_actors
 from rayjobs.progress import Progress
 from rayjobs.session import ray_session
 from refiner import DepthRefiner, UserError, files, registry
@@ -85,7 +85,7 @@ def run(options: Options) -> Summary:
     if todo:
         with ray_session(), Progress("videos", len(todo), len(todo)) as progress:
             for answer in over_actors(
-                Refiner, (source, identity), todo, actors=options.workers, use_gpus=True, blocks_per_actor=8
+                Refiner, (source, identity), todo, actors=options.workers, use_gpus=True, portions=evenly
             ):
                 answers.append(answer)
                 progress.add(1, 1, failed=bool(answer.error), poses=answer.values.get("poses", 0))

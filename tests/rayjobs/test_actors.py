@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from rayjobs.actors import packed, unpacked
+from rayjobs.actors import evenly, packed, unpacked
 from refiner.data.checks import Gist
 from refiner.evaluation.baselines import Moments, fit_all
 from refiner.evaluation.tally import Tally
@@ -46,3 +46,11 @@ def test_the_sums_of_an_evaluation_come_back_as_they_were(make_pairs):
         np.testing.assert_array_equal(again.fit()[name](test), method(test))
     gist = Gist.of(test, "test")
     Gist(**unpacked(packed(gist.to_arrays()))).check("test")
+
+
+def test_even_portions_hold_all_rows_in_their_order():
+    for count, actors in ((1, 2), (16, 2), (17, 2), (1000, 3)):
+        rows = [{"number": number} for number in range(count)]
+        portions = list(evenly(rows, actors))
+        assert [row for portion in portions for row in portion] == rows
+        assert len(portions) == min(count, 8 * actors) and max(map(len, portions)) - min(map(len, portions)) <= 1
