@@ -252,7 +252,7 @@ class Options:
     state: str = STATE
     """Folder of the registry, the artifacts and the logs."""
     nodes: int = 1
-    """Of Ray."""
+    """Number of Ray nodes."""
 
 
 def main() -> int:

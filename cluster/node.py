@@ -21,13 +21,13 @@ LOOK_S = 0.5
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     address: str
-    """Of the head, host:port."""
+    """Address of the head, host:port."""
     cpus: int
-    """That Ray is told of."""
+    """CPUs that Ray is told of."""
     store_bytes: int = 500_000_000
-    """Of the object store."""
+    """Size of the object store."""
     temp_dir: Path
-    """Of this node's sockets, logs and spilled objects: a node of its own has a disk of its own."""
+    """Folder of this node's sockets, logs and spilled objects: a node of its own has a disk of its own."""
 
 
 def command(options: Options) -> list[str]:

@@ -60,7 +60,7 @@ class Options:
     connections: int = 4
     """Downloads at once. The videos' server is a research institute's: be kind."""
     attempts: int = 6
-    """For each file."""
+    """Attempts for each file."""
     video_url: str = VIDEOS
     """Folder of the videos; a mirror's, where you have one."""
     video_list_url: str = VIDEO_LIST

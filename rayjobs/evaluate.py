@@ -36,7 +36,7 @@ class Options:
     pairs: str
     """Folder of the pairs that 'rayjobs.pair' wrote."""
     split: Literal["train", "val", "test"] = "test"
-    """What is measured on."""
+    """Split to measure on."""
     seen: Seen = "mediapipe"
     """How the frames of the pairs were seen: as in `rayjobs.train`, one of its ways."""
     model: str = field(default_factory=lambda: str(ModelSource(model_name(), alias=CANDIDATE)))

@@ -44,11 +44,11 @@ class Options:
     model: str = "full"
     """The estimator's model: lite, full, heavy, or the path of a .task file."""
     smoothing: Smoothing = "mediapipe"
-    """Over time: MediaPipe's filters, which lag behind, or none (blazepose only)."""
+    """Smoothing over time: MediaPipe's filters, which lag behind, or none (blazepose only)."""
     looks: int = 1
-    """At each person: 2 looks at the mirrored picture, too, and takes the mean (blazepose only)."""
+    """Looks at each person; 2: at the mirrored picture, too, and their mean counts (blazepose only)."""
     people: int = 1
-    """That are followed in each video, at most (several with blazepose only)."""
+    """Most people to follow in each video (several with blazepose only)."""
     stride: int = 1
     """Observe every stride-th frame."""
     threads: int = 1
@@ -56,7 +56,7 @@ class Options:
     actors: int = 0
     """Videos at once; 0: as many as the cluster has cores for."""
     stall_s: float = 120
-    """A video that makes no progress for so many seconds is given up."""
+    """A video that makes no progress for this many seconds is given up."""
     retry_failed: bool = False
     """Take up again what an earlier run recorded under failures/."""
     max_failures: int = 100
@@ -64,7 +64,7 @@ class Options:
     dry_run: bool = False
     """Extract nothing: say what is done, what is to do, and what that will take on the connected cluster."""
     price: float | None = None
-    """Of one core for one hour, for the estimate of --dry-run."""
+    """Price of one core for one hour, for the estimate of --dry-run."""
     observe: Annotated[str, tyro.conf.Suppress] = "refiner.estimators.observe:observe"
     """What turns a video into a file: another one simulates a cluster's load, or a fault."""
 

@@ -18,9 +18,9 @@ from refiner.data import aistpp, manifest, records
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     version: str
-    """Of the registered model."""
+    """Version of the registered model."""
     model_name: str = field(default_factory=registry.model_name)
-    """Of the registered model."""
+    """Name of the registered model."""
     out: str | None = None
     """File (path or URI) for the list of videos: one line each, split and name."""
 

@@ -32,7 +32,7 @@ class Options:
     storage: str = field(default_factory=lambda: setting("storage"))
     """Folder or s3:// prefix of everything. On several machines one that all of them reach."""
     name: str = "pipeline"
-    """Of the record and of the training's run: the same name goes on, another one trains anew on the same pairs."""
+    """Name of the record and of the training's run: the same one goes on, another trains again on the same pairs."""
     videos: str = ""
     """Folder or glob of the videos; videos/ in the storage by default."""
     dataset: str = ""
@@ -44,11 +44,11 @@ class Options:
     split_by: Literal["official", "choreography"] = "official"
     """As in rayjobs.pair."""
     preset: presets.PresetName = "best"
-    """Of the network."""
+    """Preset of the network."""
     workers: int = 0
     """DDP workers; 0: one for each GPU of the cluster, and two where there is none."""
     model_name: str = field(default_factory=registry.model_name)
-    """Of the registered model."""
+    """Name of the registered model."""
     promote: bool = True
     """Move the alias 'champion' if the new version wins."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)

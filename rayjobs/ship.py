@@ -37,14 +37,14 @@ class Options:
     pairs: str
     """Folder of pairs: the validation split and, for --out, the others, too; baselines learn from the training split."""
     strengths: tuple[float, ...] = (0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
-    """Shares of the correction."""
+    """Shares of the correction to compare."""
     share: float = 1.0
-    """Of its weights in the mean with those of the model in the box, which it started from: what was learnt anew forgets less
+    """Share of its weights in the mean with those of the model in the box, which it started from: what was learnt forgets less
     of what was known (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)."""
     seen: Seen = "mediapipe"
     """How the frames of the pairs were seen."""
     out: str = ""
-    """Folder to write the model into; a single strength is wanted then."""
+    """Folder to write the model into; a single strength is needed then."""
     trained_on: str = ""
     """For the card: what the pairs are, in a sentence."""
     limits: str = ""

@@ -51,11 +51,11 @@ class Options:
     start: str = ""
     """Folder of a checkpoint whose weights training starts from, or 'box': the model in the box. Its network is trained."""
     dropout: float | None = None
-    """Of the network in place of its own; best's 0.2 suits up to some 100,000 pairs, a million taught more with 0.05."""
+    """Dropout in place of the network's own; best's 0.2 suits up to some 100,000 pairs, a million taught more with 0.05."""
     model_name: str = field(default_factory=registry.model_name)
-    """Of the registered model that the result becomes a version of."""
+    """Name of the registered model that gets a new version."""
     name: str = ""
-    """Of the run; a name that was used before goes on from its last checkpoint. A new one by default."""
+    """Name of the run; one that was used before goes on from its last checkpoint. A new one by default."""
     workers: int = 0
     """DDP workers; 0: one for each GPU of the cluster, and two where there is none."""
     min_workers: int = 0
@@ -66,7 +66,7 @@ class Options:
     storage: str = "runs/train"
     """Folder or s3:// prefix of the checkpoints; on several machines one that all of them reach."""
     max_failures: int = 3
-    """Times that training goes on after a worker's death."""
+    """How often training goes on after a worker's death."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     model: Annotated[RefinerConfig | None, tyro.conf.Suppress] = None
     """Another network than the preset's, for the ablation."""

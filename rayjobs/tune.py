@@ -46,7 +46,7 @@ class Options:
     preset: presets.PresetName = "best"
     """The network whose other options all trials share."""
     name: str = ""
-    """Of the run; the time by default."""
+    """Name of the run; the time by default."""
     storage: str = "runs/tune"
     """Folder of the trials; on several machines one that all of them reach."""
     gpus_per_trial: float = 0.25

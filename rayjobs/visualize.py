@@ -38,15 +38,15 @@ class Options:
     pairs: str
     """Folder of the pairs that 'rayjobs.pair' wrote."""
     split: Literal["train", "val", "test"] = "test"
-    """What is looked at."""
+    """Split to look at."""
     model: str = f"models:/{NAME}@{CANDIDATE}"
     """models:/NAME@ALIAS, models:/NAME/VERSION, or a checkpoint's folder."""
     out: str = ""
     """Folder for the contact sheet and the recording, beside MLflow."""
     count: int = 4
-    """Of each: worst, best, random frames; and worst clips in the recording."""
+    """How many of the worst, the best and random frames, and of the worst clips in the recording."""
     seed: int = 0
-    """Of the random ones."""
+    """Seed of the random ones."""
     videos: str = ""
     """Folder of the videos, to show the frames themselves; with --observations."""
     observations: str = ""

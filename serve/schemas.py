@@ -39,7 +39,7 @@ class AppArgs(BaseModel):
     memory_mb: float = Field(default=512, gt=0)
     """Memory that the arrays and answers of long requests may take together; beyond it the answer is 429."""
     token_file: str | None = None
-    """File of bearer tokens, one a line, read again when it changes; POSE_API_TOKENS (comma-separated) is taken too."""
+    """File of bearer tokens, one a line, read again when it changes; POSE_API_TOKENS (comma-separated) is read, too."""
     cors_origins: list[str] = []
     """Web origins that may call; none by default."""
     max_streams: int = Field(default=128, gt=0)
@@ -75,7 +75,7 @@ class AppArgs(BaseModel):
     estimator_looks: int = Field(default=1, ge=1, le=2)
     """2 looks at the mirrored picture, too (blazepose only)."""
     estimator_people: int = Field(default=1, ge=1, le=16)
-    """That are followed in a video, at most; several with blazepose only."""
+    """Most people to follow in a video; several with blazepose only."""
 
 
 class ModelName(BaseModel):

@@ -47,7 +47,7 @@ class Options:
     size: tuple[int, int] = (960, 540)
     """Width and height of the videos in pixels. At 720p, rendering takes half as long again."""
     seed: int = 0
-    """Of the dancers, their motion and the training."""
+    """Seed of the dancers, their motion and the training."""
     train_seconds: float = 60
     """Training ends at the latest after this time; it ends earlier when the validation error no longer falls."""
     keep: bool = False

@@ -22,11 +22,11 @@ class Options:
     """
 
     a: Annotated[Path, tyro.conf.Positional]
-    """A result."""
+    """A result of `refiner video`."""
     b: Annotated[Path, tyro.conf.Positional]
     """Another, or the truth."""
     json: bool = False
-    """As one JSON object."""
+    """Print one JSON object."""
 
 
 def run(options: Options) -> int:

@@ -18,7 +18,7 @@ class Options:
     model: str = ""
     """A checkpoint's folder; the model in the box by default."""
     json: bool = False
-    """As one JSON object."""
+    """Print one JSON object."""
 
 
 def run(options: Options) -> int:

@@ -57,16 +57,16 @@ class Options:
     endpoint: str = ""
     """URL of a server that refines, in place of a model here."""
     token: str = ""
-    """For the endpoint, where it wants one; POSE_API_TOKEN in the environment by default."""
+    """Token for the endpoint, where it wants one; POSE_API_TOKEN in the environment by default."""
     people: int = 1
-    """People who are followed, at most; each with a number that survives crossings and absences (blazepose)."""
+    """Most people to follow; each with a number that survives crossings and absences (blazepose)."""
     estimator: EstimatorName | None = None
     """What finds the landmarks. mediapipe: PoseLandmarker; blazepose: its networks without its graph, faster.
     By default blazepose where it is installed (extra [blazepose]) or for several people, else mediapipe."""
     smoothing: Smoothing = "mediapipe"
-    """Of the landmarks over time: MediaPipe's filters, or none."""
+    """Smoothing of the landmarks over time: MediaPipe's filters, or none."""
     looks: int = 1
-    """At each person; 2: the picture and its mirror image (blazepose)."""
+    """Looks at each person; 2: the picture and its mirror image (blazepose)."""
     pose_model: str = "full"
     """The estimator's model: lite, full, heavy, or a .task file."""
     fov: float | None = None
@@ -74,7 +74,7 @@ class Options:
     camera_pitch: float | None = None
     """Degrees that the camera looks down (negative: up), where you know it; 0 is level. Depth and floor are better for it."""
     height: tuple[float, ...] = ()
-    """The person's stature in metres, which fixes the scale; of several people each's, in the order of their numbers."""
+    """The person's stature in metres, which fixes the scale; one for each of several people, in the order of their numbers."""
     resume: bool = False
     """Leave alone what is written already with these options."""
     force: bool = False

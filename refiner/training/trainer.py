@@ -47,7 +47,7 @@ class TrainingConfig:
     warmup: float = 0.1
     """Share of all steps in which the learning rate rises; then it falls as a cosine."""
     clip_norm: float = 1.0
-    """Longest gradient."""
+    """Largest norm of the gradient; longer ones are clipped."""
     ema: float = 0.998
     """Decay per step of the averaged weights, which are what is validated and kept."""
     patience: int = 5
