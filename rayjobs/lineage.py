@@ -7,7 +7,7 @@ is still there: the pairs' fingerprint is compared with the one that was trained
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from refiner import UserError, files, registry
@@ -26,15 +26,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    version: str
-    run_id: str
-    run_url: str
-    git_commit: str
-    fingerprint: str
-    """Of the pairs that it was trained on."""
-    pairs: str
-    """Their folder."""
+class Summary(registry.Origin):
     unchanged: bool
     """Whether the folder still holds these pairs."""
     made_of: dict[str, str]
@@ -69,12 +61,7 @@ def run(options: Options) -> Summary:
         lines = [f"{split} {name}" for split, names in videos.items() for name in names]
         files.write_text(options.out, "\n".join(lines) + "\n")
     return Summary(
-        version=origin.version,
-        run_id=origin.run_id,
-        run_url=origin.run_url,
-        git_commit=origin.git_commit,
-        fingerprint=origin.fingerprint,
-        pairs=origin.pairs,
+        **asdict(origin),
         unchanged=known.fingerprint == origin.fingerprint,
         made_of=known.made_of,
         estimator=known.estimator,
