@@ -3,7 +3,6 @@
 Reading a large motion's JSON keeps Python's lock, and placing it in a room takes long: a process of its own does it.
 """
 
-import asyncio
 import tempfile
 import threading
 from collections.abc import Callable
@@ -174,7 +173,7 @@ class Exporter:
         """
         if body.is_small:
             content = body.content()
-            return await asyncio.to_thread(lambda: written(motion_of(asked(content)), ending))
+            return await until_left(self._one, lambda left: written(motion_of(asked(content)), ending))
         return await until_left(self._one, lambda left: self._written(body, ending, left))
 
     def _written(self, body: Body, ending: str, left: threading.Event) -> bytes:

@@ -28,6 +28,9 @@ logger = logging.getLogger("ray.serve")
 LANDMARK_BYTES = 16_384
 # Frames a second on average, and at once, that a client may send: each costs 50 µs even if nobody looks at it.
 FRAMES_PER_S, FRAMES_AT_ONCE = 500.0, 1_000.0
+# What cameras give, and frames a second of all streams together beyond which a replica reads no stream faster than that: 128
+# streams of 500 frames would take all of its time, and TCP tells their clients to wait.
+CAMERA_FPS, CROWDED_PER_S = 60.0, 3_000.0
 # How long a client may let an answer lie.
 SENDING_S = 10.0
 SWEEP_S = 1.0
@@ -48,6 +51,13 @@ class Streams:
     def __init__(self, args: AppArgs, hub: Hub, pictures: Pictures) -> None:
         self.args, self.hub, self.pictures = args, hub, pictures
         self._sweeping: asyncio.Task[None] | None = None
+        self._credit, self._counted = CROWDED_PER_S, monotonic()
+
+    def crowded(self, now: float) -> bool:
+        """Counts a frame: whether there are too many of all streams together."""
+        self._credit = max(min(CROWDED_PER_S, self._credit + (now - self._counted) * CROWDED_PER_S) - 1, -1.0)
+        self._counted = now
+        return self._credit < 0
 
     async def serve(self, websocket: WebSocket) -> None:
         """One connection, from its upgrade to its end. Who may call was asked before (`serve.guard`)."""
@@ -82,7 +92,7 @@ class Stream:
         self.smooth, self.row, self.gone = smooth, -1, False
         self.last_us, self.answered = -1, 0
         self._began, self._heard, self._sends_since = monotonic(), monotonic(), 0.0
-        self._number, self._dropped, self._credit = -1, 0, FRAMES_AT_ONCE
+        self._number, self._dropped, self._credit, self._ahead = -1, 0, FRAMES_AT_ONCE, CAMERA_FPS
         self._waiting: Taken | None = None  # the newest frame
         self._seen: Taken | None = None  # the landmarks of the picture under way
         self._busy = False  # a frame is under way
@@ -152,6 +162,8 @@ class Stream:
             while (message := await self._websocket.receive())["type"] != "websocket.disconnect":
                 text = message.get("text")
                 self._came(message["bytes"] if text is None else text)
+                if self._streams.crowded(self._heard) and self._ahead < 0:
+                    await asyncio.sleep(-self._ahead / CAMERA_FPS)
         except Ended as ended:
             self._say(ended)
         else:
@@ -166,6 +178,7 @@ class Stream:
         """
         now = monotonic()
         self._credit = min(FRAMES_AT_ONCE, self._credit + (now - self._heard) * FRAMES_PER_S) - 1
+        self._ahead = max(min(CAMERA_FPS, self._ahead + (now - self._heard) * CAMERA_FPS) - 1, -1.0)
         if self._credit < 0:
             raise Ended(POLICY, f"more than {FRAMES_PER_S:g} frames a second came: send at most that many")
         self._heard = now

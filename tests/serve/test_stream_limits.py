@@ -48,6 +48,24 @@ def test_large_messages_end_the_stream(endpoint, size):
     wait_for(lambda: not replica.streams.hub.members)
 
 
+def test_where_streams_crowd_those_faster_than_a_camera_wait_and_others_do_not(endpoint, monkeypatch):
+    monkeypatch.setattr(connection, "CROWDED_PER_S", 0.0)
+    monkeypatch.setattr(connection, "CAMERA_FPS", 0.2)  # whoever sends two frames is faster
+    address, replica = endpoint
+    frame = encode(Landmarks(standing_poses(1)[0], None, None, None))
+    with opened(address) as flood:
+        for _ in range(100):
+            flood.send(frame)
+        answered(flood)
+        (member,) = replica.streams.hub.members
+        with opened(address) as other:
+            other.send(frame)
+            answered(other)
+        assert member._number < 50  # the rest waits where it came from
+        monkeypatch.setattr(connection, "CROWDED_PER_S", 1e9)
+    wait_for(lambda: not replica.streams.hub.members)
+
+
 def test_so_do_too_many(endpoint, monkeypatch):
     monkeypatch.setattr(connection, "FRAMES_AT_ONCE", 100.0)
     monkeypatch.setattr(connection, "FRAMES_PER_S", 0.001)
