@@ -38,6 +38,11 @@ def binary() -> dict[str, Any]:
     return {"schema": {"type": "string", "format": "binary"}}
 
 
+def file_in_form(name: str) -> dict[str, Any]:
+    """A form with one file."""
+    return {"schema": {"type": "object", "required": [name], "properties": {name: binary()["schema"]}}}
+
+
 def add_documentation(api: FastAPI, *, tokens: bool) -> None:
     """
     Args:

@@ -29,6 +29,7 @@ from serve import documentation
 from serve.bodies import Body
 from serve.codec.messages import JSON, shown
 from serve.decoding import make_way
+from serve.live import rounded, standing_poses
 from serve.threads import until_left
 
 # Packages without which a format cannot be written.
@@ -208,7 +209,7 @@ def add_exports(api: FastAPI, body_of: BodyOf) -> None:
         """The formats that `/v1/export` writes here, and what each is for."""
         return writable()
 
-    exporter = Exporter()
+    exporter, example = Exporter(), {"refined": rounded(standing_poses(2)), "fps": 25, "name": "turning"}
     schema = ExportBody.model_json_schema(ref_template="#/components/schemas/{model}")
 
     @api.post(
@@ -218,7 +219,7 @@ def add_exports(api: FastAPI, body_of: BodyOf) -> None:
             200: {"content": {"application/octet-stream": documentation.binary()}},
             **documentation.problems(413, 429),
         },
-        openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}},
+        openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": schema, "example": example}}}},
     )
     async def export(request: Request, to: str = "json") -> Response:
         """Writes refined poses as a file for other tools; `to` is one of `/v1/formats`. The person stands in a room: y up, the

@@ -131,13 +131,16 @@ def _add_refining(api: FastAPI, endpoint: "RefineEndpoint") -> None:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/octet-stream": documentation.binary()},
+                "content": {
+                    "application/octet-stream": documentation.binary(),
+                    "multipart/form-data": documentation.file_in_form("video"),
+                },
             }
         },
     )
     async def refine_video(request: Request) -> Response:
-        """Finds the person in a video with MediaPipe, and corrects the poses. The body is the file itself; the answer is
-        JSON, or an Arrow IPC stream where the Accept header asks for one.
+        """Finds the person in a video with MediaPipe, and corrects the poses. The body is the file itself, or a form with it
+        (`curl -F video=@clip.mp4`); the answer is JSON, or an Arrow IPC stream where the Accept header asks for one.
         """
         return await endpoint.refine_video(request)
 

@@ -197,7 +197,7 @@ async def test_the_examples_in_the_openapi_document_work(http):
                     answer = await http.post(url, json=body["example"], headers={**TOKEN, "Content-Type": kind})
                     assert answer.status_code == 200, answer.text
                     tried += 1
-    assert tried == 3  # /v1/refine, and the Open Inference Protocol's two
+    assert tried == 4  # /v1/refine, /v1/export, and the Open Inference Protocol's two
 
 
 async def test_the_model_is_listed_configured_and_counted(http):
