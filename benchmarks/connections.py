@@ -98,7 +98,9 @@ async def dawdle_reading(target: Target, seconds: float, *, connections: int = 2
                     await loop.sock_sendall(client, request)
                     line = (await asyncio.wait_for(loop.sock_recv(client, 64), 60)).split()
                     status = line[1].decode() if len(line) > 1 else "closed"
-                    while time.monotonic() < until and await asyncio.wait_for(loop.sock_recv(client, 64), 60):
+                    while status == "200" and time.monotonic() < until:
+                        if not await asyncio.wait_for(loop.sock_recv(client, 64), 30):
+                            break
                         await asyncio.sleep(2)
                 got[status] += 1
             await asyncio.sleep(0.5)
