@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from refiner.skeleton import NUM_JOINTS
 
+RESULT, OVERLAY = ".refined.parquet", ".overlay.mp4"  # behind a video's name
+
 # What `refiner video` adds to `records.REFINED`: where the joints are in the room (m: y up, the floor at 0, z towards the
 # camera), the estimator's own pose (m, as `pose`), and where it saw the joints in the picture (pixels).
 ROOM, OBSERVED, POINTS = (

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from refiner import formats
-from refiner.cli.report import Report
+from refiner.cli.report import OVERLAY, RESULT, Report
 from refiner.data import records, video
 from refiner.data.containers import SUFFIXES
 from refiner.errors import UserError
@@ -28,6 +28,7 @@ from refiner.estimators import DEFAULT, EstimatorName
 from refiner.estimators.base import Smoothing
 from refiner.estimators.isolation import ChildError, Isolated
 from refiner.extras import is_there
+from refiner.files import plain_name, printable
 
 STALL_S = 300.0
 MOST_PEOPLE = 16
@@ -130,8 +131,16 @@ def run(options: Options) -> int:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(), console=console, transient=True, disable=options.json or not console.is_terminal,
     ) as progress, Isolated("refiner.cli.work:work", stall_s=STALL_S, calls_per_process=200) as child:  # fmt: skip
+        becomes: dict[Path, Path] = {}
         for number, path in enumerate(videos, 1):
-            outcome = _refine(path, options, child, progress, f"{number}/{len(videos)} {path.name}")
+            first = becomes.setdefault(result_of(path, options), path)
+            if first == path:
+                outcome = _refine(path, options, child, progress, f"{number}/{len(videos)} {printable(path.name)}")
+            else:
+                outcome = Outcome(
+                    video=str(path),
+                    error=f"{path} would become the same files as {first}: rename one, or give it another --out",
+                )
             outcomes.append(outcome)
             if options.json:
                 print(json.dumps(dataclasses.asdict(outcome)), flush=True)
@@ -150,22 +159,31 @@ def find(named: tuple[str, ...]) -> list[Path]:
     for name in named:
         path = Path(name)
         if path.is_dir():
-            inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+            inside = [p for p in sorted(path.iterdir()) if _is_video(p) and p.suffix.lower() in SUFFIXES]
         elif path.exists():
             inside = [path]
         else:
-            inside = [Path(match) for match in sorted(glob(name, recursive=True)) if Path(match).is_file()]
+            inside = [p for p in map(Path, sorted(glob(name, recursive=True))) if _is_video(p)]
         if not inside:
             raise UserError(f"no video matches '{name}': give a file, a folder with videos, or a pattern in quotes")
         videos |= dict.fromkeys(inside)
     return list(videos)
 
 
+def _is_video(path: Path) -> bool:
+    """Whether what a folder or a pattern holds may be one: neither hidden nor what `--overlay` wrote."""
+    return path.is_file() and not path.name.startswith(".") and not path.name.endswith(OVERLAY)
+
+
+def result_of(path: Path, options: Options) -> Path:
+    """The file that a video becomes."""
+    return (Path(options.out) if options.out else path.parent) / f"{plain_name(path.stem)}{RESULT}"
+
+
 def _refine(path: Path, options: Options, child: Isolated, progress: Progress, title: str) -> Outcome:
-    folder = Path(options.out) if options.out else path.parent
-    settings = _settings(options)
-    result = folder / f"{path.stem}.refined.parquet"
-    made_before = _made_before(result, settings)
+    result, settings = result_of(path, options), _settings(options)
+    folder = result.parent
+    made_before = _made_before(result, path, settings)
     targets = made_before or expected(result, settings)
     there = [target for target in targets if target.exists()]
     if options.resume and made_before and len(there) == len(targets):
@@ -249,19 +267,21 @@ def _settings(options: Options) -> dict[str, Any]:
 
 def expected(result: Path, settings: dict[str, Any]) -> list[Path]:
     """The files that a video becomes; of several people those of the first stand for all."""
-    stem, folder = result.name.removesuffix(".refined.parquet"), result.parent
+    stem, folder = result.name.removesuffix(RESULT), result.parent
     person = ".person0" if settings["people"] > 1 else ""
     names = [f"{stem}{person if ending in formats.ONE_PERSON else ''}.{ending}" for ending in settings["to"]]
-    names += [f"{stem}.overlay.mp4"] if settings["overlay"] else []
+    names += [f"{stem}{OVERLAY}"] if settings["overlay"] else []
     return [result, *(folder / name for name in names)]
 
 
-def _made_before(result: Path, settings: dict[str, Any]) -> list[Path]:
-    """The files that these settings make of a video, where its result was made with them; else none."""
+def _made_before(result: Path, source: Path, settings: dict[str, Any]) -> list[Path]:
+    """The files that these settings make of a video, where its result was made of it and with them; else none."""
     try:
         metadata = records.read_metadata(result)
         kept, people = json.loads(metadata.get("options", "{}")), json.loads(metadata.get("people", "1"))
     except (OSError, ValueError, pa.ArrowException):
+        return []
+    if metadata.get("file", printable(source.name)) != printable(source.name):  # joey.mov is not joey.mp4
         return []
     written = ("to", "overlay")  # whose files are looked at themselves
     if {k: v for k, v in kept.items() if k not in written} != {k: v for k, v in settings.items() if k not in written}:

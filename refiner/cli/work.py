@@ -15,12 +15,13 @@ import pyarrow as pa
 from refiner import formats, geometry
 from refiner.cli.overlay import OverlayWriter
 from refiner.cli.remote import remote_refiner
-from refiner.cli.report import OBSERVED, POINTS, ROOM, Report
+from refiner.cli.report import OBSERVED, OVERLAY, POINTS, RESULT, ROOM, Report
 from refiner.command import cores
 from refiner.data import clips, records, video
 from refiner.errors import UserError
 from refiner.estimators.observe import observe
 from refiner.evaluation import metrics
+from refiner.files import plain_name, printable
 from refiner.formats import Motion
 from refiner.inference import room
 from refiner.inference.depth_refiner import DepthRefiner
@@ -50,6 +51,7 @@ class Seen:
     """Who was seen in a video."""
 
     observed: pa.Table  # of `records.OBSERVATIONS`, those rows only in which somebody was
+    file: str  # the video's name
     people: list[Person]  # of whom each was seen in one frame at least
     total: int  # frames of the video
     fps: float
@@ -77,6 +79,7 @@ def work(
         UserError: it is not a video, shows nobody, or a file cannot be written.
     """
     source, folder = Path(video), Path(out)
+    name = plain_name(source.stem)
     seen = see(source, options, on_progress)
     if not seen.people:
         raise UserError(f"{source} shows nobody: the estimator finds no person in its {seen.total} frames")
@@ -97,12 +100,12 @@ def work(
         lens,
         options["camera_pitch"],
     )  # fmt: skip
-    files = [write_table(folder / f"{source.stem}.refined.parquet", table, placed, seen, model, options)]
-    motions = motions_of(source.stem, seen, placed, confidence, options["people"] > 1)
+    files = [write_table(folder / f"{name}{RESULT}", table, placed, seen, model, options)]
+    motions = motions_of(name, seen, placed, confidence, options["people"] > 1)
     for ending in options["to"]:
-        files += formats.write_people(motions, folder, source.stem, ending)
+        files += formats.write_people(motions, folder, name, ending)
     if options["overlay"]:
-        files.append(draw(folder / f"{source.stem}.overlay.mp4", source, seen, poses, placed, lens))
+        files.append(draw(folder / f"{name}{OVERLAY}", source, seen, poses, placed, lens))
     made = dataclasses.replace(report(source, files, seen, poses, confidence), estimator=options["estimator"])
     return dataclasses.asdict(made)
 
@@ -126,7 +129,7 @@ def see(source: Path, options: dict[str, Any], on_progress: Callable[[int], None
     if options["fov"] is None and info.fov is not None:
         notes.append(f"the lens sees {info.fov:.0f}° along the longer side, as the file says (--fov says otherwise)")
     return Seen(
-        observed=pa.concat_tables(observed), people=people, total=json.loads(metadata["frames"]),
+        observed=pa.concat_tables(observed), file=printable(source.name), people=people, total=json.loads(metadata["frames"]),
         fps=json.loads(metadata["fps"]), size=tuple(json.loads(metadata["size"])), fov=info.fov, notes=notes,
     )  # fmt: skip
 
@@ -183,7 +186,7 @@ def write_table(
         table = table.append_column(field, pa.FixedSizeListArray.from_arrays(flat, field.type.list_size))
     floor = placed[0].floor
     metadata = {
-        "model": model, "fps": seen.fps, "size": list(seen.size), "frames": seen.total, "notes": seen.notes,
+        "file": seen.file, "model": model, "fps": seen.fps, "size": list(seen.size), "frames": seen.total, "notes": seen.notes,
         "options": {key: options[key] for key in sorted(options)}, "fov": fov_of(seen, options),
         "people": [person.number for person in seen.people],
         "floor": {"normal": floor.normal.tolist(), "height": floor.height},
@@ -252,7 +255,7 @@ def report(
         for span in stretches(sure.mean(-1) < LOW_CONFIDENCE, person.seconds)
     ]
     return Report(
-        video=str(source),
+        video=printable(source),
         files=[str(file) for file in files],
         frames=seen.total,
         with_person=len(np.unique(np.concatenate([person.frames for person in seen.people]))),

@@ -177,3 +177,50 @@ def test_a_result_says_which_lens_was_taken(clips, tmp_path):
         notes = json.loads(done.stdout)["report"]["notes"]
         assert any("the lens sees 90°" in note for note in notes) == (fov == 90)
         assert json.loads(records.read_metadata(out / "phone.refined.parquet")["fov"]) == pytest.approx(fov, abs=0.1)
+
+
+def test_two_videos_of_one_name_do_not_share_a_file(clips, tmp_path):
+    """Neither in one run nor by --resume in another."""
+    from refiner.cli.video import Options, _made_before, _settings, result_of
+
+    shutil.copy(clips / "a.mp4", tmp_path / "joey.mp4")
+    (tmp_path / "joey.avi").write_bytes(b"")
+    done = called("video", tmp_path, "--out", tmp_path / "out", "--json")
+    avi, mp4 = (json.loads(line) for line in done.stdout.splitlines())
+    assert "is empty" in avi["error"] and "would become the same files as" in mp4["error"] and done.returncode == 1
+    assert called("video", tmp_path / "joey.mp4", "--json").returncode == 0
+    options = Options(videos=("x",))
+    result = result_of(tmp_path / "joey.mp4", options)
+    assert _made_before(result, tmp_path / "joey.mp4", _settings(options)) == [result]
+    assert _made_before(result, tmp_path / "joey.avi", _settings(options)) == []
+
+
+def test_what_it_wrote_is_no_video_to_refine(tmp_path):
+    from refiner.cli.video import find
+
+    for name in ("a.mp4", "a.overlay.mp4", ".hidden.mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.mp4").mkdir()
+    for named in (str(tmp_path), str(tmp_path / "*.mp4")):
+        assert [p.name for p in find((named,))] == ["a.mp4"]
+    assert find((str(tmp_path / "a.overlay.mp4"),))  # who names it means it
+
+
+NAMES = {
+    "long": "long" * 62 + "x.mp4",
+    "three bytes a letter": "長" * 83 + ".mp4",
+    "not UTF-8": b"clip\xff.mp4",
+    "for a shell": "a b'c\"$(d).mp4",
+    "an option": "-a.mp4",
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_name_of_any_kind_becomes_files(clips, tmp_path, kind):
+    path = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), os.fsencode(NAMES[kind]))))
+    shutil.copy(clips / "a.mp4", path)
+    done = called("video", path, "--to", "bvh", "csv", "--overlay", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert len(names) == 4 and len({name.split(".")[0] for name in names}) == 1
+    assert json.loads(records.read_metadata(tmp_path / "out" / next(n for n in names if "refined" in n))["fps"])

@@ -8,8 +8,8 @@ import pytest
 from refiner import UserError
 from refiner.data.aistpp import Dataset
 from refiner.geometry import to_virtual_camera
-from refiner.inference.validation import validate_poses
-from refiner.skeleton import FROM_MEDIAPIPE, MIRROR
+from refiner.inference.validation import in_front, upright, validate_poses
+from refiner.skeleton import FROM_MEDIAPIPE, MIRROR, root_centred
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,30 @@ def test_handstands_cartwheels_and_lying_people_are_taken(dance):
         validate_poses(candle)
         for pose in candle[::5]:
             validate_poses(pose[None])
+
+
+def test_who_lies_has_more_room_before_a_pose_counts_as_mirrored(dance):
+    """Nose and knees of someone on the floor may seem to be behind the body by what would not do for somebody who stands."""
+    clip = max(
+        (clip[i : i + 20] for clip in dance for i in range(0, len(clip) - 20, 20)), key=lambda c: upright(c).mean()
+    )
+    assert upright(clip).mean() > 0.8
+    lying = clip[..., [1, 0, 2]] * (1, -1, 1)
+    assert abs(upright(lying).mean()) < 0.5
+
+    def facing(poses: np.ndarray, metres: float) -> np.ndarray:
+        """The noses moved along where the trunk faces, so that `in_front` is so much in the mean."""
+        across = poses[:, 5] - poses[:, 6]
+        ahead = np.cross(across, (poses[:, 5] + poses[:, 6] - poses[:, 11] - poses[:, 12]) / 2)
+        ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True)
+        moved = poses.copy()
+        moved[:, 0] += (metres - in_front(root_centred(poses)).mean()) * ahead
+        return moved
+
+    validate_poses(facing(lying, -0.17))
+    for poses in (facing(clip, -0.17), facing(lying, -0.2)):
+        with pytest.raises(UserError, match="point backwards"):
+            validate_poses(poses)
 
 
 @dataclass
