@@ -78,6 +78,8 @@ class Options:
             raise UserError(f"memory_gb is {self.memory_gb:g}: it must be positive, or 0 for what fits")
         if self.start and self.network:
             raise UserError("--start brings a network of its own: leave --network out")
+        if self.training.only_pitch and not self.start:
+            raise UserError("--only-pitch goes on from weights that know all else: name them with --start")
         if self.workers and self.min_workers > self.workers:
             raise UserError(f"min_workers is {self.min_workers}, more than the {self.workers} workers")
 
@@ -114,6 +116,8 @@ def run(options: Options) -> Summary:
     config = options.model or presets.network(options.preset, start or options.network, options.dropout)
     if start:
         config = replace(config, strength=1.0)  # how much of it is applied is chosen when it is trained
+    if options.training.only_pitch:
+        config = replace(config, camera_pitch=True)
     checks.check_splits(options.pairs, options.simulated)
     name = options.name or time.strftime("train-%Y%m%d-%H%M%S")
     run_id = registry.find_run(RESUME_TAG, name) if options.name else None

@@ -251,6 +251,15 @@ class PoseAwareDepthRefiner(nn.Module):
         model.load_state_dict(state)
         return model.train(self.training)
 
+    def learn_pitch_alone(self) -> None:
+        """From now on training changes only the weights by which the camera's pitch comes in."""
+        first = dict(self.named_parameters())[self.encoder.conditioned]
+        theirs = torch.zeros_like(first)
+        theirs[:, 2 * self.config.frequencies : self.config.conditions] = 1
+        for parameter in self.parameters():
+            parameter.requires_grad_(parameter is first)
+        first.register_hook(lambda gradient: gradient * theirs)
+
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())
 

@@ -57,6 +57,9 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: fp16 with gradient scaling on CUDA, fp32 on the CPU (measured there: bf16 takes three times as long)."""
     seed: int = 0
+    only_pitch: bool = False
+    """Learn only what the camera's pitch changes; where it is not known, the answers of the weights that training starts from
+    stay as they are."""
     weights: losses.LossWeights = field(default_factory=losses.LossWeights)
     augmentation: augment.Augmentation = field(default_factory=augment.Augmentation)
 
@@ -88,7 +91,11 @@ def initialise(
             raise UserError(
                 f"the checkpoint to start from has another network ({start.config}): train that one"
             ) from None
+        if training.only_pitch:
+            model.learn_pitch_alone()
         return model
+    if training.only_pitch:
+        raise UserError("only_pitch goes on from weights that know all else: name a checkpoint to start from")
     model.standardise(inputs for inputs, _ in data.chunks())
     return model
 
@@ -122,9 +129,10 @@ class Trainer:
         self.rank, self.world = rank, world
         self.device = train.device
         self.parameters: list[Tensor] = list(model.parameters())
+        decay = 0.0 if training.only_pitch else training.weight_decay  # nothing pulls at what is not learnt
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": training.weight_decay},
+                {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": decay},
                 {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
             ],
             lr=training.learning_rate,

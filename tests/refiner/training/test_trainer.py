@@ -229,6 +229,32 @@ def test_mirroring_twice_is_nothing_and_the_truth_is_mirrored_with_the_input(dat
         torch.testing.assert_close(ours, theirs, equal_nan=True)  # of pairs that do not know the camera's pitch
 
 
+def test_what_the_pitch_changes_is_learnt_alone_and_all_else_stays(make_pairs):
+    pairs = make_pairs(6, frames=20)
+    pitch = np.random.default_rng(0).uniform(-20, 20, len(pairs)).astype(np.float32)
+    # of the lean that such a camera sees half is missing in what is observed
+    lean = 0.5 * np.tan(np.radians(pitch))[:, None] * pairs.ground_truth[..., 1]
+    truth = pairs.ground_truth + np.stack([0 * lean, 0 * lean, lean], axis=-1)
+    told = dataclasses.replace(pairs, corrupted=pairs.ground_truth, ground_truth=truth, pitch=pitch)
+    network = RefinerConfig(encoder="whole_pose", width=64, layers=1)
+    start = initialise(network, TrainingConfig(), TrainingData(told, network))
+    torch.nn.init.normal_(start.encoder.correction[-1].weight, std=0.1)
+    config = dataclasses.replace(network, camera_pitch=True)
+    training = TrainingConfig(epochs=12, batch_size=64, learning_rate=0.02, ema=0.9, only_pitch=True)
+    data = TrainingData(told, config)
+    trainer = Trainer(initialise(config, training, data, start), training, data, data)
+    before = trainer._validate()
+    for _ in trainer.epochs():
+        pass
+    assert trainer.best_error < 0.8 * before
+    learnt, known = trainer.best_model(), DepthRefiner.of(start)
+    np.testing.assert_array_equal(
+        DepthRefiner.of(learnt).predict_pairs(told).poses, known.predict_pairs(told).poses
+    )  # who says nothing of the pitch
+    with pytest.raises(UserError, match="start from"):
+        initialise(config, training, data)
+
+
 def test_some_pairs_lose_the_camera_pitch_and_keep_all_else(make_pairs):
     config = dataclasses.replace(SMALL, camera_pitch=True)
     pairs = make_pairs(10, frames=20)
