@@ -58,6 +58,8 @@ class Options:
     """MediaPipe's filters over time, or none (blazepose only)."""
     looks: int = 1
     """2 looks at the mirrored picture, too (blazepose only)."""
+    camera_pitch: bool = False
+    """Measure each model once more, told how far its camera looks down, as the calibration has it."""
     observations: str | None = None
     """Folder to keep the observations in; those that are there already, of the same estimator and options, are used."""
     truth_smoothing_s: float = 0.022
@@ -202,7 +204,10 @@ def measure(
     moment = pairs.frame - np.array([lags[name] for name in pairs.camera])
     # for the bootstrap: rows that are drawn together
     blocks = dataclasses.replace(pairs, sequence=np.floor(moment / options.block_frames).astype(int).astype(str))
+    told = {f"{name}, pitch": model for name, model in models.items() if options.camera_pitch}
     refinements = {name: model.predict_pairs(pairs) for name, model in models.items()}
+    refinements |= {name: model.predict_pairs(pairs, camera_pitch=True) for name, model in told.items()}
+    models = models | told
     methods = {
         "mediapipe": pairs.corrupted,
         "smoothing": baselines.smoothing(pairs),

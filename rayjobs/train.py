@@ -114,10 +114,10 @@ def run(options: Options) -> Summary:
     clock = [time.monotonic()]
     start = str(SHIPPED if options.start == "box" else Path(options.start).absolute()) if options.start else ""
     config = options.model or presets.network(options.preset, start or options.network, options.dropout)
-    if start:
-        config = replace(config, strength=1.0)  # how much of it is applied is chosen when it is trained
     if options.training.only_pitch:
         config = replace(config, camera_pitch=True)
+    elif start:
+        config = replace(config, strength=1.0)  # how much of it is applied is chosen when it is trained
     checks.check_splits(options.pairs, options.simulated)
     name = options.name or time.strftime("train-%Y%m%d-%H%M%S")
     run_id = registry.find_run(RESUME_TAG, name) if options.name else None

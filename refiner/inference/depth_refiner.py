@@ -81,7 +81,7 @@ def prepare(
         visibility=torch.from_numpy(visibility[rows]),
         azimuth=torch.from_numpy(geometry.azimuth(wanted).astype(np.float32, copy=False)),
         image_points=torch.from_numpy(points.astype(np.float32, copy=False)),
-        pitch=torch.full((len(wanted),), torch.nan) if pitch is None else torch.from_numpy(pitch[rows]),
+        pitch=torch.full((len(wanted),), torch.nan) if pitch is None else torch.tensor(pitch[rows]),
     )
 
 
