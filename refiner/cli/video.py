@@ -73,7 +73,7 @@ class Options:
     fov: float | None = None
     """The lens's angle of view along the picture's longer side, degrees. By default what the file says, or else 60."""
     camera_pitch: float | None = None
-    """Degrees that the camera looks down (negative: up), where you know it; 0 is level. Depth and floor are better for it."""
+    """Degrees that the camera looks down (negative: up), where you know it; 0 is level. The model and the floor count on it."""
     height: tuple[float, ...] = ()
     """The person's stature in metres, which fixes the scale; one for each of several people, in the order of their numbers."""
     resume: bool = False
