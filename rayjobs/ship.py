@@ -112,7 +112,7 @@ def card(options: Options, model: DepthRefiner, measured: dict[str, dict], test:
             figures |= {key: part} if key else part
     answer = model.predict_pairs(test)
     errors = metrics.depth_error(answer.poses, test.ground_truth)
-    if model.model.config.camera_pitch and np.isfinite(test.pitch).all():
+    if model.model.config.camera_pitch and test.pitch is not None and np.isfinite(test.pitch).all():
         told = metrics.depth_error(model.predict_pairs(test, camera_pitch=True).poses, test.ground_truth)
         figures["refined_depth_cm_with_camera_pitch"] = round(float(told.mean()) * metrics.CM, 2)
     figures["ece"] = round(confidence_summary(answer.confidence, errors, CONFIDENT_WITHIN_M)["ece"], 3)
