@@ -6,6 +6,7 @@ The run, its metrics and the model (alias 'candidate') are in MLflow. A worker t
 same --name again goes on with the same run from its last checkpoint.
 """
 
+import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -32,6 +33,8 @@ from refiner.model.checkpoint import load_checkpoint, read_card, save_checkpoint
 from refiner.model.config import RefinerConfig
 from refiner.training.trainer import TrainingConfig
 
+# How often Ray Train's controller asks the workers, in seconds; an epoch's report waits for it, by default for up to two.
+POLL_ENV, POLL_S = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25"
 RESUME_TAG = "train_name"  # of the MLflow run: finds it again when the same name is trained on
 
 
@@ -145,6 +148,7 @@ def run(options: Options) -> Summary:
 
 def fit(options: Options, config: RefinerConfig, start: str, name: str, run_id: str) -> ray.train.Checkpoint:
     """Trains on the cluster and returns the last checkpoint: the model, its card and the state of the training."""
+    os.environ.setdefault(POLL_ENV, POLL_S)  # Ray hands it on to the controller
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = options.workers or gpus or 2
     storage = files.absolute(options.storage)
