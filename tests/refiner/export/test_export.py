@@ -38,7 +38,7 @@ def trained(preset: str) -> DepthRefiner:
     return DepthRefiner.of(model)
 
 
-@pytest.fixture(scope="module", params=["in the box", "baseline", "best"])
+@pytest.fixture(scope="module", params=["in the box", "baseline"])
 def refiner(request) -> DepthRefiner:
     return DepthRefiner(device="cpu") if request.param == "in the box" else trained(request.param)
 
