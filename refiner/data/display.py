@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.reformatter import Interpolation, VideoReformatter
 
 # Anamorphic film has 2, DVDs 0.7 to 1.5; far beyond lies damage, which would make pictures of any size.
@@ -131,12 +131,13 @@ class Display:
 
 
 def orientation(picture: av.VideoFrame) -> Orientation:
-    """How a picture is to be turned. PyAV then keeps it until Python's garbage collector comes by, so do not ask of every one.
+    """How a picture is to be turned.
 
     Of the display matrix (ISO/IEC 14496-12, 6.2.2; FFmpeg's libavutil/display.h): the point (p, q) of the stored picture is
     shown at (a p + c q, b p + d q), up to a shift. The nearest of the eight orientations is taken, as players do.
     """
-    entries: list[Any] = list(picture.side_data)
+    # not `picture.side_data`, a circle of references: the pixels would stay until Python's garbage collector comes by
+    entries: list[Any] = list(SideDataContainer(picture))
     matrix = next((d for d in entries if d.type == Type.DISPLAYMATRIX), None)
     if matrix is None:
         return False, False, False

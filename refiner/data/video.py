@@ -230,14 +230,14 @@ def _displayed(source: Opened) -> Callable[[av.VideoFrame], Display]:
     """Says of each picture of a stream how it is shown. They share one `Display` as long as that stays the same."""
     stream = source.stream
     last: Display | None = None
-    angle, after_key = 0, False
+    angle = 0
 
     def display(picture: av.VideoFrame) -> Display:
-        nonlocal last, angle, after_key
+        nonlocal last, angle
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-        # a display matrix comes with the container, or in a codec's key frames, of which some streams have no others
-        may_differ = (picture.key_frame and not after_key) or picture.rotation != angle
-        angle, after_key = picture.rotation, bool(picture.key_frame)
+        # a display matrix comes with the container, or in a codec's key frames
+        may_differ = bool(picture.key_frame) or picture.rotation != angle
+        angle = picture.rotation
         now = Display.of(picture, aspect, source.crop, None if last is None or may_differ else last.turned)
         last = last if last is not None and now == last else now
         return last
