@@ -61,12 +61,18 @@ def ending(interrupted: str) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so once more at its end
         sys.exit(READER_LEFT)
     except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:
+        sentence = unwritten(error)
+        if sentence is None:
             raise
-        where = f"{error.filename} cannot be written" if error.filename else "a file cannot be written"
-        _last_words(
-            f"error: {where} ({os.strerror(error.errno).lower()}): {_OF_THE_MACHINE[error.errno]}", EXIT_USER_ERROR
-        )
+        _last_words(f"error: {sentence}", EXIT_USER_ERROR)
+
+
+def unwritten(error: OSError) -> str | None:
+    """What to do about a file that cannot be written, as a sentence; None where the error is another one."""
+    if error.errno not in _OF_THE_MACHINE:
+        return None
+    where = f"{error.filename} cannot be written" if error.filename else "a file cannot be written"
+    return f"{where} ({os.strerror(error.errno).lower()}): {_OF_THE_MACHINE[error.errno]}"
 
 
 def _last_words(text: str, status: int) -> NoReturn:

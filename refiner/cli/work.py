@@ -16,7 +16,7 @@ from refiner import formats, geometry
 from refiner.cli.overlay import OverlayWriter
 from refiner.cli.remote import remote_refiner
 from refiner.cli.report import OBSERVED, OVERLAY, POINTS, RESULT, ROOM, Report
-from refiner.command import cores
+from refiner.command import cores, unwritten
 from refiner.data import clips, records, video
 from refiner.errors import UserError
 from refiner.estimators.observe import observe
@@ -78,7 +78,18 @@ def work(
     Raises:
         UserError: it is not a video, shows nobody, or a file cannot be written.
     """
-    source, folder = Path(video), Path(out)
+    try:
+        return dataclasses.asdict(_work(Path(video), Path(out), options, token, on_progress))
+    except OSError as error:
+        sentence = unwritten(error)
+        if sentence is None:
+            raise
+        raise UserError(f"{video} is not refined: {sentence}") from None
+
+
+def _work(
+    source: Path, folder: Path, options: dict[str, Any], token: str, on_progress: Callable[[int], None]
+) -> Report:
     name = plain_name(source.stem)
     seen = see(source, options, on_progress)
     if not seen.people:
@@ -106,8 +117,7 @@ def work(
         files += formats.write_people(motions, folder, name, ending)
     if options["overlay"]:
         files.append(draw(folder / f"{name}{OVERLAY}", source, seen, poses, placed, lens))
-    made = dataclasses.replace(report(source, files, seen, poses, confidence), estimator=options["estimator"])
-    return dataclasses.asdict(made)
+    return dataclasses.replace(report(source, files, seen, poses, confidence), estimator=options["estimator"])
 
 
 def see(source: Path, options: dict[str, Any], on_progress: Callable[[int], None]) -> Seen:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +18,7 @@ from refiner.data import records
 from refiner.model.config import RefinerConfig
 from refiner.skeleton import FROM_MEDIAPIPE
 from refiner.training.trainer import Trainer, TrainingConfig, TrainingData, initialise
+from tests.disks import small_disk
 from tests.invented import write_splits
 from tests.waiting import wait_for
 
@@ -172,21 +172,15 @@ def test_observations_are_refined_video_by_video_and_once_only(trained, tmp_path
 
 
 @pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+def full_soon(tmp_path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "4m") as place:
+        yield place
 
 
-def test_a_full_disk_is_one_sentence_and_the_same_name_goes_on_once_there_is_room(cluster, pairs, small_disk):
+def test_a_full_disk_is_one_sentence_and_the_same_name_goes_on_once_there_is_room(cluster, pairs, full_soon):
     def fill() -> None:
-        wait_for(lambda: list(small_disk.glob("*/checkpoint_*/state.json")), pause_s=0.02)
-        with (small_disk / "junk").open("wb", buffering=0) as junk, suppress(OSError):
+        wait_for(lambda: list(full_soon.glob("*/checkpoint_*/state.json")), pause_s=0.02)
+        with (full_soon / "junk").open("wb", buffering=0) as junk, suppress(OSError):
             while True:
                 junk.write(bytes(4096))
 
@@ -195,7 +189,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_name_goes_on_once_there_is_roo
         pairs=str(pairs),
         model=MODEL,
         training=training,
-        storage=str(small_disk),
+        storage=str(full_soon),
         name="full",
         workers=2,
         max_failures=0,
@@ -206,7 +200,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_name_goes_on_once_there_is_roo
         train.run(options)
     assert "\n" not in str(refused.value)
     filler.join()
-    (small_disk / "junk").unlink()
+    (full_soon / "junk").unlink()
     # and with one worker or two, as there is room for
     summary = train.run(replace(options, min_workers=1))
     assert [h["epoch"] for h in summary.history] == list(range(training.epochs))

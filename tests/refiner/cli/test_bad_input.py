@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from refiner.data import records, video
+from tests.disks import small_disk
 from tests.processes import heed_interrupts
 from tests.refiner.cli.test_video import called, refiner
 from tests.waiting import wait_for
@@ -122,6 +123,14 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(clips, tmp_path):
         done = called("video", clips / "a.mp4", "--out", out, "--json")
         error = json.loads(done.stdout)["error"]
         assert done.returncode == 1 and "cannot be written to" in error and "another --out" in error, error
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(clips, tmp_path):
+    with small_disk(tmp_path / "disk", "20k") as out:
+        done = called("video", clips / "a.mp4", "--out", out, "--overlay", "--json")
+        error = json.loads(done.stdout)["error"]
+        assert done.returncode == 1 and "no space left on device" in error and error.endswith("make room"), error
+        assert list(out.iterdir()) == []
 
 
 def test_sound_without_pictures_is_one_sentence(tmp_path):
