@@ -204,8 +204,10 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
                 answer = client.get(url, headers={} if name == "mlflow" else token)
                 if answer.status_code == 200 and (name not in others or _alive(answer.json()) > len(others)):
                     del waiting[name]
-        # one that is restarted later is not now: what keeps it from its first start will keep it from the second
+        # One that is restarted later is not now: what keeps it from its first start will keep it from the second. But a node
+        # whose first start took longer than Ray waits joins at its second.
         ended = supervisor.ended_by_itself(logs["supervisor"].read_text(errors="replace"))
+        ended = [name for name in ended if name not in others]
         if waiting and (ended or holder.poll() is not None or time.monotonic() > deadline):
             why = (
                 "ended at once" if ended or holder.poll() is not None else f"is not healthy after {START_DEADLINE_S} s"

@@ -18,6 +18,7 @@ from typing import Any
 
 from cluster import haproxy
 from refiner import UserError, telemetry
+from refiner.command import log
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOST = haproxy.HOST
@@ -69,8 +70,8 @@ class Cluster:
     def submit(self, entrypoint: str, *, env: Mapping[str, str] | None = None) -> dict[str, Any] | None:
         """Runs one job through Ray's Jobs API, as `ray job submit --working-dir . -- ENTRYPOINT` does.
 
-        The checkout without what .gitignore names is uploaded and is the job's working folder, so data wants absolute
-        paths. The job's output goes to stderr while it comes.
+        The checkout without what .gitignore and .rayignore name is uploaded and is the job's working folder, so data wants
+        absolute paths. How large it is and the job's output go to stderr while they come.
 
         Returns:
             The last line of its output that is a JSON object: its summary.
@@ -80,7 +81,15 @@ class Cluster:
         """
         from ray.job_submission import JobStatus, JobSubmissionClient
 
-        client = JobSubmissionClient(self.dashboard_url, headers=self.headers())
+        class Client(JobSubmissionClient):
+            """Says how much it uploads: data that slipped in is noticed. What the cluster has already is not sent again."""
+
+            def _do_request(self, method: str, endpoint: str, *, data: bytes | None = None, **options: Any) -> Any:
+                if data is not None:
+                    log(f"uploading {CHECKOUT}: {len(data) / 1e6:.1f} MB")
+                return super()._do_request(method, endpoint, data=data, **options)
+
+        client = Client(self.dashboard_url, headers=self.headers())
         # which files an upload leaves out is nobody's news; the second logger has a level of its own
         for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):
             logging.getLogger(name).setLevel(logging.ERROR)

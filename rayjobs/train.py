@@ -137,7 +137,7 @@ def run(options: Options) -> Summary:
         with ray_session(), tempfile.TemporaryDirectory() as scratch:
             checkpoint = fit(options, config, start, name, run_id)
             clock.append(time.monotonic())
-            folder = checkpoint.to_directory(scratch)
+            folder = files.patiently(lambda: checkpoint.to_directory(scratch))
             summary = _register(options, folder, run_id, name, clock)
     except BaseException:
         registry.finish_run(run_id, failed=True)
@@ -152,36 +152,40 @@ def fit(options: Options, config: RefinerConfig, start: str, name: str, run_id: 
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = options.workers or gpus or 2
     storage = files.absolute(options.storage)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={
-            "pairs": files.absolute(options.pairs),
-            "simulated": files.absolute(options.simulated) if options.simulated else None,
-            "seen": options.seen,
-            "start": start,
-            "model": config,
-            "training": options.training,
-            "run_id": run_id,
-            "tracking_uri": registry.tracking_uri(),
-            "memory": options.memory_gb * 1e9,
-            "recovered": train_storage.recover(storage, name),
-            "threads": 0 if gpus else max(1, cores() // workers),
-        },
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=(options.min_workers, workers) if options.min_workers else workers, use_gpu=gpus > 0
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=storage,
-            failure_config=ray.train.FailureConfig(max_failures=options.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-            # else each line that rank 0 prints comes twice, by itself and through Ray's logger
-            worker_runtime_env={"env_vars": {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}},
-        ),
-    )
+
+    def once() -> ray.train.Result:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={
+                "pairs": files.absolute(options.pairs),
+                "simulated": files.absolute(options.simulated) if options.simulated else None,
+                "seen": options.seen,
+                "start": start,
+                "model": config,
+                "training": options.training,
+                "run_id": run_id,
+                "tracking_uri": registry.tracking_uri(),
+                "memory": options.memory_gb * 1e9,
+                "recovered": train_storage.recover(storage, name),
+                "threads": 0 if gpus else max(1, cores() // workers),
+            },
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=(options.min_workers, workers) if options.min_workers else workers, use_gpu=gpus > 0
+            ),
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=storage,
+                failure_config=ray.train.FailureConfig(max_failures=options.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+                logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+                # else each line that rank 0 prints comes twice, by itself and through Ray's logger
+                worker_runtime_env={"env_vars": {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}},
+            ),
+        )
+        return trainer.fit()
+
     try:
-        fitted = trainer.fit()
+        fitted = train_storage.whatever_is_away(once, storage)
     except (ray.train.TrainingFailedError, ActorDiedError) as error:
         raise train_storage.explained(error, storage) or error from None
     if fitted.return_value is not None:

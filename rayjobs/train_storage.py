@@ -6,15 +6,42 @@ fills up leaves that file cut off, and Ray then refuses to go on with the run al
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from refiner import UserError
+from refiner import UserError, files
+from refiner.command import log
 from refiner.training.trainer import STATE_FILE, STATE_TENSORS
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 FULL_BYTES = 1 << 20  # less room than one checkpoint needs
+
+
+T = TypeVar("T")
+TIMES_AWAY = 3  # a storage may be in one training
+
+
+def whatever_is_away(fit: Callable[[], T], storage: str) -> T:
+    """What a training gives, which goes on from its last checkpoint when a storage that was away is back.
+
+    Ray Train, which writes checkpoints and their list, gives up at once. What `fit` raises for another reason, or where the
+    storage is away for too long, goes through.
+    """
+    for _ in range(TIMES_AWAY):
+        try:
+            return fit()
+        except Exception as error:
+            if not files.is_away(error):
+                raise
+            log(f"{storage} is away: training goes on when it is back")
+            try:
+                files.wait_for_store(storage)
+            except OSError:
+                raise error from None
+    return fit()
 
 
 def is_full(storage: str) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from rayjobs.metrics import JobMetrics
-from refiner import UserError, registry
+from refiner import UserError, files, registry
 from refiner.command import log
 from refiner.data import checks, records
 from refiner.data.records import Seen
@@ -20,6 +20,8 @@ from refiner.model.checkpoint import load_checkpoint, save_checkpoint
 from refiner.model.config import RefinerConfig
 from refiner.training.dataset import load, row_counts
 from refiner.training.trainer import Trainer, TrainingConfig, depth_errors, initialise
+
+EPOCHS_AHEAD = 5  # that MLflow may have of a worker that died, beyond the last checkpoint that Ray knows
 
 
 def train_worker(config: dict[str, Any]) -> str | None:
@@ -82,7 +84,13 @@ def _train(
     **_: Any,
 ) -> None:
     rank = trainer.rank
-    metrics, watched = registry.MetricLog(run_id, tracking_uri) if rank == 0 else None, JobMetrics()
+    watched = JobMetrics()
+    # An epoch is sent before its checkpoint is reported, and Ray may not have taken some before it in yet.
+    metrics = registry.MetricLog(run_id, tracking_uri, once_until=len(history) + EPOCHS_AHEAD) if rank == 0 else None
+
+    def publish(figures: dict[str, float]) -> None:
+        if metrics is not None:
+            metrics.log({k: v for k, v in figures.items() if k != "epoch"}, step=int(figures["epoch"]))
 
     def report(done: bool = False) -> None:
         if rank != 0:  # as often as rank 0: a report waits for all workers
@@ -95,15 +103,19 @@ def _train(
             try:
                 ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
             except OSError as error:
+                if files.is_away(error):
+                    raise
                 raise UserError(
                     f"the checkpoint of epoch {trainer.epoch} could not be written to the --storage ({error}): make room "
                     "there; the one before is kept, and the same --name goes on from it"
                 ) from None
 
+    for figures in history:
+        publish(figures)  # whoever was killed may have reported an epoch and not sent it yet
     for figures in trainer.epochs():
         history.append(figures)
+        publish(figures)
         if metrics is not None:
-            metrics.log({k: v for k, v in figures.items() if k != "epoch"}, step=int(figures["epoch"]))
             for name, value in figures.items():
                 watched.tell("pose_train_figure", value, {"figure": name})
             watched.tell("pose_train_epoch", figures["epoch"])

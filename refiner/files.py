@@ -242,7 +242,7 @@ def fetched(where: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, PurePosixPath(path).name)
         try:
-            _patiently(
+            patiently(
                 lambda: fs.copy_files(path, str(copy), source_filesystem=filesystem, destination_filesystem=_LOCAL)
             )
         except FileNotFoundError:
@@ -253,11 +253,11 @@ def fetched(where: str | Path) -> Iterator[Path]:
 def upload(path: Path, where: str | Path) -> None:
     """Copies a local file to a URI, where it is there when it is whole."""
     filesystem, place = resolve(where)
-    _patiently(lambda: fs.copy_files(str(path), place, source_filesystem=_LOCAL, destination_filesystem=filesystem))
+    patiently(lambda: fs.copy_files(str(path), place, source_filesystem=_LOCAL, destination_filesystem=filesystem))
 
 
-def _patiently(call: Callable[[], T]) -> T:
-    """What the call gives; while the store is away, it is tried again.
+def patiently(call: Callable[[], T]) -> T:
+    """What the call gives; while the store that it uses is away, it is tried again.
 
     Raises:
         OSError: for another reason, or for too long.
@@ -267,11 +267,24 @@ def _patiently(call: Callable[[], T]) -> T:
         try:
             return call()
         except OSError as error:
-            away = isinstance(error, ConnectionError | TimeoutError) or any(word in str(error) for word in _AWAY)
-            if not away or time.monotonic() + pause > deadline:
+            if not is_away(error) or time.monotonic() + pause > deadline:
                 raise
         time.sleep(pause)
         pause = min(_LONGEST_PAUSE_S, 2 * pause)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether this says that a store does not answer and may be back in a moment; errors of others may quote pyarrow's."""
+    return isinstance(error, ConnectionError | TimeoutError) or any(word in str(error) for word in _AWAY)
+
+
+def wait_for_store(where: str | Path) -> None:
+    """Returns as soon as the store answers.
+
+    Raises:
+        OSError: it was away for too long.
+    """
+    patiently(lambda: info(where))
 
 
 def copy_folder(folder: Path, where: str | Path) -> None:
@@ -286,7 +299,7 @@ def copy_folder(folder: Path, where: str | Path) -> None:
 def opened(where: str | Path) -> Iterator[pa.NativeFile]:
     """The file for reading at any place in it; out of a store comes only what is read."""
     filesystem, path = resolve(where)
-    with _patiently(lambda: filesystem.open_input_file(path)) as file:
+    with patiently(lambda: filesystem.open_input_file(path)) as file:
         yield file
 
 
@@ -303,6 +316,15 @@ def read_text(where: str | Path) -> str:
 
 def write_text(where: str | Path, text: str) -> None:
     """Writes a text file whole or not at all."""
+    filesystem, path = resolve(where)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+
+        def put() -> None:  # not by way of a local file: that this machine's disk is full can still be said
+            with filesystem.open_output_stream(path) as out:
+                out.write(text.encode())
+
+        patiently(put)
+        return
     with written_whole(where) as part:
         part.write_text(text)
 

@@ -56,6 +56,18 @@ def parent(process: int) -> int:
         return 0
 
 
+def children(process: int) -> list[str]:
+    """Titles of the processes that it started."""
+    titles = []
+    for other in _processes():
+        try:
+            if parent(other) == process:
+                titles.append(Path(f"/proc/{other}/cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # it ended meanwhile
+    return titles
+
+
 def titled(title: str) -> list[int]:
     """Processes whose title begins so."""
     alive = []

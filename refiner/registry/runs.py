@@ -148,11 +148,19 @@ def run_url(run_id: str) -> str:
 class MetricLog:
     """Sends a run's metrics from a thread of its own, so that training never waits for MLflow, and keeps what could not be
     sent until MLflow is back.
+
+    Args:
+        run_id: of the run.
+        uri: of MLflow; the environment's by default.
+        once_until: steps up to this one that the run has already are not sent again: what goes on after a crash repeats the
+            last ones.
     """
 
-    def __init__(self, run_id: str, uri: str | None = None) -> None:
+    def __init__(self, run_id: str, uri: str | None = None, *, once_until: int = -1) -> None:
         before_mlflow()
         self._run_id, self._uri = run_id, uri or tracking_uri()
+        self._once_until = once_until
+        self._known: dict[str, set[int]] = {}
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._closing = threading.Event()
         self._deadline = float("inf")
@@ -195,7 +203,8 @@ class MetricLog:
             while True:
                 try:
                     client = client or mlflow_client(self._uri)
-                    client.log_batch(self._run_id, metrics=batch)
+                    if not self._has(client, batch):
+                        client.log_batch(self._run_id, metrics=batch)
                     self._error = None
                     break
                 except Exception as error:  # whatever the reason is, training goes on
@@ -203,6 +212,15 @@ class MetricLog:
                     if self._closing.is_set() and time.monotonic() > self._deadline:
                         return
                     time.sleep(1.0)
+
+    def _has(self, client: Any, batch: list) -> bool:
+        """Whether the run had this step when its first one was to be sent; a step is there as a whole or not at all."""
+        if not batch or batch[0].step > self._once_until:
+            return False
+        key, step = batch[0].key, batch[0].step
+        if key not in self._known:
+            self._known[key] = {metric.step for metric in client.get_metric_history(self._run_id, key)}
+        return step in self._known[key]
 
 
 def unreachable(error: Exception) -> UserError:

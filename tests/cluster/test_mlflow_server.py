@@ -1,29 +1,22 @@
 """MLflow as a cluster has it: runs and registry in PostgreSQL, files in an object store that only the server reaches."""
 
 import os
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
-from cluster.running import CHECKOUT, free_ports
+from cluster.running import CHECKOUT
 from refiner import registry
 from refiner.model.checkpoint import save_checkpoint
 from refiner.model.network import PoseAwareDepthRefiner
-from tests.waiting import PATIENCE_S, answers, wait_for
+from tests.stores import CREDENTIALS, Postgres, mlflow_server, needs_postgresql, object_store, postgresql
+from tests.waiting import PATIENCE_S, wait_for
 
-PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(not PROGRAMS, reason="PostgreSQL is not here: apt-get install postgresql"),
-]
+pytestmark = [pytest.mark.cluster, needs_postgresql]
 STEPS, JOBS = 60, 3
 
 # One job: a run, its numbers step by step at a pace, the end. Prints the run's id first.
@@ -42,96 +35,24 @@ registry.finish_run(run)
 """
 
 
-def program(name: str) -> str:
-    return str(PROGRAMS[-1].with_name(name))
-
-
-@dataclass
-class Postgres:
-    """A PostgreSQL server on loopback, which may be ended and started again."""
-
-    folder: Path
-    port: int
-
-    @property
-    def uri(self) -> str:
-        return f"postgresql://mlflow@127.0.0.1:{self.port}/postgres"
-
-    def control(self, *arguments: str) -> None:
-        # it refuses to run as root
-        user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"] if os.geteuid() == 0 else []
-        with open(self.folder / "said", "a") as log:
-            subprocess.run([*user, *arguments], check=True, stdout=log, stderr=log, cwd="/")
-
-    def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"
-        said = str(self.folder / "log")
-        self.control(program("pg_ctl"), "-D", str(self.folder / "data"), "-o", options, "-w", "-l", said, "start")
-
-    def stop(self, how: str = "fast") -> None:
-        self.control(program("pg_ctl"), "-D", str(self.folder / "data"), "-w", "-m", how, "stop")
-
-
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    folder = Path(
-        subprocess.run(["mktemp", "-d", "/tmp/pg-XXXXXX"], capture_output=True, text=True, check=True).stdout.strip()
-    )
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres", "postgres")
-    server = Postgres(folder, free_ports([0])[0])
-    server.control(program("initdb"), "-D", str(folder / "data"), "-U", "mlflow", "--auth=trust")
-    server.start()
-    try:
+    with postgresql() as server:
         yield server
-    finally:
-        server.stop("immediate")
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Iterator[dict[str, str]]:
     """What finds an S3 server with the bucket "poses" in the environment."""
-    said = tmp_path_factory.mktemp("moto") / "log"
-    with open(said, "w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], stdout=log, stderr=log
-        )
-    try:
-        wait_for(lambda: re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text()))
-        running = re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text())
-        assert running
-        httpx.put(f"{running[1]}/poses").raise_for_status()
-        yield {"MLFLOW_S3_ENDPOINT_URL": running[1], "AWS_ACCESS_KEY_ID": "mlflow", "AWS_SECRET_ACCESS_KEY": "secret"}
-    finally:
-        process.terminate()
-        process.wait()
+    with object_store(tmp_path_factory.mktemp("moto"), "poses") as url:
+        yield {"MLFLOW_S3_ENDPOINT_URL": url, **CREDENTIALS}
 
 
 @pytest.fixture(scope="module")
 def server(postgres, store, tmp_path_factory) -> Iterator[str]:
-    """URL of an MLflow server on both, started as cluster/kuberay/base/mlflow.yaml starts it."""
-    (port,) = free_ports([0])
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"),
-        *("--serve-artifacts", "--artifacts-destination", "s3://poses/mlflow", "--allowed-hosts", f"127.0.0.1:{port}"),
-    ]
-    environment = {
-        **os.environ,
-        **store,
-        "MLFLOW_BACKEND_STORE_URI": postgres.uri,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    with open(tmp_path_factory.mktemp("mlflow") / "log", "w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: answers(f"{url}/health") or process.poll() is not None)
-        assert process.poll() is None, Path(log.name).read_text()[-3000:]
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+    """URL of an MLflow server on both."""
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), postgres.uri, store) as mlflow:
+        yield mlflow.url
 
 
 def test_three_jobs_log_at_once_and_lose_nothing_while_postgresql_restarts(server, postgres, monkeypatch):

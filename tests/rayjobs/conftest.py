@@ -1,13 +1,9 @@
 """What tests of jobs share: a tiny rendered dataset and what MediaPipe sees of it."""
 
-import re
-import subprocess
-import sys
-
-import httpx
 import pytest
 
 from refiner.data.aistpp import Dataset
+from tests.stores import CREDENTIALS, object_store
 
 
 @pytest.fixture(scope="session")
@@ -33,19 +29,8 @@ def studio_observations(studio_dataset, tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """URL of an S3 server with one empty bucket, on a free port of loopback."""
-    said = tmp_path_factory.mktemp("moto") / "log"
-    with open(said, "w") as log:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        while not (running := re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text())):
-            with pytest.raises(subprocess.TimeoutExpired):  # it is still there
-                process.wait(0.1)
-        httpx.put(f"{running[1]}/archive").raise_for_status()
-        yield running[1]
-    finally:
-        process.terminate()
-        process.wait()
+    with object_store(tmp_path_factory.mktemp("moto"), "archive") as url:
+        yield url
 
 
 @pytest.fixture
@@ -53,7 +38,7 @@ def store(cluster, server, monkeypatch):
     """The environment that says where the store is and who we are, here and in the cluster's workers."""
     import ray  # not at the top: pytest imports this file before tests/conftest.py has settled what Ray looks at then
 
-    environment = {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "secret"}
+    environment = {"AWS_ENDPOINT_URL": server, **CREDENTIALS}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     ray.init(address=cluster.ray_address, runtime_env={"env_vars": environment})

@@ -54,9 +54,9 @@ def test_patience_is_for_stores_that_may_come_back_and_ends(monkeypatch):
 
     for error in (FileNotFoundError("no"), OSError(28, "No space left on device"), OSError("AWS Error ACCESS_DENIED")):
         with pytest.raises(type(error)):
-            files._patiently(fails(error))
+            files.patiently(fails(error))
     assert len(calls) == 3
     monkeypatch.setattr(files, "PATIENCE_S", 2.0)
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
-        files._patiently(fails(OSError("AWS Error NETWORK_CONNECTION during HeadObject")))
+        files.patiently(fails(OSError("AWS Error NETWORK_CONNECTION during HeadObject")))
     assert len(calls) >= 5  # it did try again

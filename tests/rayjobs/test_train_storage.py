@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,3 +38,26 @@ def test_what_ray_can_read_is_left_to_ray(tmp_path):
     (tmp_path / "run" / train_storage.SNAPSHOT).write_text("{}")
     assert train_storage.recover(str(tmp_path), "run") is None
     assert kept.exists()
+
+
+AWAY = RuntimeError("Training failed due to controller error:\nAWS Error NETWORK_CONNECTION during PutObject operation")
+
+
+def fit_after(failures: list[Exception]) -> Callable[[], str]:
+    """A training that fails so, one after the other, before it goes well."""
+    left = iter(failures)
+
+    def fit() -> str:
+        for failure in left:
+            raise failure
+        return "trained"
+
+    return fit
+
+
+def test_a_training_whose_storage_was_away_goes_on_when_it_is_back(tmp_path):
+    assert train_storage.whatever_is_away(fit_after([AWAY, AWAY]), str(tmp_path)) == "trained"
+    with pytest.raises(RuntimeError, match="a defect"):
+        train_storage.whatever_is_away(fit_after([AWAY, RuntimeError("a defect")]), str(tmp_path))
+    with pytest.raises(RuntimeError, match="NETWORK"):
+        train_storage.whatever_is_away(fit_after([AWAY] * (train_storage.TIMES_AWAY + 1)), str(tmp_path))

@@ -7,7 +7,9 @@ import pytest
 
 from cluster.local import local_cluster
 from cluster.running import CHECKOUT
+from tests.network import HERE, switch
 from tests.nodes import NODES, Nodes
+from tests.stores import CREDENTIALS, Stores, all_stores, object_store
 from tests.waiting import wait_for
 
 TABLE = CHECKOUT / "runs" / "cluster-test.md"
@@ -37,3 +39,25 @@ def book() -> Iterator[Callable[..., None]]:
     yield write
     TABLE.parent.mkdir(exist_ok=True)
     TABLE.write_text("\n".join(["| what fails | what was counted |", "| --- | --- |", *lines]) + "\n")
+
+
+@pytest.fixture(scope="session")
+def bridge() -> Iterator[str]:
+    with switch() as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def store(bridge, tmp_path_factory) -> Iterator[dict[str, str]]:
+    """What finds an S3 server with the bucket "poses" in the environment, from every host of the network."""
+    with object_store(tmp_path_factory.mktemp("moto"), "poses", HERE) as url, pytest.MonkeyPatch.context() as patch:
+        environment = {"AWS_ENDPOINT_URL": url, **CREDENTIALS}
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield environment
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory) -> Iterator[Stores]:
+    with all_stores(tmp_path_factory.mktemp("stores")) as there:
+        yield there

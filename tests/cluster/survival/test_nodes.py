@@ -2,26 +2,23 @@
 
 import os
 import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import ray
 
 from cluster.running import CHECKOUT
 from rayjobs import extract, train
 from refiner import registry
-from refiner.data import records, video
 from refiner.training.trainer import TrainingConfig
 from tests.nodes import NODES, Nodes, parent, titled
+from tests.survival import SLOW, VIDEOS, extracted_rows, make_videos, pairs_in, training_command
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.survival
-SLOW = CHECKOUT / "tests" / "rayjobs"  # where slow.py is
-VIDEOS, FRAMES, EPOCHS = 40, 20, 12
+EPOCHS = 12
 
 
 @pytest.fixture
@@ -32,10 +29,7 @@ def connected(nodes):
 
 
 def test_extraction_loses_no_row_and_has_none_twice(nodes: Nodes, connected, book, tmp_path):
-    for i in range(VIDEOS):
-        with video.VideoWriter(tmp_path / "videos" / f"v{i}.mp4", (128, 96), 60) as writer:
-            for j in range(FRAMES + i):
-                writer.write(np.full((96, 128, 3), 100 + j, dtype=np.uint8))
+    expected = make_videos(tmp_path / "videos")
     options = extract.Options(videos=str(tmp_path / "videos"), out=str(tmp_path / "out"), observe="slow:observe")
     killed: list[str] = []
 
@@ -57,22 +51,11 @@ def test_extraction_loses_no_row_and_has_none_twice(nodes: Nodes, connected, boo
     killer.start()
     summary = extract.run(options)
     killer.join()
-    rows = []
-    for path in Path(options.out).glob("*.parquet"):
-        data = records.read_table(path, records.OBSERVATIONS)
-        rows += zip(data.column("video").to_pylist(), data.column("frame").to_pylist(), strict=True)
-    expected = sorted((f"v{i}", f) for i in range(VIDEOS) for f in range(FRAMES + i))
+    rows = extracted_rows(options.out)
     book("a node in extraction (kill -9)", videos=VIDEOS, failed=summary.failed, rows=len(rows), expected=len(expected))
     assert killed and summary.extracted == VIDEOS and summary.failed == 0
-    assert sorted(rows) == expected
+    assert rows == expected
     wait_for(lambda: len(nodes.raylets()) == NODES - 1 and nodes.alive() >= NODES)  # another one took its place
-
-
-def pairs_in(folder: Path, make_pairs) -> Path:
-    for number, split in enumerate(("train", "val")):
-        pairs = make_pairs(4, seed=number, first=4 * number)
-        records.write_atomically(pairs.to_table(), folder / f"split={split}" / "a.parquet", {})
-    return folder
 
 
 def test_training_goes_on_in_the_same_run_and_logs_no_epoch_twice(nodes: Nodes, book, make_pairs, tmp_path):
@@ -90,13 +73,8 @@ def test_training_goes_on_in_the_same_run_and_logs_no_epoch_twice(nodes: Nodes, 
     def epochs(run: str) -> list[int]:
         return sorted(m.step for m in client.get_metric_history(run, "train/depth"))
 
-    program = (
-        "import json; from math import inf; from rayjobs import train; from refiner.command import to_json\n"
-        "from refiner.training.trainer import TrainingConfig\n"
-        f"print(json.dumps(to_json(train.run(train.{options!r}))))"
-    )
     with open(tmp_path / "said", "w") as said:
-        job = subprocess.Popen([sys.executable, "-c", program], stdout=said, stderr=said, cwd=CHECKOUT, env=os.environ)
+        job = subprocess.Popen(training_command(options), stdout=said, stderr=said, cwd=CHECKOUT, env=os.environ)
 
     def doomed() -> int | None:
         """The raylet of a node that trains, once an epoch is in MLflow."""
@@ -119,5 +97,5 @@ def test_training_goes_on_in_the_same_run_and_logs_no_epoch_twice(nodes: Nodes, 
         "a node in training (kill -9)", MLflow_runs=len(runs), epochs=len(epochs(run)), of=EPOCHS,
         twice=len(epochs(run)) - len(set(epochs(run))), validation_error_differs_by_cm=f"{same:.4f}",
     )  # fmt: skip
-    assert len(runs) == 1 and epochs(run) == list(range(1, EPOCHS + 1))
+    assert len(runs) == 1 and epochs(run) == list(range(EPOCHS))
     assert same < 0.01

@@ -181,6 +181,18 @@ def test_metrics_wait_for_mlflow_and_none_is_lost(store, monkeypatch):
         registry.MetricLog(run).log({"loss": 0.0}, 9).close(patience_s=0.5)
 
 
+def test_what_goes_on_repeats_no_step_and_leaves_none_out(store):
+    """A process that was killed after it had sent step 2 and before it had sent step 1."""
+    run = registry.start_run("killed", {})
+    registry.MetricLog(run).log({"loss": 0.0}, 0).log({"loss": 2.0}, 2).close()
+    log = registry.MetricLog(run, once_until=2)
+    for step in range(4):
+        log.log({"loss": float(step)}, step)
+    log.close()
+    history = registry.runs.mlflow_client().get_metric_history(run, "loss")
+    assert sorted((m.step, m.value) for m in history) == [(i, float(i)) for i in range(4)]
+
+
 def test_every_name_has_versions_and_aliases_of_its_own(version, checkpoint, example):
     ours, others = registry.NAME, "of another's"
     run = registry.start_run("theirs", {})
