@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -157,11 +158,12 @@ def _decodable(path: Path) -> int | None:
             with av.open(file, "r", metadata_errors="replace") as container:
                 # several threads lose other pictures at a damaged place, by chance
                 container.streams[index].codec_context.thread_count = 1
-                for packet in container.demux(container.streams[index]):
-                    try:
-                        count += len(packet.decode())
-                    except FFmpegError:
-                        continue
+                for _ in range(1000):
+                    with suppress(BlockingIOError):  # it is to be asked again
+                        for packet in container.demux(container.streams[index]):
+                            with suppress(FFmpegError):
+                                count += len(packet.decode())
+                        break
         except FFmpegError:
             pass
     return count

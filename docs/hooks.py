@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 JOBS = (
-    "download", "studio", "motions", "extract", "pair", "simulate", "film", "train", "tune", "evaluate",
+    "download", "studio", "motions", "extract", "pair", "simulate", "film", "train", "tune", "evaluate", "ship",
     "visualize", "refine", "pipeline", "lineage",
 )  # fmt: skip
 PYTHON = {

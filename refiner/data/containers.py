@@ -8,7 +8,7 @@ other files, or themselves; none of those is on the list.
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -59,6 +59,8 @@ _BESIDE = (
 )  # fmt: skip
 _SAME_LENGTH_S = 0.5  # streams of one recording differ by less
 MOST_PACKETS = 200_000  # an hour or two of video, in which a second picture of a stream is looked for
+
+MOST_AGAIN = 1_000  # times in a row that a demuxer may ask to be asked again
 
 # Files of still pictures by their first bytes, and those in MP4's boxes by their brand.
 _PICTURES = {
@@ -173,11 +175,27 @@ def _videos(container: InputContainer, name: str) -> list[av.VideoStream]:
     return known
 
 
+def packets(container: InputContainer, streams: Sequence[av.VideoStream]) -> Iterator[av.Packet]:
+    """Every packet of these streams; the last ones are empty.
+
+    A demuxer that met something damaged may say "try again" (EAGAIN) and go on behind it, as FFmpeg's own tools do.
+    """
+    again = 0
+    while again <= MOST_AGAIN:
+        try:
+            for packet in container.demux(streams):
+                yield packet
+                again = 0
+            return
+        except BlockingIOError:
+            again += 1
+
+
 def _single_pictures(container: InputContainer, videos: list[av.VideoStream]) -> frozenset[int]:
     """Indices of the streams that hold one picture, such as a cover that is not marked as one. Reads packets."""
     count = {stream.index: 0 for stream in videos}
     with suppress(FFmpegError):  # a damaged end; what comes before it counts
-        for packet in itertools.islice(container.demux(videos), MOST_PACKETS):
+        for packet in itertools.islice(packets(container, videos), MOST_PACKETS):
             count[packet.stream_index] += packet.size > 0
             if min(count.values()) > 1:
                 break

@@ -17,7 +17,7 @@ from av.error import InvalidDataError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from refiner.data.clock import Promise, Seen, missing, rising
-from refiner.data.containers import Opened, angle_of_view, opened, tagged_end_s
+from refiner.data.containers import Opened, angle_of_view, opened, packets, tagged_end_s
 from refiner.data.display import Display
 from refiner.errors import UserError
 from refiner.files import unfinished
@@ -92,7 +92,7 @@ def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
     with opened(path, file) as source:
         container, stream = source.container, source.stream
         stream.codec_context.thread_count = 1
-        first = next(container.decode(stream), None)
+        first = next((picture for packet in packets(container, [stream]) for picture in packet.decode()), None)
         if first is None:
             raise UserError(f"video {source.path} holds no picture that can be decoded: fetch it again")
         width, height = _displayed(source)(first).size
@@ -180,7 +180,7 @@ def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame,
     """((picture, whether it is damaged), its stamp in seconds). What cannot be decoded costs the pictures built on it."""
     stream, damaged, first = source.stream, False, None
     in_order = source.container.format.name == "avi"
-    for packet in source.container.demux(stream):
+    for packet in packets(source.container, [stream]):
         seen.packets += packet.size > 0
         if packet.is_corrupt:
             seen.beyond_end += 1

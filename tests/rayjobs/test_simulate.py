@@ -95,5 +95,5 @@ def test_a_dataset_without_motion_is_one_sentence(options, tmp_path):
         (empty / "annotations/splits" / f"pose_{split}.txt").write_text("")
     with pytest.raises(UserError, match="no annotated training sequence that may be simulated"):
         simulate.run(dataclasses.replace(options, dataset=str(empty)))
-    with pytest.raises(UserError, match="annotations have 60 poses per second"):
+    with pytest.raises(UserError, match="annotations have 60 poses a second"):
         dataclasses.replace(options, fps=100)

@@ -12,7 +12,7 @@ import pytest
 from av.stream import Disposition
 
 from refiner import UserError
-from refiner.data import video
+from refiner.data import containers, video
 
 W, H, N, RATE = 192, 112, 30, 25
 
@@ -106,6 +106,26 @@ def test_an_avi_without_its_index_is_read_to_the_end(tmp_path, codec):
     path = tmp_path / "recorder stopped.avi"
     path.write_bytes(content[: content.rindex(b"idx1")])
     assert is_whole(path)
+
+
+def test_a_demuxer_that_asks_to_be_asked_again_is(tmp_path):
+    """FFmpeg's transport stream demuxer does (EAGAIN), behind some damaged places; here another one says so in between."""
+
+    class Asking:
+        def __init__(self, container: Any, times: int) -> None:
+            self.container, self.times = container, times
+
+        def demux(self, streams: Any) -> Any:
+            for packet in self.container.demux(streams):
+                yield packet
+                if self.times:
+                    self.times -= 1
+                    raise BlockingIOError
+
+    for times in (3, containers.MOST_AGAIN):
+        with av.open(str(made(tmp_path / "clip.ts"))) as container:
+            taken = list(containers.packets(Asking(container, times), container.streams.video))
+        assert sum(packet.size > 0 for packet in taken) == N
 
 
 def test_a_fragmented_mp4_is_read_up_to_its_last_whole_fragment(tmp_path):
