@@ -1,6 +1,10 @@
 """refiner view: a result in Rerun, on one time line: the picture, both skeletons on it and in 3D, depth, confidence."""
 
 import glob
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +19,7 @@ from refiner.cli.report import OBSERVED, POINTS, ROOM
 from refiner.data import records, video
 from refiner.data.containers import SUFFIXES
 from refiner.data.video import Frame
+from refiner.errors import UserError
 from refiner.extras import require
 from refiner.skeleton import DRAWN, JOINTS, NUM_JOINTS
 
@@ -37,12 +42,28 @@ APART_M = 1.5  # of several people, whose poses all hang at the hips
 def run(options: Options) -> int:
     """Logs the recording; returns the exit status."""
     require("the viewer", "rerun")
+    table = read(options.file)
+    if options.save is not None:
+        _record(options, table, options.save)
+        print(f"{options.save}: open it with `rerun {options.save}`")
+        return 0
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise UserError(
+            "there is no display here: --save FILE.rrd writes a recording, to be opened elsewhere by `rerun FILE.rrd`"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        recording = Path(folder, f"{options.file.name}.rrd")
+        _record(options, table, recording)
+        # the viewer listens for further recordings: on this machine only
+        return subprocess.run([sys.executable, "-m", "rerun", "--bind", "127.0.0.1", str(recording)]).returncode
+
+
+def _record(options: Options, table: pa.Table, path: Path) -> None:
+    """Writes a recording of a result."""
     import rerun
 
-    table = read(options.file)
-    rerun.init(f"refiner {options.file.name}", spawn=options.save is None)
-    if options.save is not None:
-        rerun.save(options.save)
+    rerun.init(f"refiner {options.file.name}")
+    rerun.save(path)
     rerun.log("room", rerun.ViewCoordinates.RIGHT_HAND_Y_UP, static=True)
     rerun.log("pose", rerun.ViewCoordinates.RIGHT_HAND_Y_DOWN, static=True)
     pictures, shown = _pictures(options), -1
@@ -57,7 +78,6 @@ def run(options: Options) -> int:
     recording = rerun.get_global_data_recording()
     if recording is not None:
         recording.flush()  # else the last of it stays here until the process ends
-    return 0
 
 
 def read(path: Path) -> pa.Table:

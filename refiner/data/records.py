@@ -165,9 +165,9 @@ def read_table(path: str | Path, schema: pa.Schema, columns: Sequence[str] | Non
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path} is not a complete Parquet file ({error}): delete it and run the step that writes it again"
-        ) from None
+        if not str(path).endswith(".parquet"):
+            raise UserError(f"{path} is not a Parquet file: give one that this project wrote, .parquet") from None
+        raise UserError(f"{path} is not a complete Parquet file ({error}): run the step that writes it again") from None
     wanted = list(columns or schema.names)
     for name in wanted:
         if name in _LATER and name not in rows.column_names:

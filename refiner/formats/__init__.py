@@ -5,12 +5,12 @@ formats.write(motion, "joey.bvh")
 """
 
 import importlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from refiner.errors import UserError
-from refiner.files import unfinished
 from refiner.formats.motion import Motion
 
 __all__ = ["FORMATS", "ONE_PERSON", "Format", "Motion", "write", "write_people"]
@@ -54,14 +54,14 @@ def write(motion: Motion | Sequence[Motion], path: str | Path) -> Path:
     if ending in ONE_PERSON and len(motions) != 1:
         raise UserError(f"'{path.name}' can hold one person, not {len(motions)}: write a file for each")
     writer = importlib.import_module(f"refiner.formats.{ending}")
-    part = unfinished(path).with_suffix(path.suffix)  # by which some libraries go
     try:
-        writer.write(motions[0] if ending in ONE_PERSON else motions, part)
-        part.replace(path)
+        # under its own name, by which some libraries go and which TRC has in its first line
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as scratch:
+            part = Path(scratch, path.name)
+            writer.write(motions[0] if ending in ONE_PERSON else motions, part)
+            part.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}): choose another folder") from None
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

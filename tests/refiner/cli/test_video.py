@@ -173,7 +173,18 @@ def test_a_view_is_recorded(done, tmp_path):
     pytest.importorskip("rerun")
     ended = called("view", done[1] / "joey.refined.parquet", "--save", tmp_path / "joey.rrd")
     assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "joey.rrd").stat().st_size > 10_000
+    assert (tmp_path / "joey.rrd").stat().st_size > 10_000 and "rerun" in ended.stdout
+
+
+def test_a_view_without_a_display_and_of_another_file_is_one_sentence(done, tmp_path, monkeypatch):
+    pytest.importorskip("rerun")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    ended = called("view", done[1] / "joey.refined.parquet")
+    assert ended.returncode == 2 and "no display here: --save" in ended.stderr
+    (tmp_path / "joey.bvh").write_text("HIERARCHY")
+    ended = called("view", tmp_path / "joey.bvh")
+    assert ended.returncode == 2 and "is not a Parquet file: give one" in ended.stderr
 
 
 def test_paths_folders_and_patterns_name_videos_once(tmp_path):

@@ -221,6 +221,7 @@ def test_trc_and_c3d_carry_the_markers_and_leave_out_what_was_not_seen(tmp_path)
     keep[20:25] = False
     moved = motion(poses, keep)
     lines = formats.write(moved, tmp_path / "joey.trc").read_text().splitlines()
+    assert lines[0].endswith("joey.trc") and ".joey" not in lines[0]
     assert lines[3].split("\t")[2::3][: len(MARKERS)] == list(MARKERS) and lines[2].split("\t")[2:5] == [
         "60",
         "19",
