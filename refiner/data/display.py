@@ -137,7 +137,7 @@ def orientation(picture: av.VideoFrame) -> Orientation:
     shown at (a p + c q, b p + d q), up to a shift. The nearest of the eight orientations is taken, as players do.
     """
     # not `picture.side_data`, a circle of references: the pixels would stay until Python's garbage collector comes by
-    entries: list[Any] = list(SideDataContainer(picture))
+    entries: list[Any] = list(SideDataContainer(picture))  # pyright: ignore[reportCallIssue] (PyAV's annotation leaves it out)
     matrix = next((d for d in entries if d.type == Type.DISPLAYMATRIX), None)
     if matrix is None:
         return False, False, False
