@@ -18,7 +18,14 @@ from refiner import geometry, registry, temporal
 from refiner.data.clips import of_poses
 from refiner.data.records import Pairs
 from refiner.errors import UserError
-from refiner.inference.validation import FARTHEST_M, as_numbers, from_landmarks, shape_of, validate_poses
+from refiner.inference.validation import (
+    FARTHEST_M,
+    as_numbers,
+    check_pixels,
+    from_landmarks,
+    shape_of,
+    validate_poses,
+)  # fmt: skip
 from refiner.model.checkpoint import load_checkpoint, read_card
 from refiner.model.config import RefinerConfig
 from refiner.model.inputs import Inputs
@@ -26,6 +33,7 @@ from refiner.model.network import PoseAwareDepthRefiner
 from refiner.skeleton import BONES, NUM_JOINTS, NUM_LANDMARKS, root_centred, to_coco
 
 DEFAULT_FPS = 30.0
+SHORTEST_STEP_S = 2.5e-4  # between two frames; the fastest cameras that film people take twice that
 # The model in the box: trained on rendered dancers.
 SHIPPED = Path(__file__).parents[1] / "weights" / "studio"
 BATCH = 1024  # poses at once: enough to keep a core busy, little memory
@@ -225,9 +233,7 @@ class DepthRefiner:
             bone_lengths = _bone_lengths(bone_lengths)
         temporal.check_fps(fps)
         count = len(poses)
-        seconds = np.arange(count) / fps if timestamps_us is None else np.asarray(timestamps_us) * 1e-6
-        if len(seconds) != count or (np.diff(seconds) <= 0).any():
-            raise UserError(f"timestamps_us must be {count} rising numbers, one for each pose")
+        seconds = np.arange(count) / fps if timestamps_us is None else _seconds(timestamps_us, count)
         if clip is None:
             clip = of_poses(poses, seconds)
         elif len(clip := np.asarray(clip)) != count or clip.dtype.kind not in "iu" or (np.diff(clip) < 0).any():
@@ -317,7 +323,24 @@ def _image_points(values: np.ndarray, count: int) -> np.ndarray:
         raise UserError(f"image_points have the shape {shape_of(points)}: expected N×17×2 or N×33×2 pixels")
     if len(points) != count:
         raise UserError(f"there are {len(points)} rows of image_points and {count} poses: send one for each")
+    check_pixels(points)
     return geometry.crop_normalise(to_coco(points))
+
+
+def _seconds(timestamps_us: np.ndarray, count: int) -> np.ndarray:
+    """(N,) rising microseconds -> seconds."""
+    stamps = np.asarray(timestamps_us)
+    if stamps.shape != (count,) or stamps.dtype.kind not in "fiu":
+        raise UserError(f"timestamps_us must be {count} rising numbers, one for each pose")
+    seconds = stamps * 1e-6
+    if not np.isfinite(seconds).all() or (np.diff(seconds) <= 0).any():
+        raise UserError(f"timestamps_us must be {count} rising numbers, one for each pose")
+    if count > 1 and np.median(np.diff(seconds)) < SHORTEST_STEP_S:
+        raise UserError(
+            f"timestamps_us are {np.median(np.diff(stamps)):g} microseconds apart, which no camera takes: "
+            "give microseconds, not seconds or milliseconds"
+        )
+    return seconds
 
 
 def _pitch(degrees: float | np.ndarray, count: int) -> np.ndarray:

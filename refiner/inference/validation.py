@@ -35,7 +35,7 @@ _OFF_ORIGIN, _IN_PICTURE = 0.15, (-0.25, 1.25)
 # How far nose and knees are in front of the body, metres, mean of a batch: (poses at least, threshold). In a mirror they are
 # behind it. Smallest means in 17,000 true windows of so many poses: −0.041, −0.086, −0.098; mirrored, 98.0, 94.7 and 89.8 % of
 # them are past these. Of fewer poses it says nothing. Of people on the floor MediaPipe is less sure which way they face: two of
-# 1,264 windows of 20 of rendered floor work are past the limits of those who stand, none is past their own.
+# 1,264 windows of 20 of rendered floor work were past the limits of those who stand, so that theirs lie farther out.
 _MIRRORED = ((200, -0.08), (60, -0.12), (20, -0.15))
 _MIRRORED_ON_FLOOR = ((200, -0.08), (60, -0.17), (20, -0.185))
 _STANDS = 0.8  # cosine of the trunk to the vertical, mean of a batch: so stand 95 % of those windows
@@ -243,6 +243,22 @@ def as_numbers(values: object, name: str) -> np.ndarray:
         raise UserError(
             f"{name} is not a regular array of numbers: every pose must have the same number of joints"
         ) from None
+
+
+def check_pixels(points: np.ndarray) -> None:
+    """(N, J, 2) image points; NaN where they are not known.
+
+    Raises:
+        UserError: those of a pose are shares of a picture, as in MediaPipe's pose_landmarks. (What `crop_normalise` gives is
+            told from these: it goes from -1 to 1.)
+    """
+    low, high = _IN_PICTURE
+    shares = ((points > low) & (points < high)).all(axis=(1, 2))
+    if shares.any():
+        raise UserError(
+            f"the image_points of pose {int(shares.argmax())} lie between 0 and 1, as in MediaPipe's pose_landmarks: send "
+            "pixels (x times the picture's width, y times its height)"
+        )
 
 
 def check_finite(array: np.ndarray, name: str) -> None:

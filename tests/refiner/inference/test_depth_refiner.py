@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from refiner import DepthRefiner, UserError
-from refiner.geometry import azimuth, mirror
+from refiner.geometry import azimuth, crop_normalise, mirror
 from refiner.inference.validation import validate_poses
 from refiner.model.config import RefinerConfig
 from refiner.model.network import PoseAwareDepthRefiner
@@ -108,6 +108,38 @@ def test_image_points_change_what_a_model_with_image_points_says(clip, rng):
         refiner.refine(clip.corrupted, image_points=pixels), refiner.refine(clip.corrupted, image_points=3 * pixels + 70),
         atol=1e-4,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_image_points_that_are_shares_of_the_picture_are_refused(clip, rng, share):
+    refiner = DepthRefiner.of(random_model(RefinerConfig(image_points=True)))
+    pixels = rng.uniform(100, 500, (20, 17, 2))
+    with pytest.raises(UserError, match=r"lie between 0 and 1.*send pixels"):
+        refiner.refine(clip.corrupted, image_points=share * pixels / (640, 480))
+    with pytest.raises(UserError, match="image_points of pose 3 lie"):
+        pixels[3] = 0
+        refiner.refine(clip.corrupted, image_points=pixels)
+    # what the project itself keeps in pairs says the same as pixels
+    pixels[3] = pixels[4]
+    refined = refiner.refine(clip.corrupted, image_points=pixels)
+    np.testing.assert_allclose(refiner.refine(clip.corrupted, image_points=crop_normalise(pixels)), refined, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "says"),
+    [
+        (np.r_[0, np.nan, np.arange(2, 20) * 40_000], "rising numbers"),
+        (np.r_[np.arange(19) * 40_000, np.inf], "rising numbers"),
+        (np.full(20, np.nan), "rising numbers"),
+        (np.arange(20)[None] * 40_000, "rising numbers"),
+        (np.array([str(40_000 * i) for i in range(20)]), "rising numbers"),
+        (np.arange(20) * 0.04, "give microseconds, not seconds"),
+        (np.arange(20) * 40, "give microseconds, not seconds"),
+    ],
+)
+def test_stamps_that_are_no_microseconds_are_refused(clip, stamps, says):
+    with pytest.raises(UserError, match=says):
+        DepthRefiner.of(random_model(SMOOTHED)).predict(clip.corrupted, sequence=True, timestamps_us=stamps)
 
 
 def test_a_model_that_is_told_how_the_camera_looks_says_something_else_for_each_pitch(clip):
