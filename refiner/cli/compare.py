@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from zipfile import BadZipFile
 
 import numpy as np
 import tyro
@@ -11,6 +12,7 @@ import tyro
 from refiner.data import records
 from refiner.errors import UserError
 from refiner.evaluation import metrics
+from refiner.inference.validation import validate_poses
 from refiner.skeleton import JOINTS, NUM_JOINTS
 
 
@@ -68,12 +70,22 @@ def read(path: Path) -> tuple[list[tuple[int, int]], np.ndarray]:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 frames, poses = arrays["frames"], arrays["poses"]
-                person = arrays["person"] if "person" in arrays else np.zeros(len(frames), int)
-        except (OSError, ValueError, KeyError) as error:
+                person = arrays["person"] if "person" in arrays else np.zeros(frames.shape, int)
+                if "joint_names" in arrays:
+                    raise UserError(
+                        f"{path} holds joints in the room (--to npz), whose axes are not those of poses about the hips: "
+                        "give the .refined.parquet beside it"
+                    )
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise UserError(f"{path} is not an NPZ file with 'frames' and 'poses' ({error})") from None
+        if not frames.shape == person.shape == poses.shape[:1]:
+            raise UserError(f"{path} must have one frame, and where there are several people one person, for each pose")
+        poses, _ = validate_poses(poses, recognise=False)
     else:
         table = records.read_table(path, records.REFINED, ["frame", "pose", "person"])
         frames, poses, person = (records.column(table, name) for name in ("frame", "pose", "person"))
+    if len(set(moments := list(zip(person.tolist(), frames.tolist(), strict=True)))) < len(moments):
+        raise UserError(f"{path} has several poses of one person in one frame: leave one of them")
     if poses.shape != (len(frames), NUM_JOINTS, 3):
         raise UserError(f"{path} holds poses of the shape {poses.shape}: expected (frames, 17, 3) metres")
-    return list(zip(person.tolist(), frames.tolist(), strict=True)), poses
+    return moments, poses

@@ -169,6 +169,28 @@ def test_info_names_versions_model_and_device(tmp_path):
     assert "parameters" in called("info").stdout
 
 
+def test_only_poses_about_the_hips_in_metres_are_compared(done, tmp_path):
+    poses = np.array(compare.read(done[1] / "joey.refined.parquet")[1])
+    whole = {"poses": poses, "frames": np.arange(len(poses))}
+    wrong = {
+        "joint_names": ({"joint_names": np.array(["nose"])}, "joints in the room"), "cm": ({"poses": 100 * poses}, "metres"),
+        "nan": ({"poses": poses * np.nan}, "finite"), "twice": ({"frames": np.zeros(len(poses), int)}, "several poses"),
+        "0-d": ({"frames": np.array(1)}, "one frame"), "text": ({"poses": poses.astype(str)}, "numbers"),
+        "person": ({"person": np.zeros(1, int)}, "one person"),
+    }  # fmt: skip
+    for name, (change, says) in wrong.items():
+        np.savez(tmp_path / f"{name}.npz", **{**whole, **change})
+        with pytest.raises(UserError, match=says):
+            compare.read(tmp_path / f"{name}.npz")
+    np.savez(tmp_path / "good.npz", **whole)
+    content = (tmp_path / "good.npz").read_bytes()
+    np.testing.assert_allclose(compare.read(tmp_path / "good.npz")[1], poses, atol=1e-6)
+    for damaged in (content[: len(content) // 2], b"", content[:200] + b"\0" * 400 + content[600:]):
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match="is not an NPZ file"):
+            compare.read(tmp_path / "damaged.npz")
+
+
 def test_a_view_is_recorded(done, tmp_path):
     pytest.importorskip("rerun")
     ended = called("view", done[1] / "joey.refined.parquet", "--save", tmp_path / "joey.rrd")
