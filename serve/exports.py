@@ -80,9 +80,9 @@ def motion_of(body: ExportBody) -> Motion:
     poses, _ = validate_poses(body.refined, None, recognise=False)
     count = len(poses)
     stamps = np.arange(count) * 1e6 / body.fps if body.timestamp_us is None else np.array(body.timestamp_us)
-    confidence = (
-        np.ones((count, NUM_JOINTS)) if body.confidence is None else _array(body.confidence, "confidence", count)
-    )
+    confidence = np.ones((count, NUM_JOINTS))
+    if body.confidence is not None:
+        confidence = to_coco(_array(body.confidence, "confidence", count)[..., None])[..., 0]
     if len(stamps) != count or (np.diff(stamps) <= 0).any() or stamps[0] < 0:
         raise UserError(f'"timestamp_us" must be {count} rising whole numbers, one for each pose')
     if (stamps[-1] - stamps[0]) * 1e-6 * body.fps > MOST_FRAMES:
@@ -138,9 +138,16 @@ def _array(values: list[Any], name: str, count: int, width: int | None = None) -
 
 
 def written(motion: Motion, ending: str) -> bytes:
-    """A motion as a file of that format."""
+    """A motion as a file of that format.
+
+    Raises:
+        UserError: it has no such form.
+    """
     with tempfile.TemporaryDirectory(prefix="export-") as scratch:
-        return formats.write(motion, Path(scratch, f"motion.{ending}")).read_bytes()
+        try:
+            return formats.write(motion, Path(scratch, f"motion.{ending}")).read_bytes()
+        except (ArithmeticError, ValueError, np.linalg.LinAlgError):  # of the libraries: a body without extent, say
+            raise UserError(f"these poses have no form as {ending}: are they of people, in metres?") from None
 
 
 def asked(content: bytes | memoryview) -> ExportBody:

@@ -117,6 +117,14 @@ def test_a_motion_is_exported_in_every_format_that_is_offered(http):
                 assert "poses.npy" in zipfile.ZipFile(io.BytesIO(content)).namelist()
 
 
+def test_confidences_of_all_landmarks_are_those_of_the_joints(http):
+    body = {"refined": standing_poses(2).tolist(), "confidence": [[i / 33 for i in range(33)]] * 2}
+    for to in ("csv", "json"):
+        assert http.post("/v1/export", params={"to": to}, json=body).status_code == 200
+    frame = http.post("/v1/export", params={"to": "json"}, json=body).json()["frames"][0]
+    assert len(frame["confidence"]) == 17
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -124,6 +132,7 @@ def test_a_motion_is_exported_in_every_format_that_is_offered(http):
         ({"confidence": [[1]]}, "confidence"), ({"timestamp_us": [1, 1]}, "timestamp_us"), ({"what": 1}, "what"),
         ({"image_points": [[[0, 0]] * 5] * 2, "size": [640, 480]}, "image_points"), ({"fps": 0}, "fps"),
         ({"to": "fbx"}, "fbx"), ({"refined": [[[1e9] * 3] * 17] * 2}, "metres"),
+        *(({"refined": (standing_poses(2) * [0, 1, 0]).tolist(), "to": to}, "no form") for to in ("bvh", "glb")),
         # frames at even times would bridge the gap, terabytes of them
         *(({"to": to, "timestamp_us": [0, gap]}, "timestamp_us" if gap > 10**13 else "20,000 frames")
           for to in ("bvh", "trc", "csv") for gap in (10**9, 10**12, 2**62, 2**63, 10**40)),
