@@ -17,6 +17,8 @@ _MOST_DEPTH = 1_000  # joints in one chain: a hand has 4, a whip or a tail some 
 # Frames a second that cameras and capture systems have. A step that was rounded to one of these is that one.
 _USUAL_RATES = (24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 72, 75, 80, 90, 100, 120, 144, 150,
                 160, 180, 200, 240, 250, 300, 360, 400, 480, 500, 600, 1000)  # fmt: skip
+_SHORTEST_STEP_S = 1e-4  # ten times as fast as the fastest of these
+_FARTHEST = 1e9  # of lengths in any unit, and of degrees
 _ASSUMED_RATE = 30.0  # Biovision's example's
 
 _TOKEN = re.compile(
@@ -24,11 +26,11 @@ _TOKEN = re.compile(
     (?P<joint>ROOT|JOINT|End(?=Site\b)|End)(?:\b|(?=Site))[ \t]*(?P<name>[^{}]*?)\s*\{
     |(?P<close>\})
     |OFFSET(?P<offset>(?:\s+[-+.,\deE]+){3})(?=\s|\})
-    |CHANNELS\s+(?P<count>\d+)(?P<channels>(?:\s+[XYZ](?:position|rotation))*)(?=\s|\}|$)
+    |CHANNELS\s+(?P<count>\d{1,4})(?P<channels>(?:\s+[XYZ](?:position|rotation))*)(?=\s|\}|$)
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
-_FRAMES = re.compile(r"\s*Frames\s*[:=]?\s*(-?\d+)(?:\.0*)?(?=\s|$)", re.IGNORECASE)
+_FRAMES = re.compile(r"\s*Frames\s*[:=]?\s*(-?\d{1,12})(?:\.0*)?(?=\s|$)", re.IGNORECASE)
 # What stands behind it, or alone on the next line.
 _FRAME_TIME = re.compile(
     r"\s*Frame\s*Time\s*[:=]?(?:[ \t]*\n[ \t]*(?=\S+[ \t]*(?:\n|$)))?[ \t]*([^\n]*)", re.IGNORECASE
@@ -65,7 +67,7 @@ def read_bvh(text: str, where: str) -> Capture:
     text = text.lstrip("\ufeff\x00 \t\r\n").replace("\r\n", "\n").replace("\r", "\n")
     if "." not in text:  # written where the decimal point is a comma
         text = text.replace(",", ".")
-    parts = re.split(r"^\s*MOTION\b", text, maxsplit=1, flags=re.MULTILINE | re.IGNORECASE)
+    parts = re.split(r"^[ \t]*MOTION\b", text, maxsplit=1, flags=re.MULTILINE | re.IGNORECASE)
     start = re.match(r"HIERARCHY\b", text, re.IGNORECASE)
     if start is None or len(parts) != 2:
         raise UserError(f"{where} is not a BVH file: it must begin with HIERARCHY and go on to MOTION")
@@ -133,8 +135,8 @@ def _hierarchy(text: str, where: str) -> _Tree:
             tree.channels[open_joints[-1]] = of_joint
     if open_joints or not tree.names:
         raise UserError(f"{where} is damaged: its HIERARCHY must be one tree with every brace closed")
-    if not np.isfinite(tree.offsets).all():
-        raise UserError(f"{where} is damaged: it has numbers that are not finite; fetch it again")
+    if not (np.abs(tree.offsets) < _FARTHEST).all():
+        raise UserError(f"{where} is damaged: it has numbers that are not finite or too large; fetch it again")
     return tree
 
 
@@ -158,8 +160,8 @@ def _motion(text: str, width: int, where: str) -> tuple[np.ndarray, float, tuple
     if len(rows) != said:
         says = "it does not say how many" if said is None else f"not {said:,} as it says"
         notes.append(f"it has {len(rows):,} frames, {says}: those that are there are used")
-    if not np.isfinite(rows).all():
-        raise UserError(f"{where} is damaged: it has numbers that are not finite; fetch it again")
+    if not (np.abs(rows) < _FARTHEST).all():
+        raise UserError(f"{where} is damaged: it has numbers that are not finite or too large; fetch it again")
     return rows, step, tuple(notes)
 
 
@@ -214,6 +216,10 @@ def _step(text: str, where: str, notes: list[str]) -> float:
         said = f"'{text[:40]}'" if text else "missing"
         notes.append(f"its Frame Time is {said}: {_ASSUMED_RATE:g} frames a second are assumed")
         return 1 / _ASSUMED_RATE
+    if 0 < number < _SHORTEST_STEP_S:
+        raise UserError(
+            f"{where} is damaged: its frames are {number:g} s apart, as it says; give it the right Frame Time"
+        )
     if 0 < number < 1:
         return _unrounded(number, written[0])
     for rate, meant in ((number, "frames a second"), (1000 / number, "milliseconds")):

@@ -324,6 +324,13 @@ def test_what_is_written_otherwise_is_the_same_motion(way):
         (lambda text: text.replace("0.033333\n", "0.033333\nnan ", 1), "not finite|numbers for"),
         (lambda text: re.sub(r"(0.033333\n)\S+", r"\1-1.#IND", text), "-1.#IND"),
         (lambda text: text.replace("Zrotation", "Zrot"), "cannot be read near 'CHANNELS"),
+        (lambda text: re.sub(r"CHANNELS \d+", "CHANNELS " + "9" * 5000, text), "cannot be read near 'CHANNELS"),
+        (lambda text: re.sub(r"Frames: *\d+", "Frames: " + "9" * 5000, text), "MOTION part cannot be read"),
+        (lambda text: re.sub(r"OFFSET +\S+", "OFFSET 1e300", text), "too large"),
+        (lambda text: re.sub(r"(0.033333\n)\S+", r"\g<1>1e308", text), "too large"),
+        (lambda text: text.replace("0.033333", "1e-300"), "give it the right Frame Time"),
+        (lambda text: text.replace("0.033333", "1e-9"), "give it the right Frame Time"),
+        (lambda text: "HIERARCHY" + "\n " * 200_000 + "x", "must begin with HIERARCHY and go on to MOTION"),
     ],
 )
 def test_what_cannot_be_read_is_one_short_sentence(change, says):
