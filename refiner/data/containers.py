@@ -144,6 +144,8 @@ def _unreadable(name: str, error: FFmpegError) -> UserError:
 def _local(path: Path, name: str) -> BinaryIO:
     if path.is_dir():
         raise UserError(f"{name} is a folder, not a video")
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{name} is not a file that can be read twice, as videos are: save it as a file")
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -181,7 +183,7 @@ def packets(container: InputContainer, streams: Sequence[av.VideoStream]) -> Ite
     A demuxer that met something damaged may say "try again" (EAGAIN) and go on behind it, as FFmpeg's own tools do.
     """
     again = 0
-    while again <= MOST_AGAIN:
+    while True:
         try:
             for packet in container.demux(streams):
                 yield packet
@@ -189,6 +191,8 @@ def packets(container: InputContainer, streams: Sequence[av.VideoStream]) -> Ite
             return
         except BlockingIOError:
             again += 1
+            if again > MOST_AGAIN:
+                raise
 
 
 def _single_pictures(container: InputContainer, videos: list[av.VideoStream]) -> frozenset[int]:
@@ -199,7 +203,7 @@ def _single_pictures(container: InputContainer, videos: list[av.VideoStream]) ->
             count[packet.stream_index] += packet.size > 0
             if min(count.values()) > 1:
                 break
-    return frozenset(index for index, packets in count.items() if packets <= 1)
+    return frozenset(index for index, number in count.items() if number <= 1)
 
 
 def _playing(container: InputContainer, name: str, single: frozenset[int]) -> tuple[av.VideoStream, tuple[str, ...]]:

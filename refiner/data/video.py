@@ -22,6 +22,10 @@ from refiner.data.display import Display
 from refiner.errors import UserError
 from refiner.files import unfinished
 
+_STAMPLESS = (
+    "h264",
+    "hevc",
+)  # streams without a container: FFmpeg makes up stamps of 25 fps, whatever rate the codec says
 MOST_FPS = 2000  # high-speed cameras; what is beyond is the clock's rate
 
 
@@ -179,7 +183,7 @@ def _decoded(path: str | Path, say: Callable[[str], None] = lambda note: None) -
 def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame, bool], Fraction | None]]:
     """((picture, whether it is damaged), its stamp in seconds). What cannot be decoded costs the pictures built on it."""
     stream, damaged, first = source.stream, False, None
-    in_order = source.container.format.name == "avi"
+    in_order, stampless = source.container.format.name == "avi", source.container.format.name in _STAMPLESS
     for packet in packets(source.container, [stream]):
         seen.packets += packet.size > 0
         if packet.is_corrupt:
@@ -200,7 +204,7 @@ def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame,
                 damaged = False
             damaged |= picture.is_corrupt
             # AVI has no stamps of presentation: FFmpeg makes them up in the order of decoding, wrong where there are B pictures
-            ticks = picture.dts if in_order else picture.pts
+            ticks = None if stampless else picture.dts if in_order else picture.pts
             stamp = None if ticks is None or picture.time_base is None else Fraction(ticks) * picture.time_base
             yield (picture, damaged), stamp
 
@@ -208,6 +212,8 @@ def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame,
 def _rate(stream: av.VideoStream) -> Fraction | None:
     """Frames per second as the header says; some formats' says the ticks of their clock in its place."""
     rates = (stream.average_rate, stream.guessed_rate)
+    if stream.container.format.name in _STAMPLESS:
+        rates = rates[::-1]
     return next((Fraction(rate) for rate in rates if rate and rate <= MOST_FPS), None)
 
 

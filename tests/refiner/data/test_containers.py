@@ -1,5 +1,6 @@
 """Files as recorders, converters and people make them: every picture comes through, once, at its time."""
 
+import os
 import struct
 from collections.abc import Callable
 from fractions import Fraction
@@ -79,6 +80,7 @@ HEVC = {"x265-params": "log-level=none"}
         ("b4.avi", {"codec": "mpeg4", "b": 2}),
         ("jpeg.avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
         ("b.h264", {"b": 2}),
+        ("raw.h264", {}),
         ("b.m2v", {"codec": "mpeg2video", "b": 2}),
         ("b.mxf", {"codec": "mpeg2video", "b": 2}),
         ("b.m2ts", {"b": 2, "muxer": {"mpegts_m2ts_mode": "1"}}),
@@ -91,6 +93,23 @@ HEVC = {"x265-params": "log-level=none"}
 def test_each_kind_of_file_gives_each_picture_once_at_its_time(tmp_path, name, how):
     path = made(tmp_path / name, **how)
     assert is_whole(path) and video.probe(path).fps == RATE
+
+
+@pytest.mark.parametrize(("name", "how"), [("a.h264", {"b": 2}), ("a.hevc", {"codec": "libx265", **HEVC})])
+def test_a_stream_without_a_container_goes_at_its_codecs_rate(tmp_path, name, how):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(how.get("codec", "libx264"), rate=60, options={"x265-params": "log-level=none"})
+        stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
+        put(container, stream, range(12), lambda i: i)
+    assert video.probe(path).fps == 60
+    assert [frame.timestamp_us for frame in video.frames(path)] == [round(i * 1e6 / 60) for i in range(12)]
+
+
+def test_what_is_no_regular_file_is_one_sentence(tmp_path):
+    os.mkfifo(tmp_path / "live.mp4")
+    with pytest.raises(UserError, match="save it as a file"):
+        video.probe(tmp_path / "live.mp4")
 
 
 @pytest.mark.parametrize("count", [1, 2])
