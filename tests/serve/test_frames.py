@@ -4,11 +4,9 @@ import asyncio
 import base64
 import contextlib
 import os
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -17,6 +15,7 @@ from websockets.asyncio.client import connect
 from serve.intake import MESSAGE_BYTES
 from serve.stream import frames
 from serve.stream.frames import BoundedFrames
+from tests.serve.served import served
 from tests.waiting import PATIENCE_S
 
 TEXT, MORE, PING, PONG = 1, 0, 9, 10
@@ -47,17 +46,10 @@ async def echo(websocket: WebSocket) -> None:
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    application = Starlette(routes=[WebSocketRoute("/", echo)])
-    config = uvicorn.Config(application, log_config=None, lifespan="off", ws=Watched, ws_max_size=MESSAGE_BYTES)
-    server = uvicorn.Server(config)
     Watched.most = 0
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        task = asyncio.create_task(server.serve([listening]))
-        while not server.started:
-            await asyncio.sleep(0.01)
-        yield listening.getsockname()[1]
-        server.should_exit = server.force_exit = True
-        await task
+    application = Starlette(routes=[WebSocketRoute("/", echo)])
+    async with served(application, ws=Watched, ws_max_size=MESSAGE_BYTES) as number:
+        yield number
 
 
 def frame(opcode: int, data: bytes = b"", *, last: bool = True) -> bytes:

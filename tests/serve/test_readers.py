@@ -4,19 +4,17 @@ import asyncio
 import contextlib
 import math
 import socket
-from collections.abc import AsyncIterator
 
 import numpy as np
 import orjson
 import pytest
-import uvicorn
 from starlette.responses import Response
-from starlette.types import ASGIApp
 
 from serve import codec
 from serve.limits import Budget, Clock, Pace
 from serve.live import standing_poses
 from tests.serve.conftest import before_the_queue
+from tests.serve.served import served
 from tests.waiting import PATIENCE_S
 
 LARGE = 30_000_000  # more than the kernel's buffers take
@@ -24,21 +22,6 @@ SINGLE = orjson.dumps({"poses": standing_poses(1).tolist()})
 PATIENT, HASTY = Pace(patience_s=3600.0), Pace(patience_s=0.3, bytes_per_s=1e7)
 
 pytestmark = pytest.mark.anyio
-
-
-@contextlib.asynccontextmanager
-async def served(application: ASGIApp, buffer: int | None = None) -> AsyncIterator[int]:
-    """A server on loopback; its port. `buffer` bytes of an answer wait in the kernel, which else takes a small file whole."""
-    server = uvicorn.Server(uvicorn.Config(application, log_config=None, lifespan="off"))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        if buffer is not None:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-        task = asyncio.create_task(server.serve([listening]))
-        while not server.started:
-            await asyncio.sleep(0.01)
-        yield listening.getsockname()[1]
-        server.should_exit = server.force_exit = True
-        await task
 
 
 async def asked(port: int, path: str, body: bytes = b"") -> socket.socket:
