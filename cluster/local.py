@@ -3,6 +3,7 @@
     python -m cluster.local -- python -m rayjobs.demo       # up, run the command, down again
     python -m cluster.local --keep                          # up, and it stays; prints the addresses
     python -m cluster.local --nodes 4 --keep                # four Ray nodes in place of one, to rehearse their loss
+    python -m cluster.local --nodes 4 --namespaces -- bash  # each node a host of its own, whose cable can be pulled
     python -m cluster.local --stop
 
 Used by `make demo`, by the tests and by whoever wants a cluster on a laptop. Everything listens on loopback only, Ray
@@ -26,7 +27,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from cluster import servers, supervisor
+from cluster.network import cluster_of_hosts
 from cluster.running import HOST, Cluster, free_ports
+from cluster.servers import cpus_of
 from refiner import UserError
 from refiner.command import EXIT_USER_ERROR, log, parse
 
@@ -196,13 +199,13 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
     deadline = time.monotonic() + START_DEADLINE_S
     client = httpx.Client(timeout=5, verify=False)  # plain HTTP: reading certificates would take 50 ms of each core
     others = [name for name in logs if name.startswith("node-")]
-    if others:
-        waiting[others[0]] = f"{cluster.dashboard_url}/api/v0/nodes"
     while waiting:
         for name, url in list(waiting.items()):
             with contextlib.suppress(httpx.TransportError):
                 answer = client.get(url, headers={} if name == "mlflow" else token)
-                if answer.status_code == 200 and (name not in others or _alive(answer.json()) > len(others)):
+                if answer.status_code == 200 and (
+                    name != "ray" or not others or len(cluster.nodes_alive()) > len(others)
+                ):
                     del waiting[name]
         # One that is restarted later is not now: what keeps it from its first start will keep it from the second. But a node
         # whose first start took longer than Ray waits joins at its second.
@@ -217,11 +220,6 @@ def _wait_until_healthy(cluster: Cluster, holder: subprocess.Popen, logs: Mappin
             tail = "\n".join(logs[name].read_text(errors="replace").splitlines()[-15:])
             raise UserError(f"{name} {why}; the end of {logs[name]} reads:\n{tail}")
         time.sleep(0.1)
-
-
-def _alive(nodes: dict[str, Any]) -> int:
-    """How many nodes live, from what Ray's state API says of them."""
-    return sum(node["state"] == "ALIVE" for node in nodes["data"]["result"]["result"])
 
 
 @contextlib.contextmanager
@@ -255,6 +253,8 @@ class Options:
     """Folder of the registry, the artifacts and the logs."""
     nodes: int = 1
     """Number of Ray nodes."""
+    namespaces: bool = False
+    """Put each node into a network namespace, with its own address, ports and /tmp (needs root)."""
 
 
 def main() -> int:
@@ -279,21 +279,13 @@ def main() -> int:
 
 
 def _run(command: list[str], options: Options) -> int:
-    status = 0
-    with local_cluster(options.state, keep=options.keep, nodes=options.nodes) as cluster:
+    with contextlib.ExitStack() as stack:
+        if options.namespaces:
+            cluster = stack.enter_context(_apart(options))
+        else:
+            cluster = stack.enter_context(local_cluster(options.state, keep=options.keep, nodes=options.nodes))
         log(f"Ray {cluster.dashboard_url}   MLflow {cluster.mlflow_uri}")
-        if command:
-            env = {**os.environ, **cluster.env}
-            try:
-                child = subprocess.Popen(command, env=env, preexec_fn=supervisor.die_with_parent)
-            except OSError as error:
-                raise UserError(f"{command[0]} cannot be run: {error.strerror}") from None
-            try:
-                status = child.wait()
-            except BaseException:
-                child.terminate()
-                child.wait()
-                raise
+        status = _run_on(cluster, command) if command else 0
         if options.keep:
             log("The cluster stays up. In a shell that is to use it:")
             for name, value in cluster.env.items():
@@ -302,6 +294,33 @@ def _run(command: list[str], options: Options) -> int:
             state = "" if options.state == STATE else f" --state {options.state}"
             log(f"and to end it:\n    python -m cluster.local --stop{state}")
     return status if status >= 0 else 128 - status
+
+
+@contextlib.contextmanager
+def _apart(options: Options) -> Iterator[Cluster]:
+    """A cluster whose nodes are hosts of their own; says how one takes them away."""
+    if options.keep:
+        raise UserError(
+            "--namespaces cannot be combined with --keep: the networks end with COMMAND, which may be a shell ('-- bash')"
+        )
+    with cluster_of_hosts(Path(options.state).absolute(), options.nodes, cpus_of(options.nodes)) as there:
+        for host in there.hosts.values():
+            log(f"{host.name} {host.address}   its cable: ip -n {host.namespace} link set eth0 down")
+        yield there.cluster
+
+
+def _run_on(cluster: Cluster, command: list[str]) -> int:
+    """The exit status of a command that uses the cluster."""
+    try:
+        child = subprocess.Popen(command, env={**os.environ, **cluster.env}, preexec_fn=supervisor.die_with_parent)
+    except OSError as error:
+        raise UserError(f"{command[0]} cannot be run: {error.strerror}") from None
+    try:
+        return child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
 
 
 if __name__ == "__main__":

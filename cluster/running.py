@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cluster import haproxy
 from refiner import UserError, telemetry
@@ -66,6 +67,18 @@ class Cluster:
                 f"{missing.args[0]} is not set, so there is no cluster to use: "
                 "start the command with 'python -m cluster.local -- COMMAND'"
             ) from None
+
+    def nodes_alive(self) -> list[str]:
+        """Addresses of the nodes that live, as the head has it; none while it does not answer."""
+        import httpx
+
+        try:
+            # Reading certificates, which plain HTTP has no use for, would take 50 ms of a core.
+            answer = httpx.get(f"{self.dashboard_url}/api/v0/nodes", headers=self.headers(), timeout=60, verify=False)
+            nodes = answer.raise_for_status().json()["data"]["result"]["result"]
+        except (httpx.HTTPError, KeyError, FileNotFoundError):  # who ended it took the token with it
+            return []
+        return [node["node_ip"] for node in nodes if node["state"] == "ALIVE"]
 
     def submit(self, entrypoint: str, *, env: Mapping[str, str] | None = None) -> dict[str, Any] | None:
         """Runs one job through Ray's Jobs API, as `ray job submit --working-dir . -- ENTRYPOINT` does.
@@ -132,10 +145,11 @@ class Cluster:
         import yaml
 
         content = yaml.safe_load(Path(config).read_text())
+        host = urlsplit(self.dashboard_url).hostname
         with httpx.Client(base_url=self.dashboard_url, headers=self.headers(), timeout=60) as client:
             running = client.get("/api/serve/applications/").raise_for_status().json()
             options = content.setdefault("http_options", {})
-            options["host"] = HOST
+            options["host"] = host
             if running.get("controller_info", {}).get("node_id"):
                 options["port"] = running["http_options"]["port"]
             else:
@@ -149,7 +163,7 @@ class Cluster:
                 applications = client.get("/api/serve/applications/").raise_for_status().json()["applications"]
                 states = {name: applications.get(name, {}) for name in wanted}
                 if all(state.get("status") == "RUNNING" for state in states.values()):
-                    return f"http://{HOST}:{options['port']}"
+                    return f"http://{host}:{options['port']}"
                 for name, state in states.items():
                     # UNHEALTHY passes: a replica that died in mid-deployment is replaced
                     if state.get("status") == "DEPLOY_FAILED" or time.monotonic() > deadline:

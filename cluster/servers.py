@@ -13,6 +13,28 @@ from refiner.command import logical_cpus
 
 # What the poses of a demo need is far below this; Ray's own default, 30 % of the memory, fills a laptop.
 OBJECT_STORE_BYTES = 2_000_000_000
+# Ray Serve behind HAProxy, which hands requests straight to replicas (docs/decisions/serving.md).
+SERVE = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # the app on the replica's own event loop: 60 % more single poses a second
+    # With that switch the log is written every 1,000 requests, which stops the replica for 30 ms.
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "16",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    # Replicas count their requests. Otherwise HAProxy writes a line for each, which a process in Python takes apart.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "360",  # request_timeout_s of serve/config.yaml
+    # Replicas say every second, not every ten, how busy they are: the autoscaler knows nothing else.
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    # One that died is replaced when three questions got no answer; every 10 s is Ray's, and 30 s of silence.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    # HAProxy learns within a second that a replica leaves; Ray's 30 s are for load balancers in front of it.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    # Serve takes messages of 2 GB over gRPC, whole, before anybody looks at them; `max_body_mb` of serve/config.yaml.
+    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": "33000000",
+    # Refining changes nothing, so a request whose replica died in mid-answer may go to the next one.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
+}
 
 
 def local(
@@ -30,7 +52,7 @@ def local(
         nodes: of Ray.
     """
     gcs, dashboard, mlflow, client_server, monitor, metrics, stats = ports
-    cpus = logical_cpus() if nodes == 1 else max(2, logical_cpus() // nodes)
+    cpus = cpus_of(nodes)
     environment = {
         **without_ray(os.environ),
         **ray_env(cluster.token_path),
@@ -45,13 +67,7 @@ def local(
             "log": str(state / "ray.log"),
             "restart": False,  # it holds everything else that runs here
         },
-        "mlflow": {
-            "argv": mlflow_command(state, mlflow),
-            # its job runners (7 processes) serve GenAI features that nobody here uses
-            "env": {**telemetry.OFF, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            "log": str(state / "mlflow.log"),
-            "restart": True,  # what was registered lies in `state`, and who serves it has a copy
-        },
+        "mlflow": mlflow_server(state, HOST, mlflow),
     }
     path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
     for name in (f"node-{number}" for number in range(2, nodes + 1)):
@@ -66,14 +82,11 @@ def local(
 
 
 def serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, str]:
-    """Ray Serve behind HAProxy, which hands requests straight to replicas, kept to this cluster (docs/decisions/serving.md)."""
+    """Ray Serve behind HAProxy, kept to this cluster: its files below `scratch`."""
     folder = scratch / "haproxy"
     folder.mkdir()
     return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # the app on the replica's own event loop: 60 % more single poses a second
-        # With that switch the log is written every 1,000 requests, which stops the replica for 30 ms.
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "16",
+        **SERVE,
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy.install(folder)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
@@ -82,22 +95,12 @@ def serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, st
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        # Replicas count their requests. Otherwise HAProxy writes a line for each, which a process in Python takes apart.
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "360",  # request_timeout_s of serve/config.yaml
-        # Replicas say every second, not every ten, how busy they are: the autoscaler knows nothing else.
-        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-        # One that died is replaced when three questions got no answer; every 10 s is Ray's, and 30 s of silence.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        # HAProxy learns within a second that a replica leaves; Ray's 30 s are for load balancers in front of it.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-        # Serve takes messages of 2 GB over gRPC, whole, before anybody looks at them; `max_body_mb` of serve/config.yaml.
-        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": "33000000",
-        # Refining changes nothing, so a request whose replica died in mid-answer may go to the next one.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
     }
+
+
+def cpus_of(nodes: int) -> int:
+    """CPUs that each of so many nodes on this machine is said to have."""
+    return logical_cpus() if nodes == 1 else max(2, logical_cpus() // nodes)
 
 
 def without_ray(environ: Mapping[str, str]) -> dict[str, str]:
@@ -120,11 +123,17 @@ def ray_command(scratch: Path, gcs: int, dashboard: int, client_server: int, gpu
     ]
 
 
-def mlflow_command(state: Path, port: int) -> list[str]:
-    """Runs an MLflow server with its database and its artifacts in a folder."""
-    return [
-        *(sys.executable, "-P", tracking_server.__file__, str(state / "mlflow.db")),
-        *("server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--artifacts-destination", str(state / "artifacts")),
-        *("--allowed-hosts", f"{HOST}:{port},localhost:{port}"),
-    ]
+def mlflow_server(state: Path, host: str, port: int) -> Server:
+    """An MLflow server with its database, its artifacts and its log in a folder; answers to that address only."""
+    return {
+        "argv": [
+            *(sys.executable, "-P", tracking_server.__file__, str(state / "mlflow.db")),
+            *("server", "--host", host, "--port", str(port), "--workers", "1"),
+            *("--artifacts-destination", str(state / "artifacts")),
+            *("--allowed-hosts", f"{host}:{port},localhost:{port}"),
+        ],
+        # its job runners (7 processes) serve GenAI features that nobody here uses
+        "env": {**telemetry.OFF, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        "log": str(state / "mlflow.log"),
+        "restart": True,  # what was registered lies in `state`, and who serves it has a copy
+    }

@@ -4,11 +4,8 @@ import re
 import signal
 from pathlib import Path
 
-import httpx
-
 from cluster.running import Cluster
 from cluster.supervisor import send
-from tests.waiting import PATIENCE_S
 
 NODES = 4
 
@@ -39,9 +36,7 @@ class Nodes:
         send(signal.SIGKILL, [raylet, *below])
 
     def alive(self) -> int:
-        url = f"{self.cluster.dashboard_url}/api/v0/nodes"
-        nodes = httpx.get(url, headers=self.cluster.headers(), timeout=PATIENCE_S).json()["data"]["result"]["result"]
-        return sum(node["state"] == "ALIVE" for node in nodes)
+        return len(self.cluster.nodes_alive())
 
 
 def _processes() -> list[int]:

@@ -5,7 +5,6 @@ every address is at home: names are answered, connections are refused, and whate
 (iproute2).
 """
 
-import os
 import secrets
 import shutil
 import socket
@@ -23,12 +22,6 @@ PREFIX = 24
 ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800
 TCP, UDP = 6, 17
 SYN, ACK = 0x02, 0x10
-
-
-def available() -> bool:
-    return os.geteuid() == 0 and shutil.which("ip") is not None and subprocess.run(
-        ["unshare", "--net", "true"], capture_output=True
-    ).returncode == 0  # fmt: skip
 
 
 @dataclass(frozen=True)

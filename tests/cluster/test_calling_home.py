@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from cluster import quiet
+from cluster.network import available
 from cluster.running import CHECKOUT
 from refiner import telemetry
 from refiner.estimators.mediapipe_assets import model_path
 from refiner.wheels import cache_folder
-from tests.trap import Trap, available, trapped
+from tests.trap import Trap, trapped
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import running, supervisor
+from cluster import local, network, running, supervisor
 from cluster.local import local_cluster
-from cluster.running import CHECKOUT, Cluster, free_ports
-from cluster.servers import mlflow_command
+from cluster.running import CHECKOUT, HOST, Cluster, free_ports
+from cluster.servers import mlflow_server
 from refiner import UserError
 from tests.processes import command_of, heed_interrupts, marked
 from tests.waiting import PATIENCE_S, answers, get, wait_for
@@ -139,7 +139,7 @@ def test_a_server_that_does_not_start_is_named_with_the_end_of_its_log(tmp_path)
 def test_a_registry_that_was_killed_while_it_was_made_is_made_anew(tmp_path):
     (port,) = free_ports([0])
     database, part = tmp_path / "mlflow.db", tmp_path / "mlflow.part"
-    command = mlflow_command(tmp_path, port)
+    command = mlflow_server(tmp_path, HOST, port)["argv"]
     for enough in (1, 60_000, 400_000):  # bytes of it: before, within, and late in MLflow's steps
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
             wait_for(lambda enough=enough: _size(part) >= enough or server.poll() is not None)
@@ -157,3 +157,16 @@ def test_a_registry_that_was_killed_while_it_was_made_is_made_anew(tmp_path):
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (local.Options(namespaces=True), "--nodes 2 or more"),
+        (local.Options(namespaces=True, nodes=3, keep=True), "cannot be combined with --keep"),
+    ],
+)
+@pytest.mark.skipif(not network.available(), reason="needs root and iproute2 to make a network")
+def test_hosts_that_cannot_be_are_one_sentence(options, reason):
+    with pytest.raises(UserError, match=reason):
+        local._run(["true"], options)

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from benchmarks.load import Result, closed_loop
-from cluster.running import CHECKOUT, Cluster, free_ports
-from cluster.servers import mlflow_command
+from cluster import servers
+from cluster.running import CHECKOUT, HOST, Cluster, free_ports
 from refiner import DepthRefiner, registry
 from serve import codec
 from serve.client import Client, Retries
@@ -214,9 +214,9 @@ def test_replicas_rise_with_the_load_and_fall_again(cluster, endpoint, deploy):
 @contextmanager
 def mlflow_server(state: Path, port: int):
     """An MLflow of its own, which stays away until it is wanted again: the cluster's would be back at once."""
-    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with open(state / "mlflow.log", "ab") as log:
-        server = subprocess.Popen(mlflow_command(state, port), env=env, stdout=log, stderr=log, start_new_session=True)
+    start = servers.mlflow_server(state, HOST, port)
+    with open(start["log"], "ab") as log:
+        server = subprocess.Popen(start["argv"], env=start["env"], stdout=log, stderr=log, start_new_session=True)
     try:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"))
         yield

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cluster.local import local_cluster
+from cluster.network import HERE, switch
 from cluster.running import CHECKOUT
-from tests.network import HERE, switch
 from tests.nodes import NODES, Nodes
 from tests.stores import CREDENTIALS, Stores, all_stores, object_store
 from tests.waiting import wait_for

@@ -11,15 +11,17 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from cluster.running import free_ports
+from cluster.network import HERE, Network, available, network
+from cluster.running import CHECKOUT, free_ports
 from refiner import DepthRefiner, files
 from refiner.inference.depth_refiner import SHIPPED
 from serve.client import Client, Retries
 from serve.live import standing_poses
-from tests.network import HERE, SERVE, Network, network
+from tests import jobs
 from tests.survival import FRAMES, VIDEOS, extracted_rows, make_videos
-from tests.trap import available
 from tests.waiting import answers, get, wait_for
+
+SERVE = 8000
 
 pytestmark = [
     pytest.mark.survival,
@@ -46,7 +48,8 @@ def redis(bridge, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def hosts(bridge, redis, tmp_path_factory) -> Iterator[Network]:
-    with network(bridge, tmp_path_factory.mktemp("hosts"), 2, redis=redis) as there:
+    environment = {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT}/tests/rayjobs"}
+    with network(bridge, tmp_path_factory.mktemp("hosts"), 2, environment=environment, redis=redis) as there:
         yield there
 
 
@@ -121,7 +124,7 @@ def served(hosts: Network) -> Network:
         "deployments": [deployment],
     }
     options = {"host": "0.0.0.0", "port": SERVE, "request_timeout_s": 120}
-    hosts.deploy({"proxy_location": "EveryNode", "http_options": options, "applications": [application]})
+    jobs.deploy(hosts, {"proxy_location": "EveryNode", "http_options": options, "applications": [application]})
     wait_for(lambda: all_ready(hosts))
     return hosts
 
@@ -136,7 +139,7 @@ def test_a_node_that_is_gone_costs_no_answer(served: Network, book):
         load.goes_on()
         goes.start()
         wait_for(served.all_alive, pause_s=1)
-        wait_for(lambda: len(served.replicas()) == 2, pause_s=1)
+        wait_for(lambda: len(jobs.replicas(served)) == 2, pause_s=1)
     book(
         "a node under serving load (kill -9)", answered=load.total, since=load.total - before, failed=len(load.failures)
     )
@@ -144,22 +147,22 @@ def test_a_node_that_is_gone_costs_no_answer(served: Network, book):
 
 
 def test_a_head_that_is_replaced_costs_no_answer_and_finds_its_replicas(served: Network, book):
-    wait_for(lambda: served.all_alive() and served.serves() and all_ready(served), pause_s=1)
-    replicas = served.replicas()
+    wait_for(lambda: served.all_alive() and jobs.serves(served) and all_ready(served), pause_s=1)
+    replicas = jobs.replicas(served)
     with loaded([f"http://{worker.address}:{SERVE}" for worker in served.workers]) as load:
         before = load.total
         served.head.kill()
         load.goes_on()
         without = load.total - before
         served.head.start()
-        wait_for(lambda: served.all_alive() and served.serves(), pause_s=1)
+        wait_for(lambda: served.all_alive() and jobs.serves(served), pause_s=1)
         load.goes_on()
     book(
         "the head under serving load (kill -9), its state in Redis", answered=load.total, without_a_head=without,
-        failed=len(load.failures), replicas_kept=f"{len(replicas & served.replicas())} of {len(replicas)}",
+        failed=len(load.failures), replicas_kept=f"{len(replicas & jobs.replicas(served))} of {len(replicas)}",
     )  # fmt: skip
     assert not load.failures
-    assert served.replicas() == replicas
+    assert jobs.replicas(served) == replicas
 
 
 # --- extraction
@@ -197,22 +200,24 @@ def rows_are_there_once(where: str) -> tuple[int, int]:
 
 
 def summary_of(hosts: Network, job: str) -> dict:
-    logs = hosts.logs(job)
-    assert hosts.state(job) == "SUCCEEDED", logs[-4000:]
+    logs = jobs.logs(hosts, job)
+    assert jobs.state(hosts, job) == "SUCCEEDED", logs[-4000:]
     return json.loads(next(line for line in reversed(logs.splitlines()) if line.startswith("{")))
 
 
 def test_a_cable_that_is_pulled_and_plugged_in_again_costs_no_row(hosts: Network, videos, store, book):
     wait_for(hosts.all_alive, pause_s=1)
     cut = hosts.workers[1]
-    job = hosts.submit(extraction(videos), store)
-    wait_for(lambda: done(videos) >= 2 or hosts.ended(job))
+    job = jobs.submit(hosts, extraction(videos), store)
+    wait_for(lambda: done(videos) >= 2 or jobs.ended(hosts, job))
     cut.unplug()
     try:
-        wait_for(lambda: cut.address not in hosts.alive() or hosts.ended(job), pause_s=1)
+        wait_for(lambda: cut.address not in hosts.alive() or jobs.ended(hosts, job), pause_s=1)
     finally:
         cut.plug()
-    wait_for(lambda: hosts.all_alive() and hosts.ended(job), pause_s=1)  # it was told that it is dead, and begins anew
+    wait_for(
+        lambda: hosts.all_alive() and jobs.ended(hosts, job), pause_s=1
+    )  # it was told that it is dead, and begins anew
     summary = summary_of(hosts, job)
     rows, expected = rows_are_there_once(videos)
     book(
@@ -225,16 +230,16 @@ def test_a_cable_that_is_pulled_and_plugged_in_again_costs_no_row(hosts: Network
 def test_a_disk_that_is_full_costs_no_row_once_there_is_room(hosts: Network, videos, store, book):
     wait_for(hosts.all_alive, pause_s=1)
     full = hosts.workers[1]
-    job = hosts.submit(extraction(videos), store)
-    wait_for(lambda: done(videos) >= 2 or hosts.ended(job))
+    job = jobs.submit(hosts, extraction(videos), store)
+    wait_for(lambda: done(videos) >= 2 or jobs.ended(hosts, job))
     ballast = full.disk / "ballast"
     subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=1M"], capture_output=True)  # until nothing is left
-    wait_for(lambda: hosts.ended(job), pause_s=1)
+    wait_for(lambda: jobs.ended(hosts, job), pause_s=1)
     first = summary_of(hosts, job)
     ballast.unlink()
     wait_for(hosts.all_alive, pause_s=1)
-    again = hosts.submit(extraction(videos, retry_failed=True), store)
-    wait_for(lambda: hosts.ended(again), pause_s=1)
+    again = jobs.submit(hosts, extraction(videos, retry_failed=True), store)
+    wait_for(lambda: jobs.ended(hosts, again), pause_s=1)
     second = summary_of(hosts, again)
     rows, expected = rows_are_there_once(videos)
     book(
