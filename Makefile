@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := refiner studio rayjobs serve cluster
 export MPLBACKEND := Agg
+# Ray's workers import what a job uploads some hundred times: compiled once, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 
 PAGE := serve/page
 
