@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PAGE := serve/page
 
-.PHONY: help setup page demo doctor test test-fast cluster-test audit lint types docs hooks release clean
+.PHONY: help setup page demo endpoint doctor test test-fast cluster-test audit lint types docs hooks release clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ $(PAGE)/vendor/.done: $(PAGE)/package-lock.json $(PAGE)/vendor.mjs
 
 demo: setup  ## studio, extract, pair, train, evaluate, serve, one request over HTTP; KEEP=1 leaves everything up at the end
 	$(BIN)/python -m cluster.local $(if $(KEEP),--keep) -- python -m rayjobs.demo $(if $(KEEP),--keep)
+
+endpoint: setup  ## the endpoint on this machine with its page, until Ctrl-C; serves the champion, or the model in the box
+	$(BIN)/python -m cluster.endpoint
 
 doctor: setup  ## what on this machine would make Ray, MLflow or a job fail
 	$(BIN)/python -m cluster.doctor

@@ -126,13 +126,21 @@ class Cluster:
             raise UserError(f"the job '{entrypoint}' failed ({info.status.value}): {reason}")
         return _last_json_object(lines)
 
-    def deploy(self, config: str | Path, *, port: int | None = None, deadline_s: float = 600) -> str:
+    def deploy(
+        self,
+        config: str | Path,
+        *,
+        port: int | None = None,
+        args: Mapping[str, Any] | None = None,
+        deadline_s: float = 600,
+    ) -> str:
         """Hands a Serve config to the cluster, as `serve deploy CONFIG` does, and waits until it serves.
 
         Args:
             config: the file.
             port: instead of the config's; 0 is any. If it is taken, another one is used; a cluster that serves already
                 keeps its port.
+            args: of its applications, instead of the config's.
             deadline_s: for all applications to come up.
 
         Returns:
@@ -145,6 +153,8 @@ class Cluster:
         import yaml
 
         content = yaml.safe_load(Path(config).read_text())
+        for application in content["applications"]:
+            application["args"] = {**application.get("args", {}), **(args or {})}
         host = urlsplit(self.dashboard_url).hostname
         with httpx.Client(base_url=self.dashboard_url, headers=self.headers(), timeout=60) as client:
             running = client.get("/api/serve/applications/").raise_for_status().json()

@@ -21,6 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 # Lines that other tests, or CI itself, run: they start what this test already runs in.
 ELSEWHERE = {
     "make demo": "CI's demo and cluster.local's tests",
+    "make endpoint": "tests/cluster/test_endpoint.py",
     "make test": "this very run",
     "make setup && . .venv/bin/activate": "CI's first step, and make test runs in it",
     ". .venv/bin/activate": "make test runs in it",
