@@ -4,6 +4,7 @@ Bodies keep their bones and move smoothly; the observed depth is squashed, shift
 limbs are, and noisy over time. Figures come from rendered dancers.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,14 @@ def make_pairs(
                 )
             )
     return Pairs.concatenate(parts)
+
+
+def leaning(pairs: Pairs, seed: int = 0) -> Pairs:
+    """The same people before cameras that look up or down by up to 20 degrees, half of whose lean nobody observed."""
+    pitch = np.random.default_rng(seed).uniform(-20, 20, len(pairs)).astype(np.float32)
+    truth = pairs.ground_truth.copy()
+    truth[..., 2] += 0.5 * np.tan(np.radians(pitch))[:, None] * truth[..., 1]
+    return replace(pairs, ground_truth=truth, pitch=pitch)
 
 
 def write_splits(

@@ -124,6 +124,11 @@ class Trainer:
                 f"{len(train)} training pairs are fewer than a batch of {training.batch_size}: "
                 "make more pairs, or choose a smaller batch size"
             )
+        if training.only_pitch and not val.frames.pitch.isfinite().any():
+            raise UserError(
+                "--only-pitch learns from the camera's pitch, and no pair of the validation split knows it: make the pairs "
+                "again with 'rayjobs.pair' or 'rayjobs.film'"
+            )
         self.model, self.wrapped = model, wrapped or model
         self.training, self.train, self.val = training, train, val
         self.rank, self.world = rank, world

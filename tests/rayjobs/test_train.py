@@ -14,12 +14,13 @@ import torch
 
 from rayjobs import evaluate, refine, train
 from refiner import DepthRefiner, UserError, registry
+from refiner.command import parse
 from refiner.data import records
 from refiner.model.config import RefinerConfig
 from refiner.skeleton import FROM_MEDIAPIPE
 from refiner.training.trainer import Trainer, TrainingConfig, TrainingData, initialise
 from tests.disks import small_disk
-from tests.invented import write_splits
+from tests.invented import leaning, write_splits
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -140,6 +141,22 @@ def test_a_model_that_is_no_better_than_mediapipe_never_becomes_champion(cluster
     bad = register_model(seed=5, scale=1.0)
     verdict = evaluate.run(evaluate.Options(pairs=str(pairs), model=f"models:/{registry.NAME}/{bad}"))
     assert not verdict.promoted and registry.get_alias(registry.NAME, "champion") != bad
+
+
+def test_the_command_teaches_the_box_the_pitch_and_leaves_all_else(cluster, tmp_path, make_pairs):
+    for number, (split, count) in enumerate({"train": 8, "val": 2}.items()):
+        told = leaning(make_pairs(count, frames=12, seed=number, first=10 * number))
+        records.write_atomically(told.to_table(), tmp_path / f"split={split}" / "all.parquet", {})
+    command = (
+        f"--pairs {tmp_path} --storage {tmp_path}/runs --start box --only-pitch --epochs 2 --batch-size 64 --workers 2"
+    )
+    options = parse(train.Options, command.split())
+    version = train.run(replace(options, model_name="pitched")).version
+    learnt = DepthRefiner(f"models:/pitched/{version}", device="cpu")
+    box, val = DepthRefiner(device="cpu"), records.read_pairs(tmp_path, "val")
+    np.testing.assert_array_equal(learnt.predict_pairs(val).poses, box.predict_pairs(val).poses)
+    ours, theirs = (model.predict_pairs(val, camera_pitch=True).poses for model in (learnt, box))
+    assert (ours != theirs).any()
 
 
 def test_observations_are_refined_video_by_video_and_once_only(trained, tmp_path, make_pairs):

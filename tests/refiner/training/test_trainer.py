@@ -19,6 +19,7 @@ from refiner.model.config import RefinerConfig
 from refiner.training import augment
 from refiner.training.losses import Bones
 from refiner.training.trainer import Trainer, TrainingConfig, TrainingData, initialise
+from tests.invented import leaning
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -231,11 +232,7 @@ def test_mirroring_twice_is_nothing_and_the_truth_is_mirrored_with_the_input(dat
 
 def test_what_the_pitch_changes_is_learnt_alone_and_all_else_stays(make_pairs):
     pairs = make_pairs(6, frames=20)
-    pitch = np.random.default_rng(0).uniform(-20, 20, len(pairs)).astype(np.float32)
-    # of the lean that such a camera sees half is missing in what is observed
-    lean = 0.5 * np.tan(np.radians(pitch))[:, None] * pairs.ground_truth[..., 1]
-    truth = pairs.ground_truth + np.stack([0 * lean, 0 * lean, lean], axis=-1)
-    told = dataclasses.replace(pairs, corrupted=pairs.ground_truth, ground_truth=truth, pitch=pitch)
+    told = leaning(dataclasses.replace(pairs, corrupted=pairs.ground_truth))
     network = RefinerConfig(encoder="whole_pose", width=64, layers=1)
     start = initialise(network, TrainingConfig(), TrainingData(told, network))
     torch.nn.init.normal_(start.encoder.correction[-1].weight, std=0.1)
@@ -253,6 +250,9 @@ def test_what_the_pitch_changes_is_learnt_alone_and_all_else_stays(make_pairs):
     )  # who says nothing of the pitch
     with pytest.raises(UserError, match="start from"):
         initialise(config, training, data)
+    silent = TrainingData(dataclasses.replace(told, pitch=None), config)
+    with pytest.raises(UserError, match=r"no pair .* knows it"):
+        Trainer(learnt, training, silent, silent)
 
 
 def test_some_pairs_lose_the_camera_pitch_and_keep_all_else(make_pairs):
