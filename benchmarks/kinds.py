@@ -82,6 +82,8 @@ KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "image landmarks, centred, lying": lambda poses, rng: in_picture(lying(poses, rng), rng),
     "pixels": lambda poses, rng: in_picture(poses, rng) * 1080 + (640, 540, 0),
     "millimetres": lambda poses, rng: poses * 1000,
+    "feet": lambda poses, rng: poses / 0.3048,
+    "backwards": lambda poses, rng: root_centred(poses[:, ::-1]),
     "y and z negated": lambda poses, rng: poses * (1, -1, -1),
     "y negated": lambda poses, rng: poses * (1, -1, 1),
     "mirrored": lambda poses, rng: poses * (-1, 1, 1),

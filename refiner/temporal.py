@@ -1,5 +1,7 @@
 """Time within clips: Gaussian smoothing, bones of constant length. Numpy; all clips of a table at once."""
 
+import reprlib
+
 import numpy as np
 
 from refiner.errors import UserError
@@ -7,6 +9,8 @@ from refiner.skeleton import BONES, root_centred
 
 # Frames a second that a clip may have: beyond, smoothing would look at thousands of neighbours of each.
 MOST_FPS = 1000.0
+# A frame in a quarter of an hour: whoever says less has not measured in frames a second.
+LEAST_FPS = 1e-3
 # Seconds that floating-point times may be off by. Whatever hangs on a comparison of times keeps this distance from it, so
 # that a part of a clip, whose clock starts elsewhere, is treated as it is within the whole.
 CLOCK_S = 1e-6
@@ -97,10 +101,14 @@ def keep_bone_lengths(poses: np.ndarray, lengths: np.ndarray, rounds: int = ROUN
     return moved.astype(poses.dtype)
 
 
-def check_fps(fps: float) -> None:
-    """
+def check_fps(fps: object) -> float:
+    """What a caller gave as frames a second, as a number.
+
     Raises:
-        UserError: a clip cannot have that frame rate.
+        UserError: it is none, or a clip cannot have that frame rate.
     """
-    if not 0 < fps <= MOST_FPS:
-        raise UserError(f"fps is {fps:g}: it must be above 0 and at most {MOST_FPS:g} frames a second")
+    if isinstance(fps, bool) or not isinstance(fps, int | float | np.integer | np.floating):
+        raise UserError(f"fps is {reprlib.repr(fps)}: it must be a number of frames a second")
+    if not LEAST_FPS <= fps <= MOST_FPS:
+        raise UserError(f"fps is {fps:g}: it must be from {LEAST_FPS:g} to {MOST_FPS:g} frames a second")
+    return float(fps)

@@ -19,10 +19,10 @@ from refiner.data.clips import of_poses
 from refiner.data.records import Pairs
 from refiner.errors import UserError
 from refiner.inference.validation import (
-    FARTHEST_M,
     as_numbers,
     check_pixels,
     from_landmarks,
+    numbers_or_none,
     shape_of,
     validate_poses,
 )  # fmt: skip
@@ -34,6 +34,7 @@ from refiner.skeleton import BONES, NUM_JOINTS, NUM_LANDMARKS, root_centred, to_
 
 DEFAULT_FPS = 30.0
 SHORTEST_STEP_S = 2.5e-4  # between two frames; the fastest cameras that film people take twice that
+SHORTEST_BONE_M, LONGEST_BONE_M = 0.01, 1.0  # that a caller may ask for
 # The model in the box: trained on rendered dancers.
 SHIPPED = Path(__file__).parents[1] / "weights" / "studio"
 BATCH = 1024  # poses at once: enough to keep a core busy, little memory
@@ -170,15 +171,15 @@ class DepthRefiner:
         camera_pitch: float | np.ndarray | None = None,
     ) -> np.ndarray:
         """Corrects one pose, (17 or 33, 3) -> (17, 3), or many, (N, 17 or 33, 3) -> (N, 17, 3). Else as `predict`."""
-        pose = np.asarray(from_landmarks(pose))
+        pose = as_numbers(from_landmarks(pose), "poses")
         if pose.ndim != 2:
             return self.predict(
                 pose, visibility, image_points=image_points, sequence=sequence, fps=fps, camera_pitch=camera_pitch
             ).poses
         return self.predict(
             pose[None],
-            None if visibility is None else np.asarray(visibility)[None],
-            image_points=None if image_points is None else np.asarray(image_points)[None],
+            None if visibility is None else as_numbers(visibility, "visibility")[None],
+            image_points=None if image_points is None else as_numbers(image_points, "image_points")[None],
             camera_pitch=camera_pitch,
         ).poses[0]
 
@@ -231,13 +232,10 @@ class DepthRefiner:
             return self._correct(poses, visibility, image_points, stopped=stopped, pitch=pitch)
         if bone_lengths is not None:
             bone_lengths = _bone_lengths(bone_lengths)
-        temporal.check_fps(fps)
+        fps = temporal.check_fps(fps)
         count = len(poses)
         seconds = np.arange(count) / fps if timestamps_us is None else _seconds(timestamps_us, count)
-        if clip is None:
-            clip = of_poses(poses, seconds)
-        elif len(clip := np.asarray(clip)) != count or clip.dtype.kind not in "iu" or (np.diff(clip) < 0).any():
-            raise UserError(f"clip must be {count} whole numbers that never fall, one for each pose")
+        clip = of_poses(poses, seconds) if clip is None else _clips(clip, count)
         refinement = self._correct(poses, visibility, image_points, (seconds, clip), stopped, pitch)
         return self._levelled(refinement, clip, keep_bones, bone_lengths)
 
@@ -329,8 +327,8 @@ def _image_points(values: np.ndarray, count: int) -> np.ndarray:
 
 def _seconds(timestamps_us: np.ndarray, count: int) -> np.ndarray:
     """(N,) rising microseconds -> seconds."""
-    stamps = np.asarray(timestamps_us)
-    if stamps.shape != (count,) or stamps.dtype.kind not in "fiu":
+    stamps = numbers_or_none(timestamps_us)
+    if stamps is None or stamps.shape != (count,):
         raise UserError(f"timestamps_us must be {count} rising numbers, one for each pose")
     seconds = stamps * 1e-6
     if not np.isfinite(seconds).all() or (np.diff(seconds) <= 0).any():
@@ -343,6 +341,19 @@ def _seconds(timestamps_us: np.ndarray, count: int) -> np.ndarray:
     return seconds
 
 
+def _clips(numbers: np.ndarray, count: int) -> np.ndarray:
+    """(N,) whole numbers, any type -> int64, in which differences do not wrap."""
+    clips = numbers_or_none(numbers)
+    if (
+        clips is None
+        or clips.shape != (count,)
+        or clips.dtype.kind not in "iu"
+        or (np.diff(clips := clips.astype(np.int64)) < 0).any()
+    ):
+        raise UserError(f"clip must be {count} whole numbers that never fall, one for each pose")
+    return clips
+
+
 def _pitch(degrees: float | np.ndarray, count: int) -> np.ndarray:
     """One number for all or (N,) -> (N,)."""
     pitch = as_numbers(degrees, "camera_pitch")
@@ -353,6 +364,9 @@ def _pitch(degrees: float | np.ndarray, count: int) -> np.ndarray:
 
 def _bone_lengths(values: np.ndarray) -> np.ndarray:
     lengths = as_numbers(values, "bone_lengths")
-    if lengths.shape != (len(BONES),) or not ((lengths > 0) & (lengths < FARTHEST_M)).all():
-        raise UserError(f"bone_lengths must be {len(BONES)} lengths in metres, one for each of skeleton.BONES")
+    if lengths.shape != (len(BONES),) or not ((lengths >= SHORTEST_BONE_M) & (lengths <= LONGEST_BONE_M)).all():
+        raise UserError(
+            f"bone_lengths must be {len(BONES)} lengths of {SHORTEST_BONE_M:g} to {LONGEST_BONE_M:g} metres, one for each of "
+            "skeleton.BONES"
+        )
     return lengths

@@ -2,7 +2,6 @@
 this file beside the checkpoint instead of a pickle). Wants the package `refiner` installed.
 """
 
-import numpy as np
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
@@ -18,8 +17,8 @@ class RefinerModel(PythonModel):
     # no type hints: MLflow would take them for a schema and overrule the version's own signature
     def predict(self, context, model_input, params=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         refined = self.refiner.predict(
-            np.asarray(model_input["poses"]),
-            np.asarray(model_input["visibility"]),
+            model_input["poses"],
+            model_input["visibility"],
             sequence=bool((params or {}).get("sequence", False)),
         )
         return {"refined": refined.poses, "confidence": refined.confidence, "view_angle": refined.view_angle}

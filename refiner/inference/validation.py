@@ -6,20 +6,33 @@ below; `benchmarks/kinds.py` measures them.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from refiner.errors import UserError
 from refiner.inference.stretched import stretched
-from refiner.skeleton import INDEX, NUM_JOINTS, NUM_LANDMARKS, root_centred, to_coco
+from refiner.skeleton import INDEX, LEFT_HIP, LEFT_SHOULDER, NUM_JOINTS, NUM_LANDMARKS, root_centred, to_coco
 
 # A person measures 0.3 m (a crouching child) to 1.5 m (a raised arm of a tall one) from the hips to the farthest joint.
 # Wide limits: they catch centimetres, millimetres and pixels, not unusual people.
 NEAREST_M, FARTHEST_M = 0.1, 3.0
 
+# Farther from the origin a float32's step is more than a tenth of a millimetre.
+_AWAY_M = 1000.0
+
 # Trunk + thigh + shank, median of a batch. In 89,297 poses of captured motion (326 BVH files), seen from anywhere and with
 # MediaPipe's kind of errors, the smallest is 0.98 m; a child of two has about 0.55.
 SHORTEST_BODY_M = 0.50
+# The largest, of these and of 78,577 filmed or simulated ones, is 1.67 m; the tallest people have 1.95. Feet make 4.2 of it.
+LONGEST_BODY_M = 2.2
+
+# In another order of joints, Human3.6M's, SMPL's or OpenPose's, the first five are no face: farther from the first than this,
+# metres, median of a batch: (poses at least, limit). In those 168,000 true poses it is 0.41 at most, in batches of 20 0.34.
+_FACE_M = ((20, 0.42), (1, 0.55))
+# The first 17 of MediaPipe's 33 begin with eleven joints of the head: so near the first one, as a share of trunk and leg, and
+# so wide the "shoulders" against the "hips". No true pose of those, nor with a child's proportions, is below both.
+_HEAD, _SHOULDERS = 0.3, 0.08
 
 # `stretched` of a batch: (poses at least, limit). Past these is none of 241,000 rendered, true and real poses and of 33,000 of
 # simulated errors, each also turned by any angle, with children's proportions and with depths of 0.6 (1.43 million in all),
@@ -43,7 +56,10 @@ _STANDS = 0.8  # cosine of the trunk to the vertical, mean of a batch: so stand 
 # Upside down: trunk and legs point down by so much (metres) in this share of a batch, while the hands are off the ground
 # (higher than the head) in that share. People stand on their hands; who spins on the head puts them down now and then.
 _TRUNK_DOWN, _LEGS_UP, _HANDS_FREE = 0.15, 0.25, 0.10
-_MOSTLY, _NOW_AND_THEN = 0.8, 0.3
+_MOSTLY = 0.8
+# (poses at least, share with free hands). In 168,000 true poses nobody is upside down, also lying on any side; those who stand
+# on their hands or shoulders seldom have them free.
+_NOW_AND_THEN = ((60, 0.1), (20, 0.15), (1, 0.3))
 # Of so many poses hardly one is upright, and some are upside down with free hands: for floor work, which seldom is either.
 _LONG, _SOME, _ONCE = 120, 0.1, 0.02
 
@@ -104,6 +120,12 @@ def validate_poses(
             f"pose {first} reaches {size[first]:.3g} from its hips, which no person does in metres: "
             "send MediaPipe's world landmarks (metres, not pixels, centimetres or image coordinates)"
         )
+    away = float(np.abs(joints).max())
+    if away > _AWAY_M:
+        raise UserError(
+            f"the poses lie up to {away:.3g} m from the origin, where numbers of 32 bits tell no centimetres: move the hips to "
+            "the origin"
+        )
     if recognise:
         _check_kind(joints, poses)
     return poses, visibility
@@ -121,6 +143,12 @@ def _check_kind(joints: np.ndarray, poses: np.ndarray) -> None:
         )
     lengths = body_length(poses)
     length = float(lengths[0] if len(lengths) == 1 else np.median(lengths))
+    if length > LONGEST_BODY_M:
+        raise UserError(
+            f"trunk and leg are {length:.2f} long together, which is too long for a person in metres: are these feet, or "
+            "joints in another order than COCO's? Send MediaPipe's pose_world_landmarks (metres)"
+        )
+    _check_order(poses, lengths)
     if length < SHORTEST_BODY_M:
         raise UserError(
             f"trunk and leg are {length:.2f} long together, which is too short for a person in metres: these look like image "
@@ -132,7 +160,8 @@ def _check_kind(joints: np.ndarray, poses: np.ndarray) -> None:
             "hips): send MediaPipe's pose_world_landmarks (metres), not pose_landmarks"
         )
     upside_down, hands_free = is_upside_down(poses)
-    if (np.count_nonzero(upside_down) > _MOSTLY * len(poses) and hands_free.mean() > _NOW_AND_THEN) or (
+    now_and_then = next(share for count, share in _NOW_AND_THEN if len(poses) >= count)
+    if (np.count_nonzero(upside_down) > _MOSTLY * len(poses) and hands_free.mean() >= now_and_then) or (
         len(poses) >= _LONG and hands_free.mean() > _SOME and is_upside_down(poses * _TURNED)[0].mean() < _ONCE
     ):
         raise UserError(
@@ -146,6 +175,31 @@ def _check_kind(joints: np.ndarray, poses: np.ndarray) -> None:
             "noses and knees point backwards: left and right are exchanged, or one axis is mirrored; send x to the right, "
             "y down, z away from the camera, and the person's own left as left"
         )
+
+
+def _check_order(poses: np.ndarray, lengths: np.ndarray) -> None:
+    """(N, 17, 3) root-centred and their (N,) `body_length`: joints in another order than COCO's are told by the head.
+
+    Raises:
+        UserError: they are.
+    """
+    offsets = poses[:, 1 : INDEX["right_wrist"] + 1] - poses[:, :1]
+    distances = np.sqrt(np.einsum("njc,njc->nj", offsets, offsets))  # (N, 10) from the first joint
+    faces = distances[:, : INDEX["right_ear"]].max(1)
+    face = float(faces[0] if len(faces) == 1 else np.median(faces))
+    if face > next(limit for count, limit in _FACE_M if len(poses) >= count):
+        raise UserError(
+            f"the first five joints, which are nose, eyes and ears, lie {face:.2f} m apart: these look like joints in another "
+            "order, such as Human3.6M's, SMPL's or OpenPose's; send the 17 of COCO or MediaPipe's 33, in their order"
+        )
+    heads = distances.max(1) / np.maximum(lengths, 1e-9)
+    if (heads[0] if len(heads) == 1 else np.median(heads)) < _HEAD:
+        shoulders, hips = (np.linalg.norm(poses[:, a] - poses[:, a + 1], axis=-1) for a in (LEFT_SHOULDER, LEFT_HIP))
+        if np.median(shoulders / np.maximum(hips, 1e-9)) < _SHOULDERS:
+            raise UserError(
+                "the first eleven joints lie within the head: these look like the first 17 of MediaPipe's 33 landmarks; send "
+                "all 33, or COCO's 17"
+            )
 
 
 def reach(poses: np.ndarray) -> np.ndarray:
@@ -216,33 +270,54 @@ def from_landmarks(poses: object) -> object:
     for i, pose in enumerate(poses):
         if pose is None:
             raise UserError(f"poses[{i}] is None: leave out the frames in which nobody was detected")
+    if hasattr(poses[0], "x"):  # one pose
+        return [_points(poses, 0)]
     first = getattr(poses[0], "landmark", poses[0])
-    if hasattr(first, "x"):  # one pose
-        return [_points(poses)]
-    if isinstance(first, Sequence) and len(first) and hasattr(first[0], "x"):
-        return [_points(getattr(pose, "landmark", pose)) for pose in poses]
     if hasattr(first, "__len__") and hasattr(first, "__getitem__") and len(first) and hasattr(first[0], "x"):
-        return [_points(getattr(pose, "landmark", pose)) for pose in poses]
+        return [_points(getattr(pose, "landmark", pose), i) for i, pose in enumerate(poses)]
     return poses
 
 
-def _points(pose: Sequence) -> list[tuple[float, float, float]]:
-    if type(pose[0]).__name__ == "NormalizedLandmark":
-        raise UserError("these are image landmarks (NormalizedLandmark): send pose_world_landmarks, which are metres")
-    return [(point.x, point.y, point.z) for point in pose]
+def _points(pose: Any, number: int) -> list[tuple[float, float, float]]:
+    try:
+        if type(pose[0]).__name__ == "NormalizedLandmark":
+            raise UserError(
+                "these are image landmarks (NormalizedLandmark): send pose_world_landmarks, which are metres"
+            )
+        return [(point.x, point.y, point.z) for point in pose]
+    except (AttributeError, TypeError, LookupError):
+        raise UserError(
+            f"poses[{number}] is not a list of landmarks with x, y and z, as others are: send MediaPipe's pose_world_landmarks"
+        ) from None
 
 
 def as_numbers(values: object, name: str) -> np.ndarray:
-    """Anything as an array of float32."""
-    try:
-        array = np.asarray(values)
-        if array.dtype.kind not in "fiu":
-            raise ValueError
+    """Anything as an array of float32; what a masked array hides is NaN.
+
+    Raises:
+        UserError: it holds something else than numbers, or parts of different length.
+    """
+    array = numbers_or_none(values)
+    if array is None:
+        raise UserError(f"{name} is not a regular array of numbers: every pose must have the same number of joints")
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused as such
         return array.astype(np.float32)
-    except (ValueError, TypeError):
-        raise UserError(
-            f"{name} is not a regular array of numbers: every pose must have the same number of joints"
-        ) from None
+
+
+def numbers_or_none(values: object) -> np.ndarray | None:
+    """Anything as an array of integers or floating-point numbers; None where it is no such thing."""
+    try:
+        if isinstance(values, np.ma.MaskedArray):
+            values = values.astype(np.float64).filled(np.nan)
+        array = np.asarray(values)
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+        OverflowError,
+    ):  # PyTorch's tensors that want a gradient are RuntimeErrors
+        return None
+    return array if array.dtype.kind in "fiu" else None
 
 
 def check_pixels(points: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Pre-processing and what a caller of the refiner may rely on."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from refiner.geometry import azimuth, crop_normalise, mirror
 from refiner.inference.validation import validate_poses
 from refiner.model.config import RefinerConfig
 from refiner.model.network import PoseAwareDepthRefiner
-from refiner.skeleton import FROM_MEDIAPIPE, MIRROR, hips_midpoint
+from refiner.skeleton import BONES, FROM_MEDIAPIPE, MIRROR, hips_midpoint
 
 SMOOTHED = RefinerConfig(symmetric=True, smoothing_s=0.05)
 
@@ -208,3 +209,68 @@ def test_a_wrong_frame_rate_is_refused(refiner, clip):
         refiner.refine(clip.corrupted, sequence=True, fps=0)
     with pytest.raises(UserError, match="20 rising numbers"):
         refiner.predict(clip.corrupted, sequence=True, timestamps_us=np.zeros(20))
+
+
+def _landmark(**values):
+    return types.SimpleNamespace(**values)
+
+
+LANDMARKS = [_landmark(x=0.1, y=0.2, z=0.0)] * 17
+STAMPS = np.arange(20) * 40_000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"fps": fps} for fps in ("25", None, True, [25], np.nan, np.inf, -1, 0, 1e-300, 1e-9, 1e9, 25j)
+    ] + [
+        {"timestamps_us": stamps} for stamps in (
+            STAMPS.astype(str), STAMPS[:, None], STAMPS.astype("datetime64[us]"), STAMPS[::-1], [None] * 20, 5, "now",
+            [[1], [2, 3]],
+        )
+    ] + [
+        {"clip": clip} for clip in (
+            np.zeros((20, 1), int), "a", [[0], [1, 2]], np.arange(20, dtype=np.uint8)[::-1], np.zeros(20), [], 0,
+        )
+    ] + [
+        {"bone_lengths": lengths} for lengths in (
+            np.full(len(BONES), 1e-30), np.full(len(BONES), 2.9), np.full(len(BONES), np.nan), "a", [[0.3] * 6] * 2,
+        )
+    ] + [
+        {"visibility": visibility} for visibility in ("a", [[None] * 17] * 20, [[1.0] * 17, [1.0]], np.ones(17), [])
+    ] + [
+        {"image_points": points} for points in ("a", [None] * 20, [[[1, 2]] * 17, [[1, 2]]], np.ones((20, 17, 3)) * 50, [])
+    ],
+)  # fmt: skip
+def test_whatever_is_said_of_a_clip_is_one_sentence_or_right(clip, arguments):
+    refiner = DepthRefiner.of(random_model(SMOOTHED))
+    with pytest.raises(UserError) as caught:
+        refiner.predict(clip.corrupted, **{"sequence": True, "fps": 25, **arguments})
+    assert "\n" not in str(caught.value) and next(iter(arguments)) in str(caught.value)
+
+
+class _Unwilling:
+    """As a PyTorch tensor that wants a gradient."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("use tensor.detach()")
+
+
+@pytest.mark.parametrize(
+    "poses",
+    [
+        None, [], [None], "pose", ["a", "b"], {"poses": GOOD}, 3, [[1], [2, 3]], [GOOD[0], None], [GOOD[0], GOOD[1][:5]],
+        np.array([GOOD[0], None], object), [GOOD[0], "pose"], GOOD.astype(str), GOOD.astype(complex), GOOD > 0, iter(GOOD),
+        [[["0", "1", "2"]] * 17], [LANDMARKS, []], [LANDMARKS, GOOD[0]], [LANDMARKS, None],
+        [[_landmark(x=0.0, y=0.0)] * 17],
+        [[_landmark(x=None, y=0, z=0)] * 17], [[_landmark(x="a", y=0, z=0)] * 17], [_landmark(x=0.0, y=0.0, z=0.0), None],
+        [[], LANDMARKS], [[]], [[[]]], _landmark(pose_world_landmarks=None), _landmark(pose_world_landmarks=[]),
+        GOOD * 1e38, GOOD + 1e6,
+        np.ma.masked_array(GOOD, GOOD > 0.5), _Unwilling(), GOOD[None],
+    ],
+)  # fmt: skip
+def test_whatever_is_sent_in_place_of_poses_is_one_sentence(refiner, poses):
+    for call in (refiner.predict, refiner.refine):
+        with pytest.raises(UserError) as caught:
+            call(poses)
+        assert str(caught.value) and "\n" not in str(caught.value)

@@ -170,3 +170,43 @@ def test_small_people_of_other_proportions_are_taken_from_everywhere(dance, from
             validate_poses(poses)
             for pose in poses[::7]:
                 validate_poses(pose[None])
+
+
+def ordered(poses: np.ndarray) -> dict[str, np.ndarray]:
+    """The same people with their joints in other orders."""
+    hips, neck, ears = ((poses[:, a] + poses[:, b]) / 2 for a, b in ((11, 12), (5, 6), (3, 4)))
+    spine, top, mouth = (hips + neck) / 2, ears + (ears - neck) / 2, 0.9 * poses[:, 0] + 0.1 * neck
+
+    def put(*joints: int | np.ndarray) -> np.ndarray:
+        return np.stack([poses[:, joint] if isinstance(joint, int) else joint for joint in joints], axis=1)
+
+    return {
+        "Human3.6M": put(hips, 12, 14, 16, 11, 13, 15, spine, neck, ears, top, 5, 7, 9, 6, 8, 10),
+        "MPI-INF-3DHP": put(top, neck, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, hips, spine, ears),
+        "OpenPose": put(0, neck, 6, 8, 10, 5, 7, 9, hips, 12, 14, 16, 11, 13, 15, 2, 1),
+        "backwards": poses[:, ::-1],
+        "MediaPipe's first 17": put(0, 1, 1, 1, 2, 2, 2, 3, 4, mouth, mouth, 5, 6, 7, 8, 9, 10),
+    }
+
+
+@pytest.mark.parametrize("order", ["Human3.6M", "MPI-INF-3DHP", "OpenPose", "backwards", "MediaPipe's first 17"])
+def test_joints_in_another_order_are_told(dance, order):
+    said = "first 17 of MediaPipe's 33" if order.startswith("MediaPipe") else "another order|too short for a person"
+    for clip in dance:
+        with pytest.raises(UserError, match=said):
+            validate_poses(ordered(clip)[order])
+
+
+def test_people_in_feet_are_too_long(dance):
+    for clip in dance:
+        for poses in (clip, clip[:1]):
+            with pytest.raises(UserError, match=r"are these feet|no person does in metres"):
+                validate_poses(poses / 0.3048)
+        validate_poses(clip * 1.3)  # the tallest there were
+
+
+def test_who_bends_over_upside_down_is_told_though_the_hands_are_seldom_free(from_mediapipe):
+    world, _ = from_mediapipe  # bends over: hands and elbows are near the head in most of these frames
+    for turned in (world * (1, -1, -1), world * (1, -1, 1)):
+        with pytest.raises(UserError, match="y seems to point up"):
+            validate_poses(turned)
