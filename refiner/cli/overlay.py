@@ -26,20 +26,19 @@ class OverlayWriter:
     """Writes the overlay of a video, frame by frame.
 
     with OverlayWriter("joey.overlay.mp4", size=(1920, 1080), fps=30) as overlay:
-        overlay.write(frame, {"mediapipe": (points, pose), "refined": (points, pose)})
+        overlay.write(frame, {"mediapipe": (points, side), "refined": (points, side)})
     """
 
     def __init__(self, path: str | Path, size: tuple[int, int], fps: float, people: int = 1) -> None:
         """Args:
         path: of the MP4 file.
-        size: of the video's pictures, width and height in pixels, upright.
+        size: of the video's first picture, width and height in pixels, upright; others are fitted into it.
         fps: of the video.
         people: that there are; each has a place of their own in the panel, one below the other.
         """
         self._people = people
         scale = min(1.0, LONGEST / max(size))
         self._width, self._height = (max(2, round(side * scale) // 2 * 2) for side in size)
-        self._scale = np.array([self._width / size[0], self._height / size[1]])
         self._panel = round(self._height * PANEL_SHARE) // 2 * 2
         self._writer = VideoWriter(path, (self._width + self._panel, self._height), fps or 30)
 
@@ -48,21 +47,35 @@ class OverlayWriter:
 
         Args:
             frame: of the video.
-            people: of each person the skeletons by method, `mediapipe` and `refined`: where its joints are in the picture,
-                (17, 2) pixels, and its pose, (17, 3) m, virtual camera frame, about the hips. Empty where they are not seen.
+            people: of each person the skeletons by method, `mediapipe` and `refined`: where its joints are in this picture,
+                (17, 2) pixels, and where they are from the side, (17, 2) m, away from the camera and down, about the hips.
+                Empty where they are not seen.
         """
-        picture = cv2.resize(frame.rgb, (self._width, self._height), interpolation=cv2.INTER_AREA)
+        picture, scale, corner = self._fitted(frame.rgb)
         panel = np.full((self._height, self._panel, 3), BACKGROUND, dtype=np.uint8)
         thick = max(1, round(self._height / 260))
         row = self._height / self._people
         unit = min(self._panel, row) / 2 / REACH_M
         for number, skeletons in enumerate(people):
-            for method, (points, pose) in skeletons.items():
-                self._draw(picture, points * self._scale, method, thick)
+            for method, (points, side) in skeletons.items():
+                self._draw(picture, corner + points * scale, method, thick)
                 middle = np.array([self._panel / 2, (number + 0.5) * row])
-                self._draw(panel, middle + unit * pose[:, (2, 1)], method, thick)  # away to the right, down
+                self._draw(panel, middle + unit * side, method, thick)
         self._label(panel, dict.fromkeys(method for skeletons in people for method in skeletons), thick)
-        self._writer.write(np.concatenate([picture, panel], axis=1))
+        self._writer.write(np.concatenate([picture, panel], axis=1), frame.timestamp_us)
+
+    def _fitted(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A picture as large as it may be; how it was scaled, and where its corner is: (2,) each."""
+        height, width = rgb.shape[:2]
+        share = min(self._width / width, self._height / height)
+        # up to an odd pixel, which H.264 does not take, a picture of the first one's shape fills it all
+        size = np.array([whole if whole - side * share < 2 else round(side * share)
+                         for side, whole in ((width, self._width), (height, self._height))])  # fmt: skip
+        corner = (np.array([self._width, self._height]) - size) // 2
+        picture = np.full((self._height, self._width, 3), BACKGROUND, dtype=np.uint8)
+        fitted = cv2.resize(rgb, tuple(size.tolist()), interpolation=cv2.INTER_AREA)
+        picture[corner[1] : corner[1] + size[1], corner[0] : corner[0] + size[0]] = fitted
+        return picture, size / (width, height), corner
 
     def _draw(self, canvas: np.ndarray, points: np.ndarray, method: str, thick: int) -> None:
         corners = np.round(np.clip(points, -1e4, 1e4)).astype(int)

@@ -19,6 +19,7 @@ from refiner.cli.report import OBSERVED, OVERLAY, POINTS, RESULT, ROOM, Report
 from refiner.command import cores, unwritten
 from refiner.data import clips, records, video
 from refiner.errors import UserError
+from refiner.estimators import named
 from refiner.estimators.observe import observe
 from refiner.evaluation import metrics
 from refiner.files import plain_name, printable
@@ -42,7 +43,8 @@ class Person:
     seconds: np.ndarray  # (N,)
     clips: np.ndarray  # (N,) numbers of the scenes
     poses: np.ndarray  # (N, 17, 3) m, as the estimator gives them, about the hips
-    points: np.ndarray  # (N, 17, 2) pixels
+    points: np.ndarray  # (N, 17, 2) pixels of a picture of the first one's size
+    sizes: np.ndarray  # (N, 2) width and height of each frame's own picture
     visibility: np.ndarray  # (N, 17)
 
 
@@ -55,7 +57,8 @@ class Seen:
     people: list[Person]  # of whom each was seen in one frame at least
     total: int  # frames of the video
     fps: float
-    size: tuple[int, int]
+    size: tuple[int, int]  # of the first picture
+    sizes: list[tuple[int, int, int]]  # (frame, width, height) from where on pictures have another size
     fov: float | None  # degrees along the longer side, where the file says it
     notes: list[str]  # what a user should know of the video
 
@@ -66,7 +69,7 @@ def work(
     """Observes, refines and writes one video.
 
     Args:
-        video: the file.
+        video: the file; none: what all videos need is loaded, and nothing done.
         out: folder to write into.
         options: of `refiner.cli.video.Options`, as a dict.
         token: for the endpoint that refines, if one does.
@@ -78,6 +81,8 @@ def work(
     Raises:
         UserError: it is not a video, shows nobody, or a file cannot be written.
     """
+    if not video:
+        return _prepare(options)
     try:
         return dataclasses.asdict(_work(Path(video), Path(out), options, token, on_progress))
     except OSError as error:
@@ -85,6 +90,20 @@ def work(
         if sentence is None:
             raise
         raise UserError(f"{video} is not refined: {sentence}") from None
+
+
+def _prepare(options: dict[str, Any]) -> dict[str, Any]:
+    """Loads the estimator and the model. Raises: UserError: one of them is not to be had, or has no such option."""
+    how = {key: options[key] for key in ("smoothing", "looks", "people")}
+    estimator = named(options["estimator"], options["pose_model"], **how)
+    if options["people"] > 1:
+        estimator.crowd()
+    else:
+        with estimator.open():
+            pass
+    if options["learned_depth_refinement"] and not options["endpoint"]:
+        _refiner(options["model"])
+    return {}
 
 
 def _work(
@@ -128,28 +147,47 @@ def see(source: Path, options: dict[str, Any], on_progress: Callable[[int], None
         how["threads"] = min(2, cores())  # one video at a time: a second core decodes
         observe(video=str(source), out=str(path), model=options["pose_model"], on_progress=on_progress, **how)
         table, metadata = records.read_table(path, records.OBSERVATIONS), records.read_metadata(path)
+    size = tuple(json.loads(metadata["size"]))
+    sizes = [tuple(change) for change in json.loads(metadata.get("sizes", "[]"))] or [(0, *size)]
     people, observed = [], []
     for number, rows in records.by_person(table).items():
         seen = rows.append_column("scene", pa.array(clips.of_observations(rows)))
-        seen = seen.filter(records.column(rows, "detected"))
+        seen = _in_one_picture(seen.filter(records.column(rows, "detected")), sizes)
         observed.append(seen)
         if len(seen):
-            people.append(_person(number, seen))
+            people.append(_person(number, seen, sizes))
     info, notes = video.probe(source), json.loads(metadata.get("notes", "[]"))
     if options["fov"] is None and info.fov is not None:
         notes.append(f"the lens sees {info.fov:.0f}° along the longer side, as the file says (--fov says otherwise)")
     return Seen(
         observed=pa.concat_tables(observed), file=printable(source.name), people=people, total=json.loads(metadata["frames"]),
-        fps=json.loads(metadata["fps"]), size=tuple(json.loads(metadata["size"])), fov=info.fov, notes=notes,
+        fps=json.loads(metadata["fps"]), size=size, sizes=sizes, fov=info.fov, notes=notes,
     )  # fmt: skip
 
 
-def _person(number: int, seen: pa.Table) -> Person:
+def _sizes_of(frames: np.ndarray, sizes: list[tuple[int, int, int]]) -> np.ndarray:
+    """(N,) numbers of frames -> (N, 2) width and height of their pictures."""
+    changes = np.array(sizes)
+    return changes[np.searchsorted(changes[:, 0], frames, side="right") - 1, 1:]
+
+
+def _in_one_picture(rows: pa.Table, sizes: list[tuple[int, int, int]]) -> pa.Table:
+    """Observations with image points as if all pictures had the first one's size, so that one lens serves all."""
+    if len(sizes) == 1:
+        return rows
+    own = _sizes_of(records.column(rows, "frame"), sizes)
+    points = room.rescaled(records.column(rows, "image"), own, np.array(sizes[0][1:]))
+    field = records.OBSERVATIONS.field("image")
+    moved = records.table(pa.schema([field]), {"image": points}).column("image")
+    return rows.set_column(rows.column_names.index("image"), field, moved)
+
+
+def _person(number: int, seen: pa.Table, sizes: list[tuple[int, int, int]]) -> Person:
     world, image, visibility = (records.column(seen, name) for name in ("world", "image", "visibility"))
     return Person(
         number=number, frames=records.column(seen, "frame"), seconds=records.column(seen, "timestamp_us") * 1e-6,
         clips=records.column(seen, "scene"), poses=root_centred(to_coco(world)), points=to_coco(image),
-        visibility=to_coco(visibility[..., None])[..., 0],
+        visibility=to_coco(visibility[..., None])[..., 0], sizes=_sizes_of(records.column(seen, "frame"), sizes),
     )  # fmt: skip
 
 
@@ -189,7 +227,7 @@ def write_table(
     beside = {
         ROOM: [one.joints for one in placed],
         OBSERVED: [person.poses for person in seen.people],
-        POINTS: [person.points for person in seen.people],
+        POINTS: [in_own_picture(person, person.points, seen.size) for person in seen.people],
     }
     for field, arrays in beside.items():
         flat = pa.array(np.concatenate(arrays).astype(np.float32).ravel())
@@ -197,12 +235,17 @@ def write_table(
     floor = placed[0].floor
     metadata = {
         "file": seen.file, "model": model, "fps": seen.fps, "size": list(seen.size), "frames": seen.total, "notes": seen.notes,
-        "options": {key: options[key] for key in sorted(options)}, "fov": fov_of(seen, options),
+        "sizes": seen.sizes, "options": {key: options[key] for key in sorted(options)}, "fov": fov_of(seen, options),
         "people": [person.number for person in seen.people],
         "floor": {"normal": floor.normal.tolist(), "height": floor.height},
     }  # fmt: skip
     records.write_atomically(table, path, metadata)
     return path
+
+
+def in_own_picture(person: Person, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(N, 17, 2) pixels of a picture of that size -> of each frame's own picture."""
+    return room.rescaled(points, np.array(size), person.sizes)
 
 
 def motions_of(
@@ -223,20 +266,22 @@ def motions_of(
 def draw(path: Path, source: Path, seen: Seen, poses: list[np.ndarray], placed: list[Placed], lens: Lens) -> Path:
     """The overlay: a second pass over the video."""
     rows = [{int(frame): row for row, frame in enumerate(person.frames)} for person in seen.people]
-    projected = []
-    for one in placed:
+    drawn = []  # of each person, by method: (N, 17, 2) pixels, and (N, 17, 2) m from the side
+    for person, pose, one in zip(seen.people, poses, placed, strict=True):
         camera = (one.joints + one.origin) @ one.turn  # back from the room
-        projected.append(camera[..., :2] / np.maximum(camera[..., 2:], 0.1) * lens.focal + np.asarray(lens.centre))
+        there = camera[..., :2] / np.maximum(camera[..., 2:], 0.1) * lens.focal + np.asarray(lens.centre)
+        sides = [  # as the floor says what is level, for cameras look up or down
+            -(room.camera_poses(p, person.points, lens) @ one.turn.T)[..., (2, 1)] for p in (person.poses, pose)
+        ]
+        points = [in_own_picture(person, p, seen.size) for p in (person.points, there)]
+        drawn.append(dict(zip(("mediapipe", "refined"), zip(points, sides, strict=True), strict=True)))
     with OverlayWriter(path, seen.size, seen.fps, len(seen.people)) as overlay:
         for frame in video.frames(source):
-            skeletons = []
-            for person, row_of, pose, points in zip(seen.people, rows, poses, projected, strict=True):
-                row = row_of.get(frame.index)
-                skeletons.append(
-                    {}
-                    if row is None
-                    else {"mediapipe": (person.points[row], person.poses[row]), "refined": (points[row], pose[row])}
-                )
+            row = [row_of.get(frame.index) for row_of in rows]
+            skeletons = [
+                {} if at is None else {method: (points[at], side[at]) for method, (points, side) in of.items()}
+                for at, of in zip(row, drawn, strict=True)
+            ]
             overlay.write(frame, *skeletons)
     return path
 

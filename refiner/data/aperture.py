@@ -5,6 +5,7 @@ FFmpeg's demuxers read both but PyAV does not hand them on, so the few bytes are
 counts as if they were not there: they come from outside, and a picture that is shown whole is no harm.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
@@ -20,6 +21,8 @@ MOST_PARTS = 10_000
 _TO_ENTRIES = (b"mdia", b"minf", b"stbl", b"stsd")
 _ENTRIES_AT = 8  # version, flags, count
 _ENTRY_BOXES_AT = 78  # the fields of a visual sample entry
+# Adobe's Video File Format 10.1, E.2: a header (of pictures, sound or both) and the size of the tag before it, which is 0.
+_FLV, _FLV_BYTES = re.compile(rb"FLV\x01[\x01\x04\x05]\0\0\0\x09\0{4}"), 13
 # RFC 9559 (Matroska).
 _SEGMENT, _CLUSTER, _TRACKS, _TRACK, _VIDEO = 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE, 0xE0
 _CROPS = (0x54CC, 0x54BB, 0x54DD, 0x54AA)  # left, top, right, bottom
@@ -62,14 +65,44 @@ def aperture(file: BinaryIO, container: str, index: int, size: tuple[int, int]) 
     return crop if sane else UNCROPPED
 
 
+def is_followed(file: BinaryIO, container: str) -> bool:
+    """Whether behind an MP4 or FLV file another one begins, as where recordings were joined with `cat`: FFmpeg and players stop
+    at the end of the first, or lose what is about it. (Of other formats they go on.)
+
+    Args:
+        file: the video; its position stays.
+        container: FFmpeg's name of its format.
+    """
+    before = file.tell()
+    try:
+        if container == "flv":
+            file.seek(_FLV_BYTES)
+            return any(_FLV.search(piece) for piece in _overlapping(file, _FLV_BYTES))
+        if "mov" not in container:
+            return False
+        return [box.kind for box in boxes(file, 0, _length(file))].count(b"moov") > 1
+    except struct.error:
+        return False
+    finally:
+        file.seek(before)
+
+
+def _overlapping(file: BinaryIO, by: int) -> Iterator[bytes]:
+    """The rest of a file in pieces, each with the last bytes of the one before."""
+    last = b""
+    while piece := file.read(1 << 20):
+        yield last + piece
+        last = piece[-by:]
+
+
 def _of_mp4(file: BinaryIO, index: int, size: tuple[int, int]) -> Crop:
-    movie = _only(_boxes(file, 0, _length(file)), b"moov")
-    tracks = [box for box in _boxes(file, *movie[1:]) if box.kind == b"trak"]
+    movie = _only(boxes(file, 0, _length(file)), b"moov")
+    tracks = [box for box in boxes(file, *movie[1:]) if box.kind == b"trak"]
     inside = tracks[index]
     for kind in _TO_ENTRIES:
-        inside = _only(_boxes(file, *inside[1:]), kind)
-    entry = next(_boxes(file, inside.start + _ENTRIES_AT, inside.end))
-    clap = _only(_boxes(file, entry.start + _ENTRY_BOXES_AT, entry.end), b"clap")
+        inside = _only(boxes(file, *inside[1:]), kind)
+    entry = next(boxes(file, inside.start + _ENTRIES_AT, inside.end))
+    clap = _only(boxes(file, entry.start + _ENTRY_BOXES_AT, entry.end), b"clap")
     n = struct.unpack(">IIIIiIiI", _read(file, clap.start, 32))
     width, height, right_by, down_by = (Fraction(n[i], n[i + 1]) for i in range(0, 8, 2))
     # its middle is moved from the picture's; whole pixels are cut, as players do
@@ -78,7 +111,8 @@ def _of_mp4(file: BinaryIO, index: int, size: tuple[int, int]) -> Crop:
     return left, top, size[0] - left - round(width), size[1] - top - round(height)
 
 
-def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Part]:
+def boxes(file: BinaryIO, start: int, end: int) -> Iterator[Part]:
+    """The boxes of a part of an MP4 file, up to the first that is damaged; the file's position moves."""
     for _ in range(MOST_PARTS):
         if start + 8 > end:
             return

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
+import numpy as np
+
 from refiner.errors import UserError
 
 # A file whose last picture ends this much before what its header promises has lost its tail (seconds). Less is what
@@ -29,6 +31,12 @@ MOST_DAMAGE = 0.5
 # Formats whose header says how long the video is. Of others (transport and program streams, Ogg, elementary streams)
 # FFmpeg estimates the length from the last stamps that are there, which is no promise.
 PROMISING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf"})
+
+# A header's frame rate that is off by less than this share from what the stamps show is the exact one of the two.
+SAME_RATE = 0.02
+# Frames come evenly if so many of their distances are within this share, or a clock's millisecond, of the usual one. Fewer: a
+# variable frame rate.
+EVENLY, USUALLY, TICK_S = 0.25, 0.9, 1.1e-3
 
 T = TypeVar("T")
 
@@ -76,6 +84,38 @@ def rising(stamped: Iterable[tuple[T, Fraction | None]], step_s: Fraction) -> It
         last = now
         last_us = max(round(now * 1_000_000), last_us + 1)
         yield item, last_us, joined
+
+
+def frame_rate(timestamp_us: np.ndarray, header: float, stride: int = 1) -> tuple[float, str | None]:
+    """The frame rate that the frames' own times show, which need not be the header's.
+
+    Args:
+        timestamp_us: (N,) rising, of every stride-th frame.
+        header: what the header says, 0 where it says nothing.
+        stride: see above.
+
+    Returns:
+        Frames per second, of the frames that come in quick succession where the distances vary; and what a user should know of
+        it, a sentence, or None where header and frames agree.
+    """
+    steps = np.diff(np.asarray(timestamp_us)) * 1e-6 / stride
+    if not len(steps):
+        return header, None
+    usual = float(np.quantile(steps, 0.1))
+    for _ in range(2):  # the mean of those near it: stamps are rounded
+        usual = float(steps[(steps > usual / 2) & (steps < 1.5 * usual)].mean())
+    even = (np.abs(steps - usual) < max(EVENLY * usual, TICK_S)).mean() >= USUALLY
+    agree = abs(1 / usual - header) < max(SAME_RATE * header, TICK_S / usual**2 / len(steps))
+    rate = header if agree else 1 / usual
+    if not even:
+        least, most = np.quantile(1000 * steps, (0.05, 0.95))
+        return rate, (
+            f"its frames are unevenly apart ({least:.0f} to {most:.0f} ms): each "
+            f"keeps its own time; bvh, glb, trc and c3d, which have one frame rate, have {rate:.3g} frames/s in the same time"
+        )
+    if header and not agree:
+        return rate, f"its header says {header:.3g} frames/s, its frames come at {rate:.3g}: their own times count"
+    return rate, None
 
 
 def _spread(stamped: Iterable[tuple[T, Fraction | None]]) -> Iterator[tuple[T, Fraction | None]]:

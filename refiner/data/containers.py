@@ -20,7 +20,7 @@ from av.container import InputContainer
 from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
 
-from refiner.data.aperture import aperture
+from refiner.data.aperture import aperture, is_followed
 from refiner.data.display import Crop
 from refiner.errors import UserError
 
@@ -61,6 +61,11 @@ _SAME_LENGTH_S = 0.5  # streams of one recording differ by less
 MOST_PACKETS = 200_000  # an hour or two of video, in which a second picture of a stream is looked for
 
 MOST_AGAIN = 1_000  # times in a row that a demuxer may ask to be asked again
+
+_FOLLOWED = (
+    "behind this recording another one begins, which is read in part or not at all: files of this format cannot be joined "
+    "by `cat`, `ffmpeg -f concat` joins them"
+)
 
 # Files of still pictures by their first bytes, and those in MP4's boxes by their brand.
 _PICTURES = {
@@ -106,6 +111,8 @@ def opened(path: str | Path, file: BinaryIO | None = None) -> Iterator[Opened]:
             stream, notes = _playing(container, name, single)
             size = stream.codec_context.width, stream.codec_context.height
             crop = aperture(file, container.format.name, stream.index, size)
+            if is_followed(file, container.format.name):
+                notes += (_FOLLOWED,)
             yield Opened(name, container, stream, notes, crop)
         except FFmpegError as error:
             raise _unreadable(name, error) from None

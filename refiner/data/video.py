@@ -22,10 +22,13 @@ from refiner.data.display import Display
 from refiner.errors import UserError
 from refiner.files import unfinished
 
+# Of these formats the codec alone says what shape pixels have, and may say otherwise on the way, where recordings were joined.
+_ASPECT_IN_CODEC = frozenset({"mpegts", "mpeg", "mpegvideo", "h264", "hevc"})
 _STAMPLESS = (
     "h264",
     "hevc",
 )  # streams without a container: FFmpeg makes up stamps of 25 fps, whatever rate the codec says
+CLOCK = Fraction(1, 90_000)  # s, of files whose pictures come at their own times: MPEG's
 MOST_FPS = 2000  # high-speed cameras; what is beyond is the clock's rate
 
 
@@ -99,7 +102,7 @@ def probe(path: str | Path, file: BinaryIO | None = None) -> VideoInfo:
         first = next((picture for packet in packets(container, [stream]) for picture in packet.decode()), None)
         if first is None:
             raise UserError(f"video {source.path} holds no picture that can be decoded: fetch it again")
-        width, height = _displayed(source)(first).size
+        width, height = _displayed(source)(first, _Aspects(source).of(first)).size
         rate = _rate(stream)
         duration = _promise(source).length_s
         frames = stream.frames or (round(duration * rate) if duration and rate else None)
@@ -168,10 +171,11 @@ def _decoded(path: str | Path, say: Callable[[str], None] = lambda note: None) -
         # One thread: a core that has a whole video to itself loses by sharing it.
         stream.codec_context.thread_count = 1
         step_s = 1 / (_rate(stream) or Fraction(30))
-        for (picture, damaged), timestamp_us, joined in rising(_pictures(source, seen), step_s):
+        for (picture, damaged, aspect), timestamp_us, joined in rising(_pictures(source, seen), step_s):
             yield Frame(
-                seen.frames, timestamp_us, picture=picture, display=display(picture), joined=joined, damaged=damaged
-            )
+                seen.frames, timestamp_us, picture=picture, display=display(picture, aspect),
+                joined=joined, damaged=damaged,
+            )  # fmt: skip
             seen.frames += 1
             seen.damaged += damaged
             seen.end_s = max(seen.end_s, timestamp_us * 1e-6 + float(step_s))
@@ -180,9 +184,13 @@ def _decoded(path: str | Path, say: Callable[[str], None] = lambda note: None) -
             say(note)
 
 
-def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame, bool], Fraction | None]]:
-    """((picture, whether it is damaged), its stamp in seconds). What cannot be decoded costs the pictures built on it."""
-    stream, damaged, first = source.stream, False, None
+# Whether it is damaged, and the shape of its pixels.
+_Picture = tuple[av.VideoFrame, bool, Fraction | None]
+
+
+def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[_Picture, Fraction | None]]:
+    """Pictures with their stamps in seconds. What cannot be decoded costs those that are built on it."""
+    stream, damaged, first, aspects = source.stream, False, None, _Aspects(source)
     in_order, stampless = source.container.format.name == "avi", source.container.format.name in _STAMPLESS
     for packet in packets(source.container, [stream]):
         seen.packets += packet.size > 0
@@ -199,6 +207,7 @@ def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame,
             seen.undecodable += 1
             damaged = True
             continue
+        aspects.decoded(packet)
         for picture in pictures:
             if picture.key_frame and not picture.is_corrupt and not packet.is_corrupt:
                 damaged = False
@@ -206,7 +215,7 @@ def _pictures(source: Opened, seen: Seen) -> Iterator[tuple[tuple[av.VideoFrame,
             # AVI has no stamps of presentation: FFmpeg makes them up in the order of decoding, wrong where there are B pictures
             ticks = None if stampless else picture.dts if in_order else picture.pts
             stamp = None if ticks is None or picture.time_base is None else Fraction(ticks) * picture.time_base
-            yield (picture, damaged), stamp
+            yield (picture, damaged, aspects.of(picture)), stamp
 
 
 def _rate(stream: av.VideoStream) -> Fraction | None:
@@ -232,15 +241,41 @@ def _promise(source: Opened) -> Promise:
     return Promise(start_s, None, end_s, counted)
 
 
-def _displayed(source: Opened) -> Callable[[av.VideoFrame], Display]:
-    """Says of each picture of a stream how it is shown. They share one `Display` as long as that stays the same."""
-    stream = source.stream
+class _Aspects:
+    """Of which shape the pixels of each picture of a stream are: width over height."""
+
+    def __init__(self, source: Opened) -> None:
+        self._stream = source.stream
+        self._in_codec = source.container.format.name in _ASPECT_IN_CODEC
+        self._now = self._read = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+        self._coming: dict[int, Fraction] = {}  # by the stamp of the picture from which on it counts
+
+    def decoded(self, packet: av.Packet) -> None:
+        """A packet was decoded, and with it perhaps a new header, while pictures of earlier packets are still to come."""
+        read = self._stream.codec_context.sample_aspect_ratio
+        if self._in_codec and packet.size and read and read != self._read:
+            self._read = read
+            if packet.pts is None:
+                self._now = read
+            else:
+                self._coming[packet.pts] = read
+
+    def of(self, picture: av.VideoFrame) -> Fraction | None:
+        """Of the next picture."""
+        if picture.pts is not None and picture.pts in self._coming:
+            self._now = self._coming.pop(picture.pts)
+        return self._now
+
+
+def _displayed(source: Opened) -> Callable[[av.VideoFrame, Fraction | None], Display]:
+    """Says of each picture of a stream, and the shape of its pixels, how it is shown. They share one `Display` as long as that
+    stays the same.
+    """
     last: Display | None = None
     angle = 0
 
-    def display(picture: av.VideoFrame) -> Display:
+    def display(picture: av.VideoFrame, aspect: Fraction | None) -> Display:
         nonlocal last, angle
-        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         # a display matrix comes with the container, or in a codec's key frames
         may_differ = bool(picture.key_frame) or picture.rotation != angle
         angle = picture.rotation
@@ -305,16 +340,28 @@ class VideoWriter:
         rate = Fraction(fps).limit_denominator(1001)
         self._stream = self._container.add_stream("libx264", rate=rate, options=x264_options(crf, preset))
         set_up(self._stream.codec_context, self._size)
-        self._convert, self._written = VideoReformatter(), 0
+        self._convert, self._written, self._last = VideoReformatter(), 0, -1
 
-    def write(self, rgb: np.ndarray) -> None:
-        """Appends a picture, (height, width, 3) uint8."""
+    def write(self, rgb: np.ndarray, timestamp_us: int | None = None) -> None:
+        """Appends a picture.
+
+        Args:
+            rgb: (height, width, 3) uint8.
+            timestamp_us: when it is shown, microseconds from the start, rising; None, of all pictures: at even times.
+        """
         if rgb.shape != (self._size[1], self._size[0], 3) or rgb.dtype != np.uint8:
             raise ValueError(
                 f"expected a {self._size[1]} × {self._size[0]} × 3 uint8 picture, not {rgb.shape} {rgb.dtype}"
             )
         picture = as_yuv(rgb, self._convert)
-        picture.pts, picture.time_base = self._written, 1 / self._stream.codec_context.framerate
+        context = self._stream.codec_context
+        if timestamp_us is None:
+            picture.pts, picture.time_base = self._written, 1 / context.framerate
+        else:
+            if not self._written:
+                context.time_base = CLOCK
+            self._last = max(round(timestamp_us * 1e-6 / CLOCK), self._last + 1)
+            picture.pts, picture.time_base = self._last, CLOCK
         self._container.mux(self._stream.encode(picture))
         self._written += 1
 

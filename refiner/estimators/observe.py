@@ -16,6 +16,7 @@ import pyarrow as pa
 from refiner import files
 from refiner.data import clips, records, video
 from refiner.data.aistpp import Name
+from refiner.data.clock import frame_rate
 from refiner.data.cuts import CutFinder
 from refiner.errors import UserError
 from refiner.estimators import DEFAULT, named
@@ -77,6 +78,7 @@ class _Watched:
     timestamps: list[int]
     damaged: list[bool]
     begins: list[bool]  # whether a scene does
+    sizes: list[tuple[int, int, int]]  # (frame, width, height) wherever the shown picture has another size than before
     people: list[list[Observation | None]]  # of each person, one for each frame
 
 
@@ -105,11 +107,17 @@ def _observe(
     )
     detected = np.any([[o is not None for o in observations] for observations in watched.people], axis=0)
     count = len(watched.numbers)
+    fps, uneven = frame_rate(np.array(watched.timestamps), info.fps, stride)
+    notes += [uneven] if uneven else []
+    if len(watched.sizes) > 1:
+        notes.append("its pictures change their size on the way: points are pixels of each frame's own picture")
     metadata = {
-        "estimator": dataclasses.asdict(estimator.info), "stride": stride, "fps": info.fps,
+        "estimator": dataclasses.asdict(estimator.info), "stride": stride, "fps": fps,
         "size": [info.width, info.height], "frames": count, "detected": int(detected.sum()),
         "clips": int(records.column(table, "clip").max()) + 1, "damaged": int(sum(watched.damaged)), "notes": notes,
     }  # fmt: skip
+    if len(watched.sizes) > 1:
+        metadata["sizes"] = watched.sizes
     if estimator.info.people > 1:
         metadata["people"] = len(watched.people)
     records.write_atomically(table, out, metadata)
@@ -141,13 +149,15 @@ def _watched(
     frames: Iterator[video.Frame], estimator: Estimator, threads: int, on_progress: Callable[[int], None]
 ) -> _Watched:
     """Every frame through the estimator; what it tracks and smooths ends with each scene."""
-    watched, cuts = _Watched([], [], [], [], []), CutFinder()
+    watched, cuts = _Watched([], [], [], [], [], []), CutFinder()
     with _Alone(estimator) if estimator.info.people == 1 else _Together(estimator) as watching:
         for frame in ahead(frames, as_rgb=estimator.reads_rgb) if threads > 1 else frames:
             watched.numbers.append(frame.index)
             watched.timestamps.append(frame.timestamp_us)
             watched.damaged.append(frame.damaged)
             watched.begins.append(cuts.begins(frame) | frame.joined)
+            if not watched.sizes or watched.sizes[-1][1:] != frame.size:
+                watched.sizes.append((frame.index, *frame.size))
             watching.see(frame, watched.begins[-1])
             on_progress(len(watched.numbers))
         watched.people.extend(watching.people(watched))

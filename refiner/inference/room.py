@@ -82,6 +82,19 @@ def camera_poses(poses: np.ndarray, image_points: np.ndarray, lens: Lens) -> np.
     return np.einsum("nji,nkj->nki", turns, poses)
 
 
+def rescaled(points: np.ndarray, of: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """Points of one picture -> where a picture of another size and shape, through a lens of the same angle, would have them.
+
+    Args:
+        points: (N, J, 2) pixels.
+        of: (N, 2) or (2,) width and height of their pictures; the lens's angle is along the longer side.
+        to: (N, 2) or (2,) of the others.
+    """
+    of, to = (np.atleast_2d(np.asarray(size, dtype=np.float64))[:, None] for size in (of, to))
+    scale = to.max(-1, keepdims=True) / of.max(-1, keepdims=True)
+    return (points - of / 2) * scale + to / 2
+
+
 def pitch_of_sight(camera_pitch: float, points: np.ndarray, lens: Lens) -> np.ndarray:
     """How far the lines of sight to (..., 2) pixels look down, (...) degrees, of a camera that itself looks down by so many."""
     rays, pitch = unit(lens.rays(points)), np.radians(camera_pitch)

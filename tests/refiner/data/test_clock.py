@@ -4,12 +4,13 @@ import itertools
 import re
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from refiner import UserError
-from refiner.data.clock import Promise, Seen, missing, rising
+from refiner.data.clock import Promise, Seen, frame_rate, missing, rising
 
 STEP = Fraction(1, 25)
 
@@ -93,3 +94,25 @@ def test_what_is_missing_is_said_and_a_lost_tail_is_a_failure(format_name, promi
     assert (note is None) == (says is None)
     if says:
         assert re.search(says, note)
+
+
+@pytest.mark.parametrize(
+    ("stamps_ms", "header", "rate", "says"),
+    [
+        ([1000 * n / 30 for n in range(60)], 30.0, 30.0, None),
+        ([1001 * n // 30 for n in range(60)], 30000 / 1001, 30000 / 1001, None),  # rounded to milliseconds
+        ([n * 1000 // 240 for n in range(100)], 30.0, 240, "header says 30 frames/s, its frames come at 240"),
+        ([33 * n + (600_000 if n > 20 else 0) for n in range(60)], 30.0, 30, None),  # a pause is no frame rate
+        ([33 * n for n in range(60) if n % 25], 29.0, 30, "header says"),  # some were dropped
+        ([66 * n for n in range(15)] + [990 + 17 * n for n in range(15)], 25.0, 59, "unevenly apart (17 to 66 ms)"),
+        ([0], 24.0, 24, None),
+        ([40 * n for n in range(20)], 0.0, 25, None),
+    ],
+)  # fmt: skip
+def test_the_frame_rate_is_that_of_the_frames_where_the_header_says_another(stamps_ms, header, rate, says):
+    stamps = np.round(1000 * np.array(stamps_ms)).astype(np.int64)
+    shown, note = frame_rate(stamps, header)
+    assert shown == pytest.approx(rate, rel=0.012)
+    assert note is None if says is None else says in (note or "")
+    strided, _ = frame_rate(stamps[::3], header, stride=3)
+    assert len(stamps) < 3 or note or strided == pytest.approx(rate, rel=0.03)

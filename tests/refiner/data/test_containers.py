@@ -267,3 +267,33 @@ def test_a_cover_is_no_video_and_a_picture_is_called_one(tmp_path):
             (tmp_path / name).write_bytes(content)
             with pytest.raises(UserError, match=rf"{name} is a picture \({called}\), not a video"):
                 video.probe(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("ending", "how"),
+    [
+        ("mp4", {}), ("mov", {}), ("flv", {}), ("mkv", {}), ("ts", {}), ("avi", {"codec": "mpeg4"}),
+        ("mp4", {"muxer": {"movflags": "faststart"}}),
+        ("mp4", {"muxer": {"movflags": "frag_keyframe+empty_moov"}, "g": "10"}),
+    ],
+)  # fmt: skip
+def test_recordings_joined_by_cat_are_read_whole_or_it_is_said(tmp_path, ending, how):
+    path = made(tmp_path / f"part.{ending}", **how)
+    assert not any("another one begins" in note for note in told(path)[2])
+    path.write_bytes(path.read_bytes() * 2)
+    times, _, notes = told(path)
+    assert (len(times) == 2 * N) != any("another one begins" in note for note in notes), (len(times), notes)
+
+
+def test_pixels_of_another_shape_on_the_way_are_shown_as_such(tmp_path):
+    """Recordings whose pixels have different shapes, joined; B pictures come out late, after the next one's header."""
+    parts = []
+    for aspect in (1, 2):
+        with av.open(str(tmp_path / f"{aspect}.ts"), "w") as container:
+            stream = added(container, "libx264", b=2)
+            stream.codec_context.sample_aspect_ratio = Fraction(aspect)
+            put(container, stream, range(N))
+        parts.append((tmp_path / f"{aspect}.ts").read_bytes())
+    (tmp_path / "both.ts").write_bytes(b"".join(parts))
+    sizes = [frame.size for frame in video.frames(tmp_path / "both.ts")]
+    assert sizes == [(W, H)] * N + [(2 * W, H)] * N
