@@ -42,6 +42,14 @@ def require(what: str, *packages: str) -> None:
         )
 
 
+def extras() -> dict[str, list[str]]:
+    """Each extra, with the packages that it brings."""
+    brought: dict[str, list[str]] = {}
+    for package, extra in EXTRAS.items():
+        brought.setdefault(extra, []).append(package)
+    return brought
+
+
 def is_there(package: str) -> bool:
     """Whether a package can be imported."""
     try:

@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 import tyro
 
+from refiner.cli.help import Flag, takes
 from refiner.data import records
 from refiner.errors import UserError
 from refiner.evaluation import metrics
@@ -20,14 +21,14 @@ from refiner.skeleton import JOINTS, NUM_JOINTS
 class Options:
     """How far two results are apart, by person and frame.
 
-    They are Parquet files of `refiner video`, or NPZ files with `poses` and `frames`.
+    Parquet files of `refiner video`, or NPZ files with `poses` and `frames`.
     """
 
-    a: Annotated[Path, tyro.conf.Positional]
+    a: Annotated[Path, tyro.conf.Positional, takes("RESULT")]
     """A result of `refiner video`."""
-    b: Annotated[Path, tyro.conf.Positional]
+    b: Annotated[Path, tyro.conf.Positional, takes("OTHER")]
     """Another, or the truth."""
-    json: bool = False
+    json: Flag = False
     """Print one JSON object."""
 
 

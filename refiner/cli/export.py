@@ -4,8 +4,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from refiner.cli.help import Flag, Model, PoseModel, takes
 from refiner.errors import UserError
 from refiner.estimators.mediapipe_assets import MODELS, model_path
 from refiner.export import standalone, task
@@ -21,16 +22,16 @@ class Options:
     $ refiner export --to onnx tflite --out models/
     """
 
-    to: tuple[Kind, ...]
+    to: Annotated[tuple[Kind, ...], takes("KIND …")]
     """task: MediaPipe's own model file with the refiner inside, for any app that takes a PoseLandmarker's model.
     onnx, tflite: the refiner alone, MediaPipe's landmarks in and out."""
-    out: Path = Path()
+    out: Annotated[Path, takes("FOLDER")] = Path()
     """Folder to write into; this one by default."""
-    model: str = ""
+    model: Model = ""
     """A checkpoint's folder, or models:/NAME@ALIAS; the model in the box by default."""
-    pose_model: str = "full"
+    pose_model: PoseModel = "full"
     """What the refiner is put into: lite, full, heavy, or a .task file of MediaPipe's."""
-    force: bool = False
+    force: Flag = False
     """Write over what is there."""
 
     def __post_init__(self) -> None:

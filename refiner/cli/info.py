@@ -1,23 +1,31 @@
-"""refiner info: versions, the model, the device, and where models come from."""
+"""refiner info: versions, extras, estimators, the model, the device, and where models come from."""
 
 import json
 import platform
+import shutil
+import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+from refiner.cli.help import Flag, Model
+from refiner.estimators import default_estimator
+from refiner.extras import extras, is_there
 from refiner.wheels import cache_folder
 
 PACKAGES = ("pose-depth-refiner", "mediapipe", "torch", "numpy", "pyarrow", "av", "ray", "mlflow")
+COLUMN, MOST_COLUMNS = 22, 120  # where values begin, and where lines end at the latest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Versions, the model, the device, and where models come from."""
+    """Versions, extras, estimators, the model, the device, and where models come from."""
 
-    model: str = ""
+    model: Model = ""
     """A checkpoint's folder; the model in the box by default."""
-    json: bool = False
+    json: Flag = False
     """Print one JSON object."""
 
 
@@ -34,6 +42,14 @@ def run(options: Options) -> int:
     facts = {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
+        "extras": {extra: _extra(packages) for extra, packages in extras().items()},
+        "estimators": {
+            "mediapipe": "PoseLandmarker",
+            "blazepose": "its networks without its graph"
+            if is_there("ai_edge_litert")
+            else "not here: wants the extra [blazepose]",
+            "refiner video": default_estimator(),
+        },
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "model": {
             "folder": str(folder),
@@ -45,7 +61,8 @@ def run(options: Options) -> int:
         },
         "cache": str(cache_folder()),
     }
-    print(json.dumps(facts) if options.json else _text(facts))
+    width = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
+    print(json.dumps(facts) if options.json else "\n".join(_lines(facts, width)))
     return 0
 
 
@@ -56,11 +73,20 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _text(facts: dict[str, object], indent: str = "") -> str:
-    lines = []
-    for key, value in facts.items():
+def _extra(packages: list[str]) -> str:
+    missing = [package for package in packages if not is_there(package)]
+    return f"not installed (lacks {', '.join(missing)})" if missing else "installed"
+
+
+def _lines(facts: dict[str, Any], width: int, indent: str = "") -> Iterator[str]:
+    """Names and values, one below the other, no line wider than that but for what cannot be broken."""
+    for name, value in facts.items():
         if isinstance(value, dict):
-            lines += [f"{indent}{key}", _text(value, indent + "  ")]
+            yield f"{indent}{name}"
+            yield from _lines(value, width, indent + "  ")
         elif value is not None:
-            lines.append(f"{indent}{key.replace('_', ' '):<{22 - len(indent)}}{value}")
-    return "\n".join(lines)
+            heading = f"{indent}{name.replace('_', ' '):<{COLUMN - len(indent)}}"
+            yield from textwrap.wrap(
+                str(value), width, initial_indent=heading, subsequent_indent=" " * COLUMN,
+                break_long_words=False, break_on_hyphens=False,
+            )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from refiner.cli.help import Flag, Model, PoseModel, takes
 from refiner.errors import UserError
 from refiner.estimators.mediapipe_assets import model_path
 from refiner.export.page import build, page_folder
@@ -11,18 +13,18 @@ from refiner.inference.depth_refiner import DepthRefiner
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Write the endpoint's page for a web host without an endpoint: it refines in the browser, which no picture leaves.
+    """Write the endpoint's page for any web host: it refines in the browser.
     $ refiner page --out site/
     $ python -m http.server --bind 127.0.0.1 --directory site/
     """
 
-    out: Path
+    out: Annotated[Path, takes("FOLDER")]
     """Folder to write into; put it on any web host. Webcams need https, or this machine."""
-    model: str = ""
+    model: Model = ""
     """A checkpoint's folder, or models:/NAME@ALIAS; the model in the box by default."""
-    pose_model: str = "full"
+    pose_model: PoseModel = "full"
     """What the refiner is put into: lite, full, heavy, or a .task file of MediaPipe's."""
-    force: bool = False
+    force: Flag = False
     """Write into a folder that is not empty."""
 
 

@@ -1,12 +1,13 @@
 """refiner video: one's own videos in, refined motions out, in the files that other tools open."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
@@ -20,14 +21,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from refiner import formats
+from refiner.cli.help import Flag, Model, PoseModel, takes
 from refiner.cli.report import OVERLAY, RESULT, Report
 from refiner.data import records, video
 from refiner.data.containers import SUFFIXES
 from refiner.errors import UserError
-from refiner.estimators import DEFAULT, EstimatorName
+from refiner.estimators import EstimatorName, default_estimator
 from refiner.estimators.base import Smoothing
 from refiner.estimators.isolation import ChildError, Isolated
-from refiner.extras import is_there
 from refiner.files import plain_name, printable
 
 STALL_S = 300.0
@@ -43,44 +44,45 @@ class Options:
     $ refiner video clips/ 'more/*.mov' --out refined --resume
     """
 
-    videos: Annotated[tuple[str, ...], tyro.conf.Positional]
+    videos: Annotated[tuple[str, ...], tyro.conf.Positional, takes("VIDEO …")]
     """Videos, folders of them, or patterns in quotes."""
-    to: tuple[formats.Format, ...] = ()
-    """Files for other tools: bvh, glb (animation), trc, c3d (biomechanics), json, csv, npz."""
-    overlay: bool = False
+    to: Annotated[tuple[formats.Format, ...], takes("FORMAT …")] = ()
+    """Files for other tools: bvh, glb (animation), trc, c3d (biomechanics), json, csv, npz. None by default."""
+    overlay: Flag = False
     """Write a video with both skeletons on the picture and from the side."""
-    out: str = ""
+    out: Annotated[str, takes("FOLDER")] = ""
     """Folder to write into; beside each video by default."""
-    learned_depth_refinement: bool = True
+    learned_depth_refinement: Annotated[bool, takes("", "on")] = True
     """Off: MediaPipe's poses as they are, in the room and in files."""
-    model: str = ""
+    model: Model = ""
     """A checkpoint's folder, or models:/NAME@ALIAS; the model in the box by default."""
-    endpoint: str = ""
+    endpoint: Annotated[str, takes("URL")] = ""
     """URL of a server that refines, in place of a model here."""
-    token: str = ""
+    token: Annotated[str, takes("TOKEN")] = ""
     """Token for the endpoint, where it wants one; POSE_API_TOKEN in the environment by default."""
-    people: int = 1
+    people: Annotated[int, takes("N", "1")] = 1
     """Most people to follow; each with a number that survives crossings and absences (blazepose)."""
-    estimator: EstimatorName | None = None
+    estimator: Annotated[EstimatorName | None, takes("{mediapipe,blazepose}")] = None
     """What finds the landmarks. mediapipe: PoseLandmarker; blazepose: its networks without its graph, faster.
     By default blazepose where it is installed (extra [blazepose]) or for several people, else mediapipe."""
     smoothing: Smoothing = "mediapipe"
     """Smoothing of the landmarks over time: MediaPipe's filters, or none."""
-    looks: int = 1
+    looks: Annotated[int, takes("{1,2}", "1")] = 1
     """Looks at each person; 2: the picture and its mirror image (blazepose)."""
-    pose_model: str = "full"
+    pose_model: PoseModel = "full"
     """The estimator's model: lite, full, heavy, or a .task file."""
-    fov: float | None = None
-    """The lens's angle of view along the picture's longer side, degrees. By default what the file says, or else 60."""
-    camera_pitch: float | None = None
-    """Degrees that the camera looks down (negative: up), where you know it; 0 is level. The model and the floor count on it."""
-    height: tuple[float, ...] = ()
-    """The person's stature in metres, which fixes the scale; one for each of several people, in the order of their numbers."""
-    resume: bool = False
+    fov: Annotated[float | None, takes("DEGREES")] = None
+    """The lens's angle of view along the picture's longer side. By default what the file says, or else 60."""
+    camera_pitch: Annotated[float | None, takes("DEGREES")] = None
+    """How far the camera looks down (negative: up), where you know it; 0 is level. The model and the floor count on it."""
+    height: Annotated[tuple[float, ...], takes("METRES …")] = ()
+    """The person's stature, which fixes the scale: MediaPipe's by default, some 10 % short. One for each of several people, in
+    the order of their numbers."""
+    resume: Flag = False
     """Leave alone what is written already with these options."""
-    force: bool = False
+    force: Flag = False
     """Write over what is there."""
-    json: bool = False
+    json: Flag = False
     """One JSON object per video on standard output in place of the table."""
 
     def __post_init__(self) -> None:
@@ -124,7 +126,12 @@ def run(options: Options) -> int:
     if options.endpoint and options.learned_depth_refinement:
         from refiner.cli.remote import remote_refiner  # with PyTorch, for which others need not wait
 
-        remote_refiner(options.endpoint, token_of(options))  # whether it answers, before anything is looked at
+        try:  # whether it answers, before anything is looked at
+            remote_refiner(options.endpoint, token_of(options))
+        except UserError as error:
+            raise UserError(f"{error}; is --endpoint right? Without it the model in the box refines here") from None
+    for ending in options.to:
+        formats.check(ending)
     console = Console(stderr=True)
     outcomes = []
     with Progress(
@@ -132,10 +139,13 @@ def run(options: Options) -> int:
         TimeRemainingColumn(), console=console, transient=True, disable=options.json or not console.is_terminal,
     ) as progress, Isolated("refiner.cli.work:work", stall_s=STALL_S, calls_per_process=200) as child:  # fmt: skip
         becomes: dict[Path, Path] = {}
+        ready = functools.cache(lambda: _prepare(options, child))
         for number, path in enumerate(videos, 1):
             first = becomes.setdefault(result_of(path, options), path)
             if first == path:
-                outcome = _refine(path, options, child, progress, f"{number}/{len(videos)} {printable(path.name)}")
+                outcome = _refine(
+                    path, options, child, ready, progress, f"{number}/{len(videos)} {printable(path.name)}"
+                )
             else:
                 outcome = Outcome(
                     video=str(path),
@@ -180,7 +190,21 @@ def result_of(path: Path, options: Options) -> Path:
     return (Path(options.out) if options.out else path.parent) / f"{plain_name(path.stem)}{RESULT}"
 
 
-def _refine(path: Path, options: Options, child: Isolated, progress: Progress, title: str) -> Outcome:
+def _prepare(options: Options, child: Isolated) -> None:
+    """Loads what all videos need, so that a mistake in it is the command's, not each video's.
+
+    Raises:
+        UserError: there is no such estimator or model here.
+    """
+    try:
+        child(lambda frames: None, video="", out="", options=_settings(options), token=token_of(options))
+    except ChildError as error:
+        raise UserError(f"the estimator or the model cannot be loaded ({error.reason}): see `refiner info`") from None
+
+
+def _refine(
+    path: Path, options: Options, child: Isolated, ready: Callable[[], None], progress: Progress, title: str
+) -> Outcome:
     result, settings = result_of(path, options), _settings(options)
     folder = result.parent
     made_before = _made_before(result, path, settings)
@@ -193,6 +217,7 @@ def _refine(path: Path, options: Options, child: Isolated, progress: Progress, t
             video=str(path),
             error=f"{there[0]} is there already: --resume goes on, --force writes over it, --out elsewhere",
         )
+    ready()
     scratch = ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -261,8 +286,7 @@ def _settings(options: Options) -> dict[str, Any]:
         "fov", "camera_pitch", "height",
     )  # fmt: skip
     settings = {name: list(value) if isinstance(value := getattr(options, name), tuple) else value for name in names}
-    blazepose = options.people > 1 or is_there("ai_edge_litert")
-    return settings | {"estimator": options.estimator or ("blazepose" if blazepose else DEFAULT)}
+    return settings | {"estimator": options.estimator or default_estimator(options.people)}
 
 
 def expected(result: Path, settings: dict[str, Any]) -> list[Path]:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import tyro
 
+from refiner.cli.help import takes
 from refiner.cli.overlay import rgb_of
 from refiner.cli.report import OBSERVED, POINTS, ROOM
 from refiner.data import records, video
@@ -26,13 +27,13 @@ from refiner.skeleton import DRAWN, JOINTS, NUM_JOINTS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Open a result of `refiner video` in Rerun, a viewer of pictures and 3D over time."""
+    """Open a result of `refiner video` in Rerun, a viewer of pictures and 3D."""
 
-    file: Annotated[Path, tyro.conf.Positional]
+    file: Annotated[Path, tyro.conf.Positional, takes("RESULT")]
     """A .refined.parquet file."""
-    video: Path | None = None
+    video: Annotated[Path | None, takes("VIDEO")] = None
     """The video it was made from; beside the result by default, where it is there."""
-    save: Path | None = None
+    save: Annotated[Path | None, takes("FILE.rrd")] = None
     """Write a recording (.rrd) in place of opening the viewer."""
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from refiner.errors import UserError
 from refiner.estimators.base import Estimator, Smoothing
 from refiner.estimators.mediapipe import MediaPipe
+from refiner.extras import is_there
 
 
 def _blazepose(model: str, **options: Any) -> Estimator:
@@ -18,6 +19,11 @@ EstimatorName = Literal["mediapipe", "blazepose"]
 # By name: what makes an estimator from its model's name or file, and from the options of `named` that are not as usual.
 ESTIMATORS: dict[str, Callable[..., Estimator]] = {"mediapipe": MediaPipe, "blazepose": _blazepose}
 DEFAULT = "mediapipe"
+
+
+def default_estimator(people: int = 1) -> EstimatorName:
+    """The one that `refiner video` takes: the faster one where it is installed, or where several people are followed."""
+    return "blazepose" if people > 1 or is_there("ai_edge_litert") else "mediapipe"
 
 
 def named(

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from refiner.errors import UserError
+from refiner.extras import require
 from refiner.formats.motion import Motion
 
-__all__ = ["FORMATS", "ONE_PERSON", "Format", "Motion", "write", "write_people"]
+__all__ = ["FORMATS", "ONE_PERSON", "Format", "Motion", "check", "write", "write_people"]
 
 Format = Literal["json", "csv", "npz", "bvh", "glb", "trc", "c3d"]
 # Ending -> what it is for. The module of the same name under `refiner.formats` has `write`, which takes one motion or a list of
@@ -29,8 +30,21 @@ FORMATS: dict[Format, str] = {
 }
 
 
+# What needs a package of an extra.
+_PACKAGES: dict[str, str] = {"glb": "pygltflib", "c3d": "ezc3d"}
 # Of these a file holds one person; of the others, all.
 ONE_PERSON = ("bvh", "trc", "c3d")
+
+
+def check(ending: str) -> None:
+    """
+    Raises:
+        UserError: the format is unknown, or its extra is not installed.
+    """
+    if ending not in FORMATS:
+        raise UserError(f"there is no format '{ending}': choose one of {', '.join(FORMATS)}")
+    if ending in _PACKAGES:
+        require(f"the {ending.upper()} format", _PACKAGES[ending])
 
 
 def write(motion: Motion | Sequence[Motion], path: str | Path) -> Path:
@@ -53,6 +67,7 @@ def write(motion: Motion | Sequence[Motion], path: str | Path) -> Path:
     motions = [motion] if isinstance(motion, Motion) else list(motion)
     if ending in ONE_PERSON and len(motions) != 1:
         raise UserError(f"'{path.name}' can hold one person, not {len(motions)}: write a file for each")
+    check(ending)
     writer = importlib.import_module(f"refiner.formats.{ending}")
     try:
         # under its own name, by which some libraries go and which TRC has in its first line

@@ -4,19 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from refiner.extras import require
 from refiner.formats.motion import MARKERS, Motion
 
 MM = 1000.0
 
 
 def write(motion: Motion, path: Path) -> None:
-    """Writes the joints as markers under OpenPose's names; the residual is −1 while the person is not seen.
-
-    Raises:
-        MissingPackage: ezc3d is not installed.
-    """
-    require("the C3D format", "ezc3d")
+    """Writes the joints as markers under OpenPose's names; the residual is −1 while the person is not seen."""
     import ezc3d
 
     even, seen = motion.even()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from refiner.extras import require
 from refiner.formats.motion import Motion
 from refiner.formats.rig import NAMES, PARENTS, Rigged, rig
 from refiner.geometry import unit
@@ -22,12 +21,7 @@ COLOURS = ([0.12, 0.47, 0.71, 1.0], [0.85, 0.37, 0.2, 1.0], [0.3, 0.6, 0.25, 1.0
 
 
 def write(motions: Sequence[Motion], path: Path) -> None:
-    """Writes, for each person, a skinned body of one prism per bone; and one animation of rotations and of the roots' places.
-
-    Raises:
-        MissingPackage: pygltflib is not installed.
-    """
-    require("the GLB format", "pygltflib")
+    """Writes, for each person, a skinned body of one prism per bone, and one animation: rotations and the roots' places."""
     import pygltflib as gltf
 
     document = gltf.GLTF2(asset=gltf.Asset(version="2.0", generator="pose-depth-refiner"))

@@ -48,10 +48,11 @@ LIMBS = (
     ("LeftUpLeg", "LeftLeg", "LeftFoot", (0.0, -1.0, 0.0), (1.0, 0.0, 0.0)),
     ("RightUpLeg", "RightLeg", "RightFoot", (0.0, -1.0, 0.0), (1.0, 0.0, 0.0)),
 )
-# Where a bone without a further joint ends at rest, as a share of the forearm's or shank's length.
+# Where a bone without a further joint ends at rest, as a share of the forearm's or shank's length. Toes are as
+# far below the ankle as `room` has the floor below it: whoever stands upright stands on the floor.
 TIPS = {
     "LeftHand": (0.35, 0.0, 0.0), "RightHand": (-0.35, 0.0, 0.0),
-    "LeftFoot": (0.0, -0.1, 0.35), "RightFoot": (0.0, -0.1, 0.35),
+    "LeftFoot": (0.0, -0.21, 0.35), "RightFoot": (0.0, -0.21, 0.35),
 }  # fmt: skip
 # The plane of a limb that is bent by less than this (sine of the angle) is noise: its neighbours in time and the plane at
 # rest count.

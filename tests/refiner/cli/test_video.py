@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_it_says_whose_landmarks_they_are(done):
 
 
 def test_without_litert_mediapipe_looks_as_it_is(clip, monkeypatch):
-    monkeypatch.setattr("refiner.cli.video.is_there", lambda package: package != "ai_edge_litert")
+    monkeypatch.setattr("refiner.estimators.is_there", lambda package: package != "ai_edge_litert")
     assert _settings(Options(videos=(str(clip),)))["estimator"] == "mediapipe"
     assert (
         _settings(Options(videos=(str(clip),), people=2))["estimator"] == "blazepose"
@@ -152,6 +153,45 @@ def test_nobody_in_the_video_is_one_sentence(tmp_path):
 def test_a_mistake_is_one_sentence_and_status_2(arguments, said, tmp_path):
     ended = refiner(*arguments, cwd=tmp_path)
     assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--looks", "3"], "choose 1, or 2"),
+        (["--estimator", "mediapipe", "--looks", "2"], "take --estimator blazepose"),
+        (["--estimator", "mediapipe", "--smoothing", "none"], "take --estimator blazepose"),
+        (["--pose-model", "nowhere.task"], "no pose model 'nowhere.task'"),
+        (["--model", "nowhere"], "nowhere is not a checkpoint"),
+        (["--model", "models:/x"], "not a model's address"),
+        (["--endpoint", "http://127.0.0.1:9"], "is --endpoint right? Without it"),
+        (["--to", "fbx"], "invalid choice 'fbx'"),
+        (["--people", "many"], "--people N"),
+        (["--bogus"], "Unrecognized"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_command_is_status_2_and_costs_no_video(clip, arguments, said, tmp_path):
+    ended = refiner("video", clip, *arguments, "--out", tmp_path / "out", "--json")
+    assert ended.returncode == 2 and said in ended.stderr.replace("\n", " "), ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr and not ended.stdout and not list(tmp_path.glob("out/*"))
+
+
+def test_a_format_whose_extra_is_missing_is_named_before_any_video(clip, monkeypatch, tmp_path):
+    monkeypatch.setattr("refiner.extras.find_spec", lambda package: None)
+    ended = called("video", clip, "--to", "glb", "--out", tmp_path)
+    assert ended.returncode == 2 and "[formats]" in ended.stderr and not list(tmp_path.iterdir())
+
+
+def test_help_and_info_fit_80_columns_and_say_what_to_put_in(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ("video", "compare", "export", "page", "view", "info"):
+        text = called(command, "--help").stdout
+        assert max(map(len, text.splitlines()[1:])) <= 80, command
+        assert not {"STR", "INT", "FLOAT", "PATH", "{None}"} & set(re.split(r"[\s|\[\]]+", text)), text
+        assert "default: ''" not in text and "(default: )" not in text
+    text = called("info").stdout
+    assert max(len(line) for line in text.splitlines() if "/" not in line) <= 80
+    assert re.search(r"refiner video +blazepose", text) and re.search(r"formats +installed", text)
 
 
 def test_nothing_that_takes_long_is_loaded_before_it_is_needed():

@@ -339,3 +339,20 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         formats.write(motion(POSE[None]), tmp_path / "nowhere" / "joey.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_toes_of_who_stands_reach_the_floor():
+    """Ankles are where `room` puts those of feet that stand, above a floor at 0; the shanks are upright."""
+    from refiner.inference.room import ANKLE_HEIGHT_M
+
+    stands = POSE.copy()
+    for side in ("left", "right"):
+        knee, ankle = INDEX[f"{side}_knee"], INDEX[f"{side}_ankle"]
+        stands[ankle] = stands[knee] * (1, 0, 1) + (0, ANKLE_HEIGHT_M, 0)
+    rigged = rig(np.repeat(stands[None], 5, axis=0), FPS)
+    joints, turns = rigged.joints(), {}
+    for j, (name, parent) in enumerate(zip(NAMES, PARENTS, strict=True)):
+        turns[name] = rigged.rotations[0, j] if parent < 0 else turns[NAMES[parent]] @ rigged.rotations[0, j]
+    for foot in ("LeftFoot", "RightFoot"):
+        toe = joints[0, NAMES.index(foot)] + turns[foot] @ rigged.tips[foot]
+        assert abs(toe[1]) < 0.02 and toe[2] > joints[0, NAMES.index(foot), 2] + 0.1
