@@ -308,7 +308,7 @@ def numbers_or_none(values: object) -> np.ndarray | None:
     """Anything as an array of integers or floating-point numbers; None where it is no such thing."""
     try:
         if isinstance(values, np.ma.MaskedArray):
-            values = values.astype(np.float64).filled(np.nan)
+            values = np.ma.filled(values.astype(np.float64), np.nan)
         array = np.asarray(values)
     except (
         ValueError,
