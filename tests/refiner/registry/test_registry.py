@@ -14,6 +14,7 @@ from refiner.model.checkpoint import save_checkpoint
 from refiner.model.config import RefinerConfig
 from refiner.model.network import PoseAwareDepthRefiner
 from refiner.registry import ModelSource
+from tests.invented import make_pairs
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def example():
-    return np.random.default_rng(0).normal(0, 0.3, (3, 17, 3)).astype(np.float32), np.ones((3, 17), np.float32)
+    return make_pairs(1, frames=3, cameras=1).corrupted, np.ones((3, 17), np.float32)
 
 
 @pytest.fixture(scope="module")
