@@ -69,7 +69,7 @@ def temporary_folder(environ: Mapping[str, str]) -> str | None:
             f"{folder} is too long for Ray's sockets ({len(os.fsencode(folder))} bytes, at most {LONGEST_TMPDIR}): "
             "set RAY_TMPDIR=/tmp"
         )
-    return None if _writable(Path(folder)) else f"{folder} cannot be written: set TMPDIR to a folder that can"
+    return None if writable(Path(folder)) else f"{folder} cannot be written: set TMPDIR to a folder that can"
 
 
 def ray_address(environ: Mapping[str, str]) -> str | None:
@@ -97,7 +97,7 @@ def ray_address(environ: Mapping[str, str]) -> str | None:
 def home(environ: Mapping[str, str]) -> str | None:
     """Models that are downloaded are kept below it."""
     folder = Path(environ.get("XDG_CACHE_HOME") or environ.get("HOME") or "/")
-    if _writable(folder):
+    if writable(folder):
         return None
     return f"{folder} cannot be written, so downloads are not kept: set XDG_CACHE_HOME to a folder that can"
 
@@ -136,7 +136,8 @@ def clock(environ: Mapping[str, str]) -> str | None:
 CHECKS = (temporary_folder, ray_address, home, shared_memory, proxy, clock)
 
 
-def _writable(folder: Path) -> bool:
+def writable(folder: Path) -> bool:
+    """Whether a file can be made in a folder."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

@@ -121,6 +121,7 @@ def run(options: Options) -> Summary | Estimate:
         return estimate(todo, done, failed, estimator, options.stride, at_once, options.price)
     answers: list[Answer] = []
     if todo:
+        files.check_writable(out)
         with ray_session(), Progress("videos", len(todo), sum(row["size"] for row in todo)) as progress:
             for answer in extracted(todo, estimator, options):
                 answers.append(answer)

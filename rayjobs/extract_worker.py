@@ -65,5 +65,8 @@ class Extractor:
                 reason, trace = f"it could not be fetched: {error}", ""
         self._videos.inc(tags={"outcome": "failed"})
         failure = {"video": files.printable(row["video"]), "reason": reason, "attempts": attempts, "traceback": trace}
-        files.write_text(row["failure"], json.dumps(failure, indent=1))
+        try:
+            files.write_text(row["failure"], json.dumps(failure, indent=1))
+        except OSError as error:  # the disk may be full; the run goes on with what can be written
+            reason = f"{reason}; nor can the record of this be written ({error.strerror or error})"
         raise UserError(reason)

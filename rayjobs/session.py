@@ -2,12 +2,16 @@
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cluster import doctor, quiet
 from refiner import UserError, telemetry
 from refiner.command import cores, logical_cpus
+
+TOKENS = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}  # what names the token that a Ray's processes show each other
 
 
 @contextmanager
@@ -34,6 +38,8 @@ def ray_session() -> Iterator[None]:
     else:
         if doctor.temporary_folder(os.environ) is not None:
             os.environ["RAY_TMPDIR"] = "/tmp"  # Ray's sockets need a short and writable one
+        if not TOKENS & os.environ.keys() and not doctor.writable(Path(os.environ.get("HOME") or "/")):
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex()  # which Ray would write into a file there
         quiet.hush()
         # More logical CPUs than cores: a pool of actors, one per core, must leave room for readers and writers.
         ray.init(

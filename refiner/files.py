@@ -228,6 +228,23 @@ def written_whole(where: str | Path) -> Iterator[Path]:
         upload(part, where)
 
 
+def check_writable(folder: str | Path) -> None:
+    """Makes a local folder (path or URI) where there is none, and tries whether files can be made in it; a store is not asked.
+
+    Raises:
+        UserError: they cannot.
+    """
+    filesystem, path = resolve(folder)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        return
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to ({error.strerror}): choose another folder") from None
+
+
 @contextmanager
 def fetched(where: str | Path) -> Iterator[Path]:
     """The file as a local one of the same name: itself, or a copy that is deleted at the end.
