@@ -170,7 +170,7 @@ def _request(
         raise UserError(
             f"poses have the shape {arrays['poses'].shape}: expected (N, 17, 3) or (N, 33, 3), N at least 1"
         )
-    return RefineRequest(**arrays, sequence=sequence, fps=fps)
+    return RefineRequest(**arrays, sequence=sequence, fps=None if fps is None else temporal.check_fps(fps))
 
 
 class Client(_Calls):

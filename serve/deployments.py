@@ -30,7 +30,6 @@ from starlette.responses import Response
 from refiner import UserError, telemetry
 from refiner.inference.depth_refiner import DepthRefiner, Refinement
 from refiner.inference.validation import validate_poses
-from refiner.temporal import check_fps
 from serve.batching import ROWS, Batcher
 from serve.bodies import SMALL_BYTES, Body, ClientLeft, codings, declared_length, inflated, read, video_in
 from serve.codec import ARROW, JSON, ArrowCodec, Codec, InferenceCodec, JsonCodec, RefineRequest, RefineResponse
@@ -252,7 +251,6 @@ class RefineEndpoint(InferenceService):
         if request.sequence:
             options |= {"keep_bones": request.keep_bones, "bone_lengths": request.bone_lengths}
         if request.fps is not None:
-            check_fps(request.fps)
             options["fps"] = request.fps
         refinement = await self._inline_or_aside(served, poses, visibility, options)
         self.metrics.window.add(poses, visibility)

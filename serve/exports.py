@@ -30,6 +30,7 @@ from serve.bodies import Body
 from serve.codec.messages import JSON, shown
 from serve.decoding import make_way
 from serve.live import rounded, standing_poses
+from serve.schemas import FrameRate
 from serve.threads import until_left
 
 # Packages without which a format cannot be written.
@@ -58,7 +59,7 @@ class ExportBody(BaseModel):
     timestamp_us: list[Annotated[int, Field(ge=0, le=MOST_US)]] | None = Field(
         default=None, description="N, rising; else by the frame rate"
     )
-    fps: float = Field(default=30.0, gt=0, le=1000)
+    fps: FrameRate = 30.0
     name: str = Field(default="pose", max_length=100)
     image_points: list[list[list[float]]] | None = Field(
         default=None, description="N × 17|33 × 2 pixels: they say where in the room the person is"

@@ -6,13 +6,14 @@ Validating 17 × 3 floats a pose through pydantic costs more than refining them;
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from refiner.skeleton import BONES, NUM_JOINTS, NUM_LANDMARKS
-from refiner.temporal import MOST_FPS
+from refiner.temporal import LEAST_FPS, MOST_FPS, check_fps
 
 Point = Annotated[list[float], Field(min_length=3, max_length=3)]
 Pose = Annotated[list[Point], Field(min_length=NUM_JOINTS, max_length=NUM_LANDMARKS)]
+FrameRate = Annotated[float, Field(ge=LEAST_FPS, le=MOST_FPS), BeforeValidator(check_fps)]
 
 
 class AppArgs(BaseModel):
@@ -94,9 +95,7 @@ class RefineBody(BaseModel):
         default=None, description="N × 17|33 × 2, pixels; improves some models"
     )
     sequence: bool = Field(default=False, description="the poses are consecutive frames of one clip")
-    fps: float | None = Field(
-        default=None, gt=0, le=MOST_FPS, description="frames per second of that clip; 30 if not said"
-    )
+    fps: FrameRate | None = Field(default=None, description="frames per second of that clip; 30 if not said")
     keep_bones: bool = Field(
         default=True,
         description="of a clip: each bone gets one length, where the model does that; false for a part of a clip whose "

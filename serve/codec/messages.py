@@ -1,7 +1,6 @@
 """What travels, whatever its form: poses to refine, and refined poses."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from refiner import UserError
+from refiner.temporal import check_fps
 
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -95,15 +95,12 @@ def _holds_boolean(values: object) -> bool:
 
 
 def frame_rate(value: Any) -> float | None:
-    """
+    """Of a request, which need not say it.
+
     Raises:
-        UserError: it is not a positive, finite number.
+        UserError: as `check_fps`.
     """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise UserError('"fps" must be a positive number')
-    return float(value)
+    return None if value is None else check_fps(value)
 
 
 def boolean(name: str, value: Any, default: bool) -> bool:

@@ -109,7 +109,13 @@ BAD_BODIES = [
     (orjson.dumps({"poses": standing_poses(1).tolist(), "visibility": [[1]]}), "visibility"),
     (orjson.dumps({"poses": standing_poses(1).tolist(), "visbility": [[1] * 17]}), "visbility"),
     (orjson.dumps({"poses": standing_poses(1).tolist(), "sequence": "yes"}), "sequence"),
-    (orjson.dumps({"poses": standing_poses(1).tolist(), "sequence": True, "fps": 0}), "fps"),
+    (orjson.dumps({"poses": standing_poses(1).tolist(), "sequence": True, "fps": 0}), "fps is 0"),
+    (
+        orjson.dumps({"poses": standing_poses(1).tolist(), "fps": 1e-300}),
+        "fps is 1e-300: it must be from 0.001",
+    ),
+    (orjson.dumps({"poses": standing_poses(1).tolist(), "fps": "30"}), "fps is '30'"),
+    (orjson.dumps({"poses": standing_poses(1).tolist(), "fps": True}), "fps is True"),
     (orjson.dumps({"poses": standing_poses(1).tolist(), "image_points": [[[0, 0]] * 3]}), "image_points"),
     (orjson.dumps({"poses": np.zeros((16_385, 17, 3), np.float32).tolist()}), "more than the 16384"),
 ]

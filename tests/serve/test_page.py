@@ -130,7 +130,8 @@ def test_confidences_of_all_landmarks_are_those_of_the_joints(http):
     [
         ({"refined": []}, "refined"), ({"refined": [[[0, 0]]]}, "shape"), ({"refined": None}, "refined"),
         ({"confidence": [[1]]}, "confidence"), ({"timestamp_us": [1, 1]}, "timestamp_us"), ({"what": 1}, "what"),
-        ({"image_points": [[[0, 0]] * 5] * 2, "size": [640, 480]}, "image_points"), ({"fps": 0}, "fps"),
+        ({"image_points": [[[0, 0]] * 5] * 2, "size": [640, 480]}, "image_points"),
+        ({"fps": 0}, "fps is 0"), ({"fps": 1e-300}, "from 0.001 to 1000"), ({"fps": "x"}, "fps is 'x'"),
         ({"to": "fbx"}, "fbx"), ({"refined": [[[1e9] * 3] * 17] * 2}, "metres"),
         *(({"refined": (standing_poses(2) * [0, 1, 0]).tolist(), "to": to}, "no form") for to in ("bvh", "glb")),
         # frames at even times would bridge the gap, terabytes of them
