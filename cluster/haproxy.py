@@ -29,7 +29,10 @@ STREAM, MOST_STREAMS = "/v1/stream", 512
 SILENT_S = 60
 # Answers that are being read, however slowly, are no storm: the replica is done with them (serve/intake.py ends those that
 # are too slow). Beyond so many there are no more files, which anybody may have and which are megabytes.
-FILES, FOLDERS, MOST_READERS = "/ /v1/refined.task", "/page/ /docs/", 1024
+FILES, FOLDERS, MOST_READERS = "/ /v1/refined.task", "/page/ /docs/", 256
+# The page's files are read from a replica once in so many seconds, and from here in between: who reads them slowly then costs
+# no replica anything. Megabytes of all together, bytes of the largest (MediaPipe's WebAssembly has 13 MB).
+KEPT_S, KEPT_MB, LARGEST_KEPT = 10, 64, 16_000_000
 # Answered however much is under way.
 BESIDE = "/healthz /metrics /v2/health/live /v2/health/ready"
 # Of what HAProxy itself says: pages of every origin may read it. It is the same for all, and says nothing of anybody; which
@@ -76,6 +79,7 @@ def edits(folder: Path, traced: bool = False) -> str:
       take a tenth of its time: HAProxy has that timeout, and what a client left behind is done at once.
     - A storm is refused here, over gRPC with RESOURCE_EXHAUSTED (8). A replica refuses, too, but in Python: 10 times what it
       can answer is more than it can refuse, and then connections pile up until the kernel drops them.
+    - The page's files are kept here for some seconds.
     - Streams are counted by themselves, or a few hundred of them would be taken for a storm; one whose client is gone without a
       word ends.
     - One that was told of no application yet, since it is new or replaces one that died, says 503 and not 404.
@@ -98,8 +102,17 @@ def edits(folder: Path, traced: bool = False) -> str:
         f"timeout tunnel {SILENT_S}s",
         *(f"errorfile {status} {folder / f'{status}.http'}" for status in PROBLEMS),
     ]
-    table = ["backend incomplete_bodies", "    stick-table type integer size 16 store conn_cur"]
-    full = rf"{{ be_conn(\2),sub(txn.incomplete),sub(txn.streams),sub(txn.readers) ge {MOST_REQUESTS} }}"
+    table = [
+        "backend incomplete_bodies",
+        "    stick-table type integer size 16 store conn_cur",
+        "cache files",
+        f"    total-max-size {KEPT_MB}",
+        f"    max-object-size {LARGEST_KEPT}",
+        f"    max-age {KEPT_S}",
+        "    process-vary on",
+    ]
+    beside = ",".join(f"sub(txn.{name})" for name in ("incomplete", "streams", "readers", "readers_here"))
+    full = rf"{{ be_conn(\2),{beside} ge {MOST_REQUESTS} }}"
     return "\n".join(
         [
             rf"s/^( *bind) (\*)?:/\1 {HOST}:/",
@@ -145,8 +158,14 @@ def _frontend(busy: str, traced: bool) -> list[str]:
         f"acl file path {FILES}",
         f"acl file path_beg {FOLDERS}",
         "http-request set-var(txn.counted) bool(true) if incomplete || stream",
+        # what a page of another origin gets says so in its head
+        "http-request set-var(txn.file) bool(true) if file !{ req.hdr(origin) -m found }",
+        "http-request cache-use files if { var(txn.file) -m bool }",
+        "http-response cache-store files if { var(txn.file) -m bool }",
+        "http-response track-sc2 int(4) table incomplete_bodies if { res.cache_hit }",
         "http-response track-sc2 int(3) table incomplete_bodies if !{ var(txn.counted) -m bool }",
         "http-request set-var(txn.readers) int(3),table_conn_cur(incomplete_bodies)",
+        "http-request set-var(txn.readers_here) int(4),table_conn_cur(incomplete_bodies)",
         f"http-request return {busy} if file {{ var(txn.readers) -m int ge {MOST_READERS} }}",
         # without its answer, which costs next to nothing, a page would not learn that there is too much
         "acl preflight method OPTIONS",

@@ -33,6 +33,8 @@ HEADERS = {
     "x-content-type-options": "nosniff",
 }
 STOCK_AGE_S = 30 * 86_400
+# Browsers ask each time whether a file is still the one that they have; a proxy before the replicas keeps it for seconds.
+ASK_EACH_TIME = "max-age=0, must-revalidate, s-maxage=10"
 INCOMPLETE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Pose depth refiner</title>
 <p>The page's libraries are not on this server: run <code>make page</code> in the checkout, which needs npm
 (<code>apt-get install npm</code>). The endpoint itself is complete: see <a href="docs">its documents</a>.</p></html>
@@ -51,7 +53,7 @@ class Files(StaticFiles):
 
     def __init__(self, directory: Path, headers: dict[str, str]) -> None:
         super().__init__(directory=directory)
-        self._headers = {**headers, "cache-control": "no-cache", "vary": "accept-encoding"}
+        self._headers = {**headers, "cache-control": ASK_EACH_TIME, "vary": "accept-encoding"}
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         if not is_public(path):
@@ -81,7 +83,7 @@ def add_page(api: FastAPI, refined_model: Callable[[], Awaitable[Path]]) -> None
     async def page() -> Response:
         if not VENDOR.is_dir():
             return HTMLResponse(INCOMPLETE, 200, headers)
-        return FileResponse(INDEX, headers={**headers, "cache-control": "no-cache"})
+        return FileResponse(INDEX, headers={**headers, "cache-control": ASK_EACH_TIME})
 
     async def model_file(path: Awaitable[Path], cache_control: str) -> Response:
         try:

@@ -23,7 +23,11 @@ from cluster import haproxy
 from cluster.running import HOST, free_ports
 from tests.waiting import PATIENCE_S, answers, get, wait_for
 
-LARGE = 20_000_000  # more than all buffers on the way take
+LARGE = 20_000_000  # more than all buffers on the way take, and than is kept of a file
+KEPT = 10_000_000
+
+
+asked: list[str] = []  # of the replica of the test that runs
 
 
 class Replica(http.server.BaseHTTPRequestHandler):
@@ -32,7 +36,9 @@ class Replica(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._answer(b"x" * LARGE if self.path.startswith("/page/") else b"ok")
+        asked.append(self.path)
+        size = {"/page/model": LARGE, "/page/kept": KEPT}.get(self.path)
+        self._answer(b"ok" if size is None else b"x" * size)
 
     def do_POST(self) -> None:
         self._answer(self.rfile.read(int(self.headers.get("content-length", 0))))
@@ -40,6 +46,7 @@ class Replica(http.server.BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"1"')  # as every file of the endpoint has
         self.send_header("X-Seen", str(self.headers.get("x-request-disconnect-disabled")))
         self.end_headers()
         with contextlib.suppress(ConnectionError):  # who asked has left
@@ -214,6 +221,24 @@ def test_answers_that_are_read_slowly_are_no_storm_and_leave_room_for_others(tmp
         assert get(f"{url}/page/model").status_code == 429
     with proxy(tmp_path, replica) as url:
         assert len(get(f"{url}/page/model").content) == LARGE
+
+
+def test_files_are_read_from_a_replica_once_and_slow_readers_of_them_cost_nobody_anything(
+    tmp_path, replica, monkeypatch
+):
+    monkeypatch.setattr(haproxy, "MOST_REQUESTS", 3)
+    monkeypatch.setattr(haproxy, "MOST_READERS", 3)
+    monkeypatch.setattr(haproxy, "KEPT_S", 3600)
+    asked.clear()
+    with proxy(tmp_path, replica) as url, contextlib.ExitStack() as stack:
+        assert len(get(f"{url}/page/kept").content) == KEPT
+        for _ in range(20):
+            answer = stack.enter_context(httpx.stream("GET", f"{url}/page/kept", timeout=PATIENCE_S))
+            assert answer.status_code == 200  # its body stays where it is
+        assert [get(f"{url}/info").status_code for _ in range(3)] == [200] * 3
+        assert len(get(f"{url}/page/kept").content) == KEPT
+        assert httpx.post(f"{url}/v1/refine", content=b"x" * 2000, timeout=PATIENCE_S).status_code == 200
+    assert asked.count("/page/kept") == 1 and asked.count("/info") == 3  # of an answer that is no file nothing is kept
 
 
 def test_only_short_requests_for_poses_are_not_watched(tmp_path, replica):
