@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refiner.inference.depth_refiner import Refinement
-from refiner.inference.validation import validate_poses
+from refiner.inference.validation import plain, validate_poses
 from serve.live import Served
 
 ROWS = ("poses", "confidence", "view_angle", "azimuth")  # of a Refinement: what has a row for each pose
@@ -117,18 +117,36 @@ def _refined(batch: list[_Request]) -> list[Refinement]:
         (request,) = batch
         known = not request.checked
         return [refiner.predict(request.poses, request.visibility, image_points=request.image_points, recognise=known)]
-    for request in batch:
-        if not request.checked:
-            validate_poses(request.poses, request.visibility)
     poses = np.concatenate([request.poses for request in batch])
     visibility, image_points = (
         None if getattr(batch[0], name) is None else np.concatenate([getattr(request, name) for request in batch])
         for name in ("visibility", "image_points")
     )
-    # each by itself, above: what one client sent must not decide about another
+    _check(batch, poses, visibility)
     whole = refiner.predict(poses, visibility, image_points=image_points, recognise=False)
     ends = np.cumsum([len(request.poses) for request in batch])
     return [
         Refinement(**{name: getattr(whole, name)[end - len(request.poses) : end] for name in ROWS})
         for request, end in zip(batch, ends, strict=True)
     ]
+
+
+def _check(batch: list[_Request], poses: np.ndarray, visibility: np.ndarray | None) -> None:
+    """Each request by itself: what one client sent must not decide about another. Most are single poses that one look at all
+    of them finds right.
+
+    Args:
+        batch: requests.
+        poses: of all of them.
+        visibility: of all of them.
+
+    Raises:
+        UserError: one of them makes no sense.
+    """
+    right = None if all(request.checked for request in batch) else plain(poses, visibility)
+    first = 0
+    for request in batch:
+        known = request.checked or (right is not None and len(request.poses) == 1 and right[first])
+        first += len(request.poses)
+        if not known:
+            validate_poses(request.poses, request.visibility)

@@ -10,9 +10,9 @@ import mmap
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 from refiner import UserError
-from serve.limits import Clock, Disk, Pace
+from serve.limits import Clock, Disk, Pace, within
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -166,8 +166,7 @@ async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, d
     body = Body(disk)
     try:
         while True:
-            async with asyncio.timeout_at(clock.until):
-                message: Message = await receive()
+            message: Message = await within(clock.until, cast(Coroutine, receive()))
             if message["type"] == "http.disconnect":
                 raise ClientLeft
             chunk = message.get("body", b"")

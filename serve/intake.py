@@ -13,8 +13,8 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, cast
 
 import uvicorn
 from ray import serve
@@ -27,7 +27,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve import problems
 from serve.bodies import Body, ClientLeft, declared_length, read
 from serve.guard import Tokens, across_origins, is_file, token_of
-from serve.limits import Budget, Clock, Disk, Pace
+from serve.limits import Budget, Clock, Disk, Pace, within
+from serve.one_write import OneWrite
 from serve.schemas import AppArgs
 from serve.stream.frames import BoundedFrames
 
@@ -55,17 +56,21 @@ def middlewares() -> list[Middleware]:
         # a proxy, which knows no application: replicas refuse what is too large for them
         most, memory = int(AppArgs().uploads_mb * 1e6), int(AppArgs().memory_mb * 1e6)
         return [Middleware(Intake, limit_of=lambda path: most, uploads=Disk(most), memory=Budget(memory))]
-    bound_messages()
+    set_up_server()
     return [Middleware(InReplica)]
 
 
-def bound_messages() -> None:
-    """Of WebSockets, in the server that Serve is about to start: Serve has no option for it, and 128 streams of uvicorn's
-    16 MB would be 2 GB. Compression is refused, too: small messages gain nothing, and a bomb has 1,000 times its size.
-    Frames that are no messages have bounds of their own.
+def set_up_server() -> None:
+    """Bounds the WebSockets' messages in the server that Serve is about to start, and lets an answer be one write: Serve has no
+    option for it. 128 streams of uvicorn's 16 MB would be 2 GB. Compression is refused, too: small messages gain nothing, and a
+    bomb has 1,000 times its size. Frames that are no messages have bounds of their own.
     """
     uvicorn.Config = functools.partial(
-        uvicorn.Config, ws=BoundedFrames, ws_max_size=MESSAGE_BYTES, ws_per_message_deflate=False
+        uvicorn.Config,
+        http=OneWrite,
+        ws=BoundedFrames,
+        ws_max_size=MESSAGE_BYTES,
+        ws_per_message_deflate=False,
     )
 
 
@@ -188,6 +193,10 @@ class Intake:
         loop = asyncio.get_running_loop()
         clock, sent = Clock(self.pace, loop.time()), 0
         try:
+            if size <= SENT_BYTES:  # small ones always have room
+                for message in messages:
+                    await within(clock.until, cast(Coroutine, send(message)))
+                return
             async with asyncio.timeout_at(clock.until) as limit:
 
                 def give_up() -> None:
@@ -214,8 +223,7 @@ class Intake:
             for piece in _pieces([message]):
                 clock = clock or Clock(self.pace, loop.time())  # from the first word on
                 try:
-                    async with asyncio.timeout_at(clock.until):
-                        await send(piece)
+                    await within(clock.until, cast(Coroutine, send(piece)))
                 except TimeoutError:
                     raise _too_slow(len(piece.get("body", b""))) from None
                 clock.moved(len(piece.get("body", b"")), loop.time())

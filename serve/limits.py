@@ -1,13 +1,19 @@
 """What a client may take of a replica: time for each step (`Pace`, `Clock`), and bytes of all requests together (`Budget`)."""
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
+from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
+
+T = TypeVar("T")
 
 PATIENCE_S = 10.0
 
@@ -36,6 +42,41 @@ class Clock:
     def moved(self, size: int, now: float) -> None:
         """So many bytes were sent or taken."""
         self.until = min(self.until + size / self._pace.bytes_per_s, now + self._pace.patience_s)
+
+
+async def within(until: float, coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns. One that need not wait, as most reads of a body and writes of an answer need not, costs neither
+    a timer nor a turn of the event loop.
+
+    Args:
+        until: when its time is up, by the event loop's clock.
+        coroutine: not begun.
+
+    Raises:
+        TimeoutError: it waited for longer.
+    """
+    try:
+        waited_for = coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    async with asyncio.timeout_at(until):
+        return await _rest(coroutine, waited_for)
+
+
+@types.coroutine
+def _rest(coroutine: Coroutine[Any, Any, T], waited_for: object) -> Generator[object, Any, T]:
+    """Of a coroutine that has begun to wait (PEP 380, which has no form for one that has)."""
+    while True:
+        try:
+            value = yield waited_for
+        except BaseException as error:
+            step = partial(coroutine.throw, error)
+        else:
+            step = partial(coroutine.send, value)
+        try:
+            waited_for = step()
+        except StopIteration as end:
+            return end.value
 
 
 class Budget:

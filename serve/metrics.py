@@ -5,6 +5,7 @@ hands out what this node's agent has, Serve's own (queues, replicas, requests) a
 import asyncio
 import logging
 from collections.abc import Mapping
+from itertools import groupby
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -31,9 +32,12 @@ WINDOW_POSES, WINDOW_SHARE = 2048, 64
 
 
 class Window:
-    """The last poses that came in, as they came. One thread writes."""
+    """The last poses that came in, as they came. One thread writes and looks."""
 
     def __init__(self) -> None:
+        # what is not in it yet: pose by pose it would take longer
+        self._new: list[tuple[np.ndarray, np.ndarray | None]] = []
+        self._unseen = 0
         self._poses = np.zeros((WINDOW_POSES, NUM_JOINTS, 3), np.float32)
         self._visibility = np.ones((WINDOW_POSES, NUM_JOINTS), np.float32)
         self._count = 0
@@ -42,15 +46,28 @@ class Window:
     def add(self, poses: np.ndarray, visibility: np.ndarray | None) -> None:
         """(N, 17 or 33, 3), (N, 17 or 33): poses that could be refined."""
         step = -(-len(poses) // WINDOW_SHARE)
-        poses = to_coco(poses)[::step]
-        rows = np.arange(self._count, self._count + len(poses)) % WINDOW_POSES
-        self._poses[rows] = poses
-        # not given is fully visible, as the model takes it
-        self._visibility[rows] = 1.0 if visibility is None else to_coco(visibility[..., None])[::step, :, 0]
-        self._count += len(poses)
+        self._new.append((poses[::step], None if visibility is None else visibility[::step]))
+        self._unseen += len(self._new[-1][0])
+        if self._unseen >= WINDOW_SHARE:
+            self._take()
+
+    def _take(self) -> None:
+        """Puts into the window what came since."""
+        for _, alike in groupby(self._new, key=lambda new: (new[0].shape[1], new[1] is None)):
+            some = list(alike)
+            poses = to_coco(np.concatenate([poses for poses, _ in some]))
+            rows = np.arange(self._count, self._count + len(poses)) % WINDOW_POSES
+            self._poses[rows] = poses
+            seen = [visibility for _, visibility in some if visibility is not None]
+            # not given is fully visible, as the model takes it
+            self._visibility[rows] = to_coco(np.concatenate(seen)[..., None])[..., 0] if seen else 1.0
+            self._count += len(poses)
+        self._new.clear()
+        self._unseen = 0
 
     def drift(self, trained_on: Mapping[str, Any] | None) -> dict[str, float] | None:
         """PSI by group of features; None where the model carries no statistics, or too few poses came in."""
+        self._take()
         count = min(self._count, WINDOW_POSES)
         if trained_on is None or count < drift.LEAST_POSES:
             return None

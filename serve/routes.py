@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,16 +37,14 @@ class Heads:
 
 
 class Shortcut:
-    """ASGI middleware, the innermost: answers one route itself. FastAPI's way to it (two exit stacks, dependencies, a
-    second exception handler) costs as much as decoding, checking and encoding a pose.
+    """ASGI application of one route. FastAPI's way to it (its own middlewares, two exit stacks, dependencies, a second
+    exception handler) costs as much as decoding, checking and encoding a pose.
     """
 
-    def __init__(self, app: ASGIApp, route: tuple[str, str], answer: Callable[[Request], Awaitable[Response]]) -> None:
-        self.app, self.route, self.answer = app, route, answer
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self.answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (scope["method"], scope["path"]) != self.route:
-            return await self.app(scope, receive, send)
         request = Request(scope, receive)
         try:
             response = await self.answer(request)
@@ -56,9 +55,22 @@ class Shortcut:
         await response(scope, receive, send)
 
 
+class Api(FastAPI):
+    """FastAPI, but for one route."""
+
+    shortcut: tuple[tuple[str, str], ASGIApp] | None = None  # method and path, and what answers them
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.shortcut is not None and scope["type"] == "http":
+            route, answer = self.shortcut
+            if (scope["method"], scope["path"]) == route:
+                return await answer(scope, receive, send)
+        await super().__call__(scope, receive, send)
+
+
 def build_api(endpoint: "RefineEndpoint") -> FastAPI:
     """The routes. Their bodies are read by hand: pydantic on a request's poses costs more than refining them."""
-    api = FastAPI(
+    api = Api(
         title="pose-depth-refiner",
         description="Corrects the depth of MediaPipe's 3D poses. Metres, virtual camera frame, COCO-17 or MediaPipe-33.",
         version="1",
@@ -81,17 +93,19 @@ def build_api(endpoint: "RefineEndpoint") -> FastAPI:
     return api
 
 
-def _add_middleware(api: FastAPI, endpoint: "RefineEndpoint") -> None:
+def _add_middleware(api: Api, endpoint: "RefineEndpoint") -> None:
     # from the inside to the outside: who is turned away by the guard is told so in a way that a browser lets pass
-    api.add_middleware(Shortcut, route=("POST", "/v1/refine"), answer=endpoint.refine_poses)
-    api.add_middleware(problems.Defects)
-    api.add_middleware(Origins, named=endpoint.args.cors_origins)
+    around = [Middleware(problems.Defects), Middleware(Origins, named=endpoint.args.cors_origins)]
     if endpoint.tokens.wanted:
-        api.add_middleware(Guard, tokens=endpoint.tokens)
-    api.add_middleware(across_origins, origins=endpoint.args.cors_origins)
-    api.add_middleware(Heads)
+        around.append(Middleware(Guard, tokens=endpoint.tokens))
+    around += [Middleware(across_origins, origins=endpoint.args.cors_origins), Middleware(Heads)]
     if endpoint.traces is not None:
-        api.add_middleware(endpoint.traces.around)
+        around.append(Middleware(endpoint.traces.around))
+    quick: ASGIApp = Shortcut(endpoint.refine_poses)
+    for one in around:
+        api.add_middleware(one.cls, *one.args, **one.kwargs)
+        quick = one.cls(quick, *one.args, **one.kwargs)
+    api.shortcut = ("POST", "/v1/refine"), quick
     api.add_exception_handler(UserError, problems.on_user_error)
     api.add_exception_handler(HTTPException, problems.on_http_exception)
 

@@ -131,6 +131,33 @@ def validate_poses(
     return poses, visibility
 
 
+def plain(poses: np.ndarray, visibility: np.ndarray | None) -> np.ndarray:
+    """Of poses that each stand for themselves, those that `validate_poses` takes: one look at all of them, where it would take
+    one at each. Of the others it must be asked.
+
+    Args:
+        poses: (N, J, 3) float32.
+        visibility: (N, J), or None.
+
+    Returns:
+        (N,) bool.
+    """
+    if poses.shape[1:] not in ((NUM_JOINTS, 3), (NUM_LANDMARKS, 3)):
+        return np.zeros(len(poses), bool)
+    fine = np.isfinite(poses).all((1, 2))
+    if visibility is not None:
+        if visibility.shape != poses.shape[:2]:
+            return np.zeros(len(poses), bool)
+        fine &= ((visibility >= 0) & (visibility <= 1)).all(1)
+    joints = to_coco(np.where(fine[:, None, None], poses, 0))
+    centred = root_centred(joints)
+    size, offset = reach(centred), joints[:, 0] - centred[:, 0]
+    fine &= (size >= NEAREST_M) & (size <= FARTHEST_M) & (body_length(centred) >= SHORTEST_BODY_M)
+    fine &= np.abs(offset[:, :2]).max(-1) <= _OFF_ORIGIN
+    wide, high, deep = np.square(centred).sum(1).T
+    return fine & (deep <= _DEEP**2 * np.maximum(wide, high)) & ~is_upside_down(centred)[1]
+
+
 def _check_kind(joints: np.ndarray, poses: np.ndarray) -> None:
     """(N, 17, 3) as they came, the same root-centred: told from image landmarks, y up and mirror images."""
     offset = joints[0, 0] - poses[0, 0] if len(poses) == 1 else np.median(joints[:, 0] - poses[:, 0], axis=0)

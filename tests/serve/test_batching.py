@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from refiner import DepthRefiner, UserError
+from refiner.inference.validation import plain, validate_poses
 from serve.batching import Batcher
 from serve.live import Served, standing_poses
 
@@ -91,3 +92,24 @@ def test_who_leaves_does_not_take_the_others_along(served):
         return await staying
 
     assert asyncio.run(ask()).poses.shape == (1, 17, 3)
+
+
+def test_poses_that_pass_at_one_look_pass_alone_and_others_are_asked_about(rng, make_pairs):
+    """Real bodies, and every kind of what is refused: `plain` may leave one out, but never lets one in."""
+    pairs = make_pairs(2, frames=60, cameras=2)
+    people = np.concatenate([pairs.corrupted, pairs.ground_truth]).astype(np.float32)
+    kinds = [
+        people, people * [1, -1, 1], people * [1, 1, 3.6], people * 1000, people * 0.01, people * 0.2, people + 0.5,
+        people * 0.3 + [0.5, 0.5, 0], people[:, :, [0, 2, 1]], rng.normal(size=people.shape), people * np.nan,
+        np.where(rng.random(people.shape) < 0.01, np.inf, people),
+    ]  # fmt: skip
+    let_in = []
+    for kind in kinds:
+        poses = kind.astype(np.float32)
+        let_in.append(float(plain(poses, None).mean()))
+        for pose in poses[plain(poses, None)]:
+            validate_poses(pose[None])
+    assert let_in[0] > 0.6 and max(let_in[3:5]) == let_in[-2] == 0
+    visibility = np.ones((3, 17), np.float32) * np.array([[1], [np.nan], [1.1]], np.float32)
+    assert plain(people[:3], visibility)[1:].tolist() == [False, False]
+    assert not plain(people[:3], visibility[:, :5]).any() and not plain(people[:3, :5], None).any()

@@ -47,3 +47,18 @@ def test_drift_is_judged_anew_when_poses_came_and_only_then(monkeypatch):
     window.add(standing_poses(1), None)
     assert window.drift(trained_on) == {"size": 2}
     assert window.drift({}) == {"size": 3}  # another version, other statistics
+
+
+def test_the_window_holds_what_came_last_whatever_its_form():
+    window, one = metrics.Window(), standing_poses(1)
+    landmarks = np.zeros((1, 33, 3), np.float32)
+    for number in range(100):
+        poses = one + np.float32(number) if number % 3 else landmarks + np.float32(number)
+        shape = poses.shape[:2]
+        window.add(poses, None if number % 2 else np.full(shape, number / 100, np.float32))
+    window._take()
+    assert window._count == 100
+    for number in range(100):
+        origin = window._poses[number, 0] - (one[0, 0] if number % 3 else 0)
+        np.testing.assert_allclose(origin, number, atol=1e-4)
+        np.testing.assert_allclose(window._visibility[number], 1 if number % 2 else number / 100, atol=1e-6)

@@ -11,8 +11,9 @@ import pytest
 from starlette.responses import Response
 
 from serve import codec
-from serve.limits import Budget, Clock, Pace
+from serve.limits import Budget, Clock, Pace, within
 from serve.live import standing_poses
+from serve.one_write import WithHead
 from tests.serve.conftest import before_the_queue
 from tests.serve.served import served
 from tests.waiting import PATIENCE_S
@@ -143,3 +144,62 @@ def test_only_what_waited_long_enough_makes_way_and_only_as_much_as_is_wanted():
             assert gone == ["first"] and budget.held == 100
         assert budget.held == 60
     assert budget.held == 0
+
+
+async def test_within_a_time_waits_where_it_must_and_no_longer():
+    loop, gone = asyncio.get_running_loop(), []
+
+    async def after(seconds: float, outcome: object = None) -> object:
+        try:
+            for _ in range(3):  # several waits
+                await asyncio.sleep(seconds)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+        except asyncio.CancelledError:
+            gone.append("cancelled")
+            raise
+
+    async def at_once() -> str:
+        return "now"
+
+    assert await within(loop.time() - 1, at_once()) == "now"  # nothing waits, so there is nothing to be late for
+    assert await within(loop.time() + PATIENCE_S, after(0.01, "later")) == "later"
+    with pytest.raises(ValueError, match="mine"):
+        await within(loop.time() + PATIENCE_S, after(0.01, ValueError("mine")))
+    with pytest.raises(TimeoutError):
+        await within(loop.time() + 0.05, after(3600))
+    waiting = asyncio.create_task(within(loop.time() + 3600, after(3600)))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert gone == ["cancelled"] * 2
+
+
+async def test_head_and_body_are_one_write_and_no_head_is_kept():
+    written: list[bytes] = []
+
+    class Transport(asyncio.Transport):
+        def write(self, data: bytes) -> None:
+            written.append(data)
+
+        def close(self) -> None:
+            written.append(b"closed")
+
+    def writes(*pieces: bytes) -> list[bytes]:
+        written.clear()
+        for piece in pieces:
+            transport.write(piece)
+        return list(written)
+
+    transport, head = WithHead(Transport(), asyncio.get_running_loop()), b"HTTP/1.1 200 OK\r\n\r\n"
+    assert writes(head, b"body", b"more") == [head + b"body", b"more"]
+    assert writes(b"HTTP/1.1 100 Continue\r\n\r\n") == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+    assert writes(head, b"x" * 1_000_000) == [head, b"x" * 1_000_000]  # not copied
+    assert writes(head) == []
+    await asyncio.sleep(0)
+    assert written == [head]
+    writes(head)
+    transport.close()
+    assert written == [head, b"closed"]
