@@ -151,9 +151,12 @@ def plain(poses: np.ndarray, visibility: np.ndarray | None) -> np.ndarray:
         fine &= ((visibility >= 0) & (visibility <= 1)).all(1)
     joints = to_coco(np.where(fine[:, None, None], poses, 0))
     centred = root_centred(joints)
-    size, offset = reach(centred), joints[:, 0] - centred[:, 0]
-    fine &= (size >= NEAREST_M) & (size <= FARTHEST_M) & (body_length(centred) >= SHORTEST_BODY_M)
-    fine &= np.abs(offset[:, :2]).max(-1) <= _OFF_ORIGIN
+    size, offset, length = reach(centred), joints[:, 0] - centred[:, 0], body_length(centred)
+    fine &= (size >= NEAREST_M) & (size <= FARTHEST_M) & (length >= SHORTEST_BODY_M) & (length <= LONGEST_BODY_M)
+    fine &= np.abs(offset).max(-1) <= _OFF_ORIGIN
+    from_nose = np.linalg.norm(centred[:, 1 : INDEX["right_wrist"] + 1] - centred[:, :1], axis=-1)
+    face, head = from_nose[:, : INDEX["right_ear"]].max(1), from_nose.max(1) / np.maximum(length, 1e-9)
+    fine &= (face <= _FACE_M[-1][1]) & (head >= _HEAD)
     wide, high, deep = np.square(centred).sum(1).T
     return fine & (deep <= _DEEP**2 * np.maximum(wide, high)) & ~is_upside_down(centred)[1]
 

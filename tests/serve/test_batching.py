@@ -100,7 +100,11 @@ def test_poses_that_pass_at_one_look_pass_alone_and_others_are_asked_about(rng, 
     people = np.concatenate([pairs.corrupted, pairs.ground_truth]).astype(np.float32)
     kinds = [
         people, people * [1, -1, 1], people * [1, 1, 3.6], people * 1000, people * 0.01, people * 0.2, people + 0.5,
-        people * 0.3 + [0.5, 0.5, 0], people[:, :, [0, 2, 1]], rng.normal(size=people.shape), people * np.nan,
+        people * 0.3 + [0.5, 0.5, 0],
+        people + np.array([0, 0, 2000]), people * 1.6, people[:, ::-1],
+        people[:, rng.permutation(17)],
+        np.concatenate([people[:, :5], people[:, :5], people[:, :5], people[:, :2]], 1),
+        people[:, :, [0, 2, 1]], rng.normal(size=people.shape), people * np.nan,
         np.where(rng.random(people.shape) < 0.01, np.inf, people),
     ]  # fmt: skip
     let_in = []
