@@ -102,15 +102,6 @@ def edits(folder: Path, traced: bool = False) -> str:
         f"timeout tunnel {SILENT_S}s",
         *(f"errorfile {status} {folder / f'{status}.http'}" for status in PROBLEMS),
     ]
-    table = [
-        "backend incomplete_bodies",
-        "    stick-table type integer size 16 store conn_cur",
-        "cache files",
-        f"    total-max-size {KEPT_MB}",
-        f"    max-object-size {LARGEST_KEPT}",
-        f"    max-age {KEPT_S}",
-        "    process-vary on",
-    ]
     beside = ",".join(f"sub(txn.{name})" for name in ("incomplete", "streams", "readers", "readers_here"))
     full = rf"{{ be_conn(\2),{beside} ge {MOST_REQUESTS} }}"
     return "\n".join(
@@ -120,7 +111,7 @@ def edits(folder: Path, traced: bool = False) -> str:
             "/^ *timeout http-keep-alive /d",
             _after("^    option httplog$", [f"    {line}" for line in defaults]),
             _after("^frontend http_frontend$", [f"    {line}" for line in _frontend(busy, traced)]),
-            _before("^backend default_backend$", table),
+            _before("^backend default_backend$", _tables()),
             # what is held from here on says that there is an application
             "/^ *use_backend /h",
             "/^    http-request return status 404 content-type text.plain /{\nx\n/./!{\nx",
@@ -137,6 +128,19 @@ def edits(folder: Path, traced: bool = False) -> str:
             "",
         ]
     )
+
+
+def _tables() -> list[str]:
+    """Where it counts, and where it keeps files."""
+    return [
+        "backend incomplete_bodies",
+        "    stick-table type integer size 16 store conn_cur",
+        "cache files",
+        f"    total-max-size {KEPT_MB}",
+        f"    max-object-size {LARGEST_KEPT}",
+        f"    max-age {KEPT_S}",
+        "    process-vary on",
+    ]
 
 
 def _frontend(busy: str, traced: bool) -> list[str]:
