@@ -19,6 +19,7 @@ setup: .venv/.done page  ## .venv with everything that development needs; PYTHON
 .venv/.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11: name a newer one, as in 'make PYTHON=python3.11 $(MAKECMDGOALS)'" >&2; exit 2; }
+	@echo "setting up .venv: some minutes, 6 GB (pip says nothing until it is done)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
