@@ -144,7 +144,7 @@ def plain(poses: np.ndarray, visibility: np.ndarray | None) -> np.ndarray:
     """
     if poses.shape[1:] not in ((NUM_JOINTS, 3), (NUM_LANDMARKS, 3)):
         return np.zeros(len(poses), bool)
-    fine: np.ndarray = np.isfinite(poses).all((1, 2))
+    fine = np.asarray(np.isfinite(poses).all((1, 2)))
     if visibility is not None:
         if visibility.shape != poses.shape[:2]:
             return np.zeros(len(poses), bool)

@@ -164,12 +164,18 @@ def test_everything_that_is_asked_for_is_there(prometheus, endpoint, cluster, ma
     poses = {"poses": standing_poses(256).tolist(), "sequence": False}
     names = set().union(*map(metric_names, expressions().values())) - ABSENT_HERE
 
-    def missing() -> set[str]:
+    missing = set(names)
+
+    def all_there() -> bool:
         post(f"{endpoint}/v1/refine", json=poses).raise_for_status()
         post(f"{endpoint}/v1/refine", json={"poses": poses["poses"][:1]}).raise_for_status()
-        return {name for name in names if not ask(prometheus, name)}
+        missing.intersection_update({name for name in missing if not ask(prometheus, name)})
+        return not missing
 
-    wait_for(lambda: not missing(), pause_s=2)
+    try:
+        wait_for(all_there, pause_s=2)
+    except AssertionError:
+        pytest.fail(f"Prometheus never had {sorted(missing)}")
     # what only counts what went wrong is empty here, and there is no GPU
     quiet = {"EndpointErrors", "pose:errors:ratio5m"} | {
         rule["alert"] for g in RULES["groups"] for rule in g["rules"] if "alert" in rule
