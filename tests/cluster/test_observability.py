@@ -163,19 +163,18 @@ def test_everything_that_is_asked_for_is_there(prometheus, endpoint, cluster, ma
     # 1,000 joints and more, so that drift is judged, too
     poses = {"poses": standing_poses(256).tolist(), "sequence": False}
     names = set().union(*map(metric_names, expressions().values())) - ABSENT_HERE
+    absent = set(names)
 
-    missing = set(names)
-
-    def all_there() -> bool:
+    def missing() -> set[str]:
         post(f"{endpoint}/v1/refine", json=poses).raise_for_status()
         post(f"{endpoint}/v1/refine", json={"poses": poses["poses"][:1]}).raise_for_status()
-        missing.intersection_update({name for name in missing if not ask(prometheus, name)})
-        return not missing
+        absent.intersection_update({name for name in absent if not ask(prometheus, name)})
+        return absent
 
     try:
-        wait_for(all_there, pause_s=2)
+        wait_for(lambda: not missing(), pause_s=2)
     except AssertionError:
-        pytest.fail(f"Prometheus never had {sorted(missing)}")
+        pytest.fail(f"Prometheus never had {sorted(absent)}")
     # what only counts what went wrong is empty here, and there is no GPU
     quiet = {"EndpointErrors", "pose:errors:ratio5m"} | {
         rule["alert"] for g in RULES["groups"] for rule in g["rules"] if "alert" in rule
