@@ -132,11 +132,11 @@ class Metrics:
         self._swaps.inc(1, {"result": result})
 
     def serving(self, version: str) -> None:
-        if version != self._shown:
-            if self._shown:
-                self._version.set(0, {"version": self._shown})
-            self._version.set(1, {"version": version})
-            self._shown = version
+        """Told again and again: Ray forgets a gauge that was not set for 20 s."""
+        if self._shown not in ("", version):
+            self._version.set(0, {"version": self._shown})
+        self._version.set(1, {"version": version})
+        self._shown = version
 
 
 class Statistics:
