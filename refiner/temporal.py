@@ -109,6 +109,10 @@ def check_fps(fps: object) -> float:
     """
     if isinstance(fps, bool) or not isinstance(fps, int | float | np.integer | np.floating):
         raise UserError(f"fps is {reprlib.repr(fps)}: it must be a number of frames a second")
-    if not LEAST_FPS <= fps <= MOST_FPS:
-        raise UserError(f"fps is {fps:g}: it must be from {LEAST_FPS:g} to {MOST_FPS:g} frames a second")
-    return float(fps)
+    try:
+        rate = float(fps)
+    except OverflowError:  # an integer of more than 308 digits
+        rate = np.inf
+    if not LEAST_FPS <= rate <= MOST_FPS:
+        raise UserError(f"fps is {rate:g}: it must be from {LEAST_FPS:g} to {MOST_FPS:g} frames a second")
+    return rate

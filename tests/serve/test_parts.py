@@ -88,6 +88,6 @@ def test_what_is_told_of_bones_is_checked(rng):
     for lengths in ([0.3] * 11, [0.3] * 11 + [0.0], [0.3] * 11 + [np.nan], [30.0] * 12, "short"):
         with pytest.raises(UserError, match="bone_lengths"):
             refiner.predict(poses, sequence=True, bone_lengths=lengths)
-    for fps in (0, -1, np.inf, np.nan, 1e6, 1e-300, 10**30, True, "30", [30], np.array([30.0])):
+    for fps in (0, -1, np.inf, np.nan, 1e6, 1e-300, 10**30, 10**400, 10**5000, True, "30", [30], np.array([30.0])):
         with pytest.raises(UserError, match=r"^fps is .*: it must be .* frames a second$"):
             refiner.predict(poses, sequence=True, fps=fps)
