@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from refiner import UserError, formats
 from refiner.estimators.isolation import ChildError, Isolated
-from refiner.formats import FORMATS, Motion
+from refiner.formats import FORMATS, NEEDED, Motion
 from refiner.geometry import to_room
 from refiner.inference import room
 from refiner.inference.validation import validate_poses
@@ -33,8 +33,6 @@ from serve.live import rounded, standing_poses
 from serve.schemas import FrameRate
 from serve.threads import until_left
 
-# Packages without which a format cannot be written.
-NEEDED = {"glb": "pygltflib", "c3d": "ezc3d"}
 # Some 2,000 frames with everything.
 EXPORT_BYTES = 5_000_000
 # Frames at even times, which bridge the gaps between those that are sent; microseconds of a video; its picture's sides.

@@ -14,7 +14,7 @@ from refiner.errors import UserError
 from refiner.extras import require
 from refiner.formats.motion import Motion
 
-__all__ = ["FORMATS", "ONE_PERSON", "Format", "Motion", "check", "write", "write_people"]
+__all__ = ["FORMATS", "NEEDED", "ONE_PERSON", "Format", "Motion", "check", "write", "write_people"]
 
 Format = Literal["json", "csv", "npz", "bvh", "glb", "trc", "c3d"]
 # Ending -> what it is for. The module of the same name under `refiner.formats` has `write`, which takes one motion or a list of
@@ -30,8 +30,8 @@ FORMATS: dict[Format, str] = {
 }
 
 
-# What needs a package of an extra.
-_PACKAGES: dict[str, str] = {"glb": "pygltflib", "c3d": "ezc3d"}
+# What needs a package of an extra, and which.
+NEEDED: dict[str, str] = {"glb": "pygltflib", "c3d": "ezc3d"}
 # Of these a file holds one person; of the others, all.
 ONE_PERSON = ("bvh", "trc", "c3d")
 
@@ -43,8 +43,8 @@ def check(ending: str) -> None:
     """
     if ending not in FORMATS:
         raise UserError(f"there is no format '{ending}': choose one of {', '.join(FORMATS)}")
-    if ending in _PACKAGES:
-        require(f"the {ending.upper()} format", _PACKAGES[ending])
+    if ending in NEEDED:
+        require(f"the {ending.upper()} format", NEEDED[ending])
 
 
 def write(motion: Motion | Sequence[Motion], path: str | Path) -> Path:
