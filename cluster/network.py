@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster import haproxy, quiet, servers
+from cluster import haproxy, quiet, servers, supervisor
 from cluster.running import CHECKOUT, Cluster, ray_env
-from cluster.supervisor import die_with_parent, send
+from cluster.supervisor import processes_below, send
 from refiner import UserError
 
 # For tests of networks (RFC 2544): nobody's.
@@ -231,15 +231,7 @@ def cluster_of_hosts(state: Path, nodes: int, cpus: int) -> Iterator[Network]:
     state.mkdir(parents=True, exist_ok=True)
     with switch() as bridge:
         server = servers.mlflow_server(state, HERE, MLFLOW)
-        with open(server["log"], "ab") as out:
-            mlflow = subprocess.Popen(
-                server["argv"],
-                env=server["env"],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                preexec_fn=die_with_parent,
-            )
+        mlflow = supervisor.start(server)
         try:
             with network(bridge, state, nodes - 1, cpus=cpus) as there:
                 _wait_for(lambda: mlflow.poll() is not None or _answers(f"{there.cluster.mlflow_uri}/health"), state)
@@ -247,7 +239,7 @@ def cluster_of_hosts(state: Path, nodes: int, cpus: int) -> Iterator[Network]:
                     raise UserError(f"mlflow ended at once: {server['log']} says why")
                 yield there
         finally:
-            mlflow.terminate()
+            send(signal.SIGTERM, [mlflow.pid, *processes_below(mlflow.pid)])
             mlflow.wait()
 
 

@@ -108,10 +108,10 @@ def reap() -> dict[int, int]:
         ended[process] = os.waitstatus_to_exitcode(status)
 
 
-def start(server: Server) -> int:
-    """Starts a server that dies with this process, and hands back its process id. It appends what it prints to its log."""
+def start(server: Server) -> subprocess.Popen[bytes]:
+    """Starts a server that dies with this process. It appends what it prints to its log."""
     with open(server["log"], "ab") as out:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             server["argv"],
             env=server["env"],
             stdin=subprocess.DEVNULL,
@@ -119,7 +119,6 @@ def start(server: Server) -> int:
             stderr=out,
             preexec_fn=die_with_parent,
         )
-    return process.pid
 
 
 def keep_up(name: str, server: Server) -> int:
@@ -149,7 +148,7 @@ def _run_once(name: str, server: Server, failures: int, stopping: list[int]) -> 
     """
     started = time.monotonic()
     try:
-        process, ended = start(server), {}
+        process, ended = start(server).pid, {}
         while not stopping and process not in (ended := reap()):
             time.sleep(POLL_S)
         if stopping:
@@ -203,7 +202,7 @@ def main() -> int:
     status = 0
     try:
         servers = {
-            keep_up(name, server) if server["restart"] else start(server): name
+            keep_up(name, server) if server["restart"] else start(server).pid: name
             for name, server in spec["processes"].items()
         }
         selector = selectors.DefaultSelector()
