@@ -119,7 +119,7 @@ def _start(
     token_path.touch(mode=0o600)
     token_path.write_text(secrets.token_hex(32))
     gcs, dashboard, mlflow = USUAL_PORTS if usual_ports else (0, 0, 0)
-    gcs, dashboard, mlflow, *others = free_ports([gcs, dashboard, mlflow, 0, 0, 0, 0])
+    gcs, dashboard, mlflow, *others = free_ports([gcs, dashboard, mlflow, 0, 0, 0, 0, 0, 0])
     cluster = Cluster(
         ray_address=f"{HOST}:{gcs}",
         dashboard_url=f"http://{HOST}:{dashboard}",

@@ -1,12 +1,13 @@
 """What the servers of a cluster on this machine are started with: Ray's head, further nodes, MLflow. For `cluster.local`."""
 
 import os
+import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster import haproxy, node, quiet, tracking_server
-from cluster.running import CHECKOUT, HOST, Cluster, ray_env
+from cluster.running import CHECKOUT, HOST, Cluster, free_ports, ray_env
 from cluster.supervisor import Server
 from refiner import telemetry
 from refiner.command import logical_cpus
@@ -46,17 +47,16 @@ def local(
         cluster: the addresses.
         state: folder of the registry's database, the artifacts and the logs.
         scratch: folder of Ray's sockets.
-        ports: of Ray's head, its dashboard, MLflow, Ray's client server, its autoscaler's monitor, HAProxy's metrics and
-            its statistics.
+        ports: of Ray's head, its dashboard, MLflow, Ray's client server, its autoscaler's monitor, and those of `serve_env`.
         gpus: that Ray is told of.
         nodes: of Ray.
     """
-    gcs, dashboard, mlflow, client_server, monitor, metrics, stats = ports
+    gcs, dashboard, mlflow, client_server, monitor, *serve = ports
     cpus = cpus_of(nodes)
     environment = {
         **without_ray(os.environ),
         **ray_env(cluster.token_path),
-        **serve_env(scratch, metrics, stats),
+        **serve_env(scratch, serve),
         "AUTOSCALER_METRIC_PORT": str(monitor),  # else the same one for every cluster on this machine
         "MLFLOW_TRACKING_URI": cluster.mlflow_uri,
     }
@@ -81,8 +81,17 @@ def local(
     return servers
 
 
-def serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, str]:
-    """Ray Serve behind HAProxy, kept to this cluster: its files below `scratch`."""
+def serve_env(scratch: Path, ports: Sequence[int]) -> dict[str, str]:
+    """Ray Serve behind HAProxy, kept to this cluster: no other one on this machine gets its requests.
+
+    Args:
+        scratch: its files come below it.
+        ports: of HAProxy's metrics, of its statistics, and of Ray's own proxy, over HTTP and gRPC, which answers while HAProxy
+            knows of no replica.
+    """
+    metrics, stats, http, grpc = map(str, ports)
+    replicas = _free_range()
+    middle = replicas.start + len(replicas) // 2
     folder = scratch / "haproxy"
     folder.mkdir()
     return {
@@ -93,9 +102,25 @@ def serve_env(scratch: Path, metrics_port: int, stats_port: int) -> dict[str, st
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
+        "RAY_SERVE_HAPROXY_STATS_PORT": stats,
+        # Ray's defaults are the same for every cluster, and its proxies share a port with whoever asks for it, too.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": http,
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": grpc,
+        "SERVE_SOCKET_REUSE_PORT_ENABLED": "0",
+        # Whose replica ends leaves a port that another cluster's next one would take, while requests still go there.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas.start),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(middle - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(middle),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(replicas.stop - 1),
     }
+
+
+def _free_range() -> range:
+    """Neighbouring ports of which nobody has one, any such; below those that the kernel hands out."""
+    ranges = [range(first, first + 100) for first in range(20_000, 30_000, 100)]
+    random.shuffle(ranges)
+    return next((ports for ports in ranges if free_ports(list(ports)) == list(ports)), ranges[0])
 
 
 def cpus_of(nodes: int) -> int:

@@ -15,6 +15,7 @@ import yaml
 
 from cluster import dashboards
 from cluster.running import CHECKOUT, free_ports
+from tests.connection import connection
 from tests.waiting import get, post, wait_for
 
 FOLDER = CHECKOUT / "cluster" / "observability"
@@ -89,33 +90,35 @@ def test_prometheus_takes_its_configuration():
 
 @pytest.fixture(scope="module")
 def prometheus(cluster, tmp_path_factory) -> Iterator[str]:
-    """URL of a Prometheus that scrapes every node of the session's cluster, with the project's rules."""
+    """URL of a Prometheus that scrapes every node of the session's cluster, with the project's rules; jobs of this process
+    stay connected, so that what they tell is not gone when they end.
+    """
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not here: apt-get install prometheus")
     import ray
 
-    ray.init(address=cluster.ray_address, ignore_reinit_error=True)
-    targets = [f"{n['NodeManagerAddress']}:{n['MetricsExportPort']}" for n in ray.nodes() if n["Alive"]]
-    folder = tmp_path_factory.mktemp("prometheus")
-    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "2s", "evaluation_interval": "2s"}
-    config["rule_files"] = [str(FOLDER / "rules.yaml")]
-    for job in config["scrape_configs"]:
-        job.pop("dns_sd_configs")
-        job["static_configs"] = [{"targets": targets}]
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    (port,) = free_ports([0])
-    command = [
-        "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]  # fmt: skip
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+    with connection(cluster):
+        targets = [f"{n['NodeManagerAddress']}:{n['MetricsExportPort']}" for n in ray.nodes() if n["Alive"]]
+        folder = tmp_path_factory.mktemp("prometheus")
+        config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+        config["global"] = {"scrape_interval": "2s", "evaluation_interval": "2s"}
+        config["rule_files"] = [str(FOLDER / "rules.yaml")]
+        for job in config["scrape_configs"]:
+            job.pop("dns_sd_configs")
+            job["static_configs"] = [{"targets": targets}]
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        (port,) = free_ports([0])
+        command = [
+            "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]  # fmt: skip
+        with open(folder / "log", "w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def ask(prometheus: str, expression: str) -> list[dict[str, Any]]:

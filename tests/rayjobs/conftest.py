@@ -3,6 +3,7 @@
 import pytest
 
 from refiner.data.aistpp import Dataset
+from tests.connection import connection
 from tests.stores import CREDENTIALS, object_store
 
 
@@ -36,11 +37,8 @@ def server(tmp_path_factory):
 @pytest.fixture
 def store(cluster, server, monkeypatch):
     """The environment that says where the store is and who we are, here and in the cluster's workers."""
-    import ray  # not at the top: pytest imports this file before tests/conftest.py has settled what Ray looks at then
-
     environment = {"AWS_ENDPOINT_URL": server, **CREDENTIALS}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    ray.init(address=cluster.ray_address, runtime_env={"env_vars": environment})
-    yield "s3://archive"
-    ray.shutdown()
+    with connection(cluster, environment):
+        yield "s3://archive"

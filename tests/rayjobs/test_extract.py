@@ -14,6 +14,7 @@ from refiner import UserError
 from refiner.data import records, video
 from refiner.estimators import ESTIMATORS, mediapipe, named
 from refiner.estimators.observe import is_done
+from tests.connection import connection
 from tests.waiting import get, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -31,9 +32,8 @@ def film(path: Path, frames: int = 12) -> Path:
 @pytest.fixture
 def connected(cluster):
     """A connection whose workers can import this folder's modules."""
-    ray.init(address=cluster.ray_address, runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}})
-    yield
-    ray.shutdown()
+    with connection(cluster, {"PYTHONPATH": str(Path(__file__).parent)}):
+        yield
 
 
 def options(tmp_path, **changes) -> extract.Options:

@@ -3,15 +3,21 @@
 import pytest
 
 from rayjobs.metrics import JobMetrics
+from tests.connection import connection
 from tests.waiting import get, wait_for
 
 
+@pytest.fixture
+def connected(cluster):
+    with connection(cluster):
+        yield
+
+
 @pytest.mark.cluster
-def test_what_was_told_once_is_there_after_ray_has_forgotten_what_was_set_once(cluster):
+def test_what_was_told_once_is_there_after_ray_has_forgotten_what_was_set_once(connected):
     import ray
     from ray.util.metrics import Gauge
 
-    ray.init(address=cluster.ray_address, ignore_reinit_error=True)
     nodes = [node for node in ray.nodes() if node["Alive"]]
 
     def shown(name: str) -> bool:

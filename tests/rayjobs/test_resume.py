@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 
 from rayjobs import extract
 from refiner.data import records, video
+from tests.connection import connection
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -35,9 +35,8 @@ def options(tmp_path) -> extract.Options:
 
 @pytest.fixture
 def connected(cluster):
-    ray.init(address=cluster.ray_address, runtime_env={"env_vars": {"PYTHONPATH": HERE}})
-    yield
-    ray.shutdown()
+    with connection(cluster, {"PYTHONPATH": HERE}):
+        yield
 
 
 def check_every_row_once(out: Path) -> None:
@@ -78,7 +77,7 @@ def test_a_killed_child_and_a_killed_actor_cost_no_row(connected, options):
 
 
 TWO_NODES = """
-import os, signal, sys, threading, time
+import os, signal, sys, threading
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
@@ -97,18 +96,20 @@ def parent(pid):
         return 0
 
 def kill():
-    while True:  # until some is done, and one of the node's actors is at work
-        time.sleep(0.05)
+    while not ended.wait(0.05):  # until some is done, and one of the node's actors is at work
         actors = [int(p.read_text().split()[1]) for p in Path(options.videos).glob("*.pids") if " " in p.read_text()]
         if len(list(Path(options.out).glob("*.parquet"))) >= 2 and raylet in map(parent, actors):
             os.kill(raylet, signal.SIGKILL)
+            killed.append(raylet)
             return
 
+killed, ended = [], threading.Event()
 killer = threading.Thread(target=kill)
 killer.start()
 summary = extract.run(options)
+ended.set()
 killer.join()
-print(summary.extracted, summary.failed, sum(n["Alive"] for n in ray.nodes()))
+print(summary.extracted, summary.failed, len(killed))
 ray.shutdown()
 nodes.shutdown()
 """
@@ -121,7 +122,7 @@ def test_a_killed_node_costs_no_row(options):
     command = [sys.executable, "-c", TWO_NODES.format(options=options, here=HERE)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split()[-3:] == [str(VIDEOS), "0", "1"]
+    assert done.stdout.split()[-3:] == [str(VIDEOS), "0", "1"], done.stdout + done.stderr[-3000:]
     check_every_row_once(Path(options.out))
 
 

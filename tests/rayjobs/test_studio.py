@@ -11,15 +11,15 @@ import ray
 from rayjobs import studio
 from refiner import UserError, files
 from refiner.data.aistpp import CAMERAS, SPLITS, Dataset
+from tests.connection import connection
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
 def connected(cluster):
-    ray.init(address=cluster.ray_address)
-    yield
-    ray.shutdown()
+    with connection(cluster):
+        yield
 
 
 @pytest.fixture(scope="module")

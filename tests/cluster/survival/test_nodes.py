@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 
 from cluster.running import CHECKOUT
 from rayjobs import extract, train
 from refiner import registry
 from refiner.training.trainer import TrainingConfig
+from tests.connection import connection
 from tests.nodes import NODES, Nodes, parent, titled
 from tests.survival import SLOW, VIDEOS, extracted_rows, make_videos, pairs_in, training_command
 from tests.waiting import wait_for
@@ -23,9 +23,8 @@ EPOCHS = 12
 
 @pytest.fixture
 def connected(nodes):
-    ray.init(address=nodes.cluster.ray_address, runtime_env={"env_vars": {"PYTHONPATH": str(SLOW)}})
-    yield
-    ray.shutdown()
+    with connection(nodes.cluster, {"PYTHONPATH": str(SLOW)}):
+        yield
 
 
 def test_extraction_loses_no_row_and_has_none_twice(nodes: Nodes, connected, book, tmp_path):

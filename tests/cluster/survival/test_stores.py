@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import ray
 
 from cluster.running import CHECKOUT
 from rayjobs import extract, train
 from refiner import files, registry
 from refiner.training.trainer import TrainingConfig
+from tests.connection import connection
 from tests.nodes import Nodes
 from tests.stores import Stores, needs_postgresql
 from tests.survival import SLOW, extracted_rows, make_videos, pairs_in, training_command
@@ -29,12 +29,8 @@ def root(nodes: Nodes, stores: Stores, monkeypatch) -> Iterator[str]:
     """A folder in the store, and a connection to the cluster whose workers find it."""
     for name, value in stores.environment.items():
         monkeypatch.setenv(name, value)
-    ray.init(
-        address=nodes.cluster.ray_address,
-        runtime_env={"env_vars": {"PYTHONPATH": f"{CHECKOUT}:{SLOW}", **stores.environment}},
-    )
-    yield f"s3://poses/{secrets.token_hex(4)}"
-    ray.shutdown()
+    with connection(nodes.cluster, {"PYTHONPATH": f"{CHECKOUT}:{SLOW}", **stores.environment}):
+        yield f"s3://poses/{secrets.token_hex(4)}"
 
 
 def test_extraction_waits_for_the_object_store(root: str, stores: Stores, book, tmp_path):
