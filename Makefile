@@ -34,8 +34,8 @@ $(PAGE)/vendor/.done: $(PAGE)/package-lock.json $(PAGE)/vendor.mjs
 demo: setup  ## studio, extract, pair, train, evaluate, serve, one request over HTTP; KEEP=1 leaves everything up at the end
 	$(BIN)/python -m cluster.local $(if $(KEEP),--keep) -- python -m rayjobs.demo $(if $(KEEP),--keep)
 
-endpoint: setup  ## the endpoint on this machine with its page, until Ctrl-C; serves the champion, or the model in the box
-	$(BIN)/python -m cluster.endpoint
+endpoint: setup  ## the endpoint on this machine with its page, until Ctrl-C; ARGS="--help" lists its options (port, model, tokens)
+	$(BIN)/python -m cluster.endpoint $(ARGS)
 
 doctor: setup  ## what on this machine would make Ray, MLflow or a job fail
 	$(BIN)/python -m cluster.doctor

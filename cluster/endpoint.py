@@ -2,6 +2,7 @@
 
     python -m cluster.endpoint                          # until Ctrl-C
     python -m cluster.endpoint --model data/checkpoint --port 8001
+    make endpoint ARGS="--port 8001"                    # the same options
 
 Serves the champion of the registry in `--state` and follows it; before there is one, the model in the box. Everything
 listens on loopback only.
@@ -29,6 +30,10 @@ class Options:
     """Port of the endpoint; another one is taken where somebody has it."""
     state: str = STATE
     """Folder of the registry, the artifacts and the logs."""
+    token_file: str = ""
+    """File with the tokens of those who may call, one a line (docs/endpoint.md); without it, whoever reaches the port."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call, such as https://studio.example."""
 
 
 def run(cluster: Cluster, options: Options) -> str:
@@ -47,7 +52,10 @@ def run(cluster: Cluster, options: Options) -> str:
     elif registry.ModelSource.parse(model) is None:
         model = str(Path(model).absolute())
     log(f"deploying {'the model in the box' if model == str(SHIPPED) else model}")
-    return cluster.deploy(CHECKOUT / "serve" / "config.yaml", port=options.port, args={"model": model})
+    args = {"model": model, "cors_origins": list(options.cors_origins)}
+    if options.token_file:
+        args["token_file"] = str(Path(options.token_file).absolute())
+    return cluster.deploy(CHECKOUT / "serve" / "config.yaml", port=options.port, args=args)
 
 
 def main() -> int:

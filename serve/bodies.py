@@ -31,6 +31,8 @@ PIECE_BYTES = 8_000_000
 SMALL_BYTES = 65_536
 # Of a larger one so many bytes wait in memory to be written together: each time costs the event loop a hand-over.
 UNWRITTEN_BYTES = 131_072
+# Where thousands come at once they share so much memory, but each may keep what HAProxy sends on as one piece.
+ALL_UNWRITTEN_BYTES, PIECE_OF_HAPROXY = 67_108_864, 16_384
 # Digits of a length that are read as a number.
 LENGTH_DIGITS = 15
 
@@ -54,10 +56,14 @@ class Body:
     def is_small(self) -> bool:
         return self.size <= SMALL_BYTES
 
-    @property
-    def to_write(self) -> bool:
-        """Whether `write` is due, before more is appended."""
-        return len(self._unwritten) > UNWRITTEN_BYTES
+    def to_write(self, at_once: int = 1) -> bool:
+        """Whether `write` is due, before more is appended.
+
+        Args:
+            at_once: number of bodies that are coming.
+        """
+        share = max(ALL_UNWRITTEN_BYTES // at_once, PIECE_OF_HAPROXY)
+        return len(self._unwritten) > min(UNWRITTEN_BYTES, share)
 
     def append(self, chunk: bytes) -> None:
         """
@@ -164,6 +170,7 @@ async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, d
     loop = asyncio.get_running_loop()
     clock = Clock(pace, loop.time())
     body = Body(disk)
+    disk.coming += 1
     try:
         while True:
             message: Message = await within(clock.until, cast(Coroutine, receive()))
@@ -175,7 +182,7 @@ async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, d
             if chunk:
                 body.append(chunk)
             more = message.get("more_body", False)
-            if body.to_write or not (more or body.whole()):
+            if body.to_write(disk.coming) or not (more or body.whole()):
                 before = loop.time()
                 await loop.run_in_executor(disk.thread, body.write)
                 clock.until += loop.time() - before  # the disk's time, not the client's
@@ -191,6 +198,8 @@ async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, d
     except BaseException:
         body.close()
         raise
+    finally:
+        disk.coming -= 1
 
 
 def video_in(body: Body, content_type: str) -> Iterator[bytes]:
@@ -292,7 +301,7 @@ def inflated(body: Body, encoding: str, limit: int, disk: Disk) -> Body:
                     raise too_large(limit)
                 plain.append(piece)
                 chunk = decoder.unconsumed_tail
-                if plain.to_write:
+                if plain.to_write():
                     plain.write()
         if not decoder.eof or decoder.unused_data:
             raise UserError(f"the body is not complete {names[0]} data")

@@ -152,4 +152,5 @@ class Disk(Budget):
 
     def __init__(self, most: int) -> None:
         super().__init__(most)
+        self.coming = 0  # bodies that are being read; the event loop's alone
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="disk")

@@ -37,7 +37,7 @@ class AppArgs(BaseModel):
     """Largest body; 16,384 poses of 33 joints with visibility are 27 MB as JSON."""
     uploads_mb: float = Field(default=2_048, gt=0)
     """Disk that the large bodies under way in a replica may take together; beyond it the answer is 429."""
-    memory_mb: float = Field(default=512, gt=0)
+    memory_mb: float = Field(default=256, gt=0)
     """Memory that the arrays and answers of long requests may take together; beyond it the answer is 429."""
     token_file: str | None = None
     """File of bearer tokens, one a line, read again when it changes; POSE_API_TOKENS (comma-separated) is read, too."""

@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import orjson
 import pytest
 
-from serve import codec, exports
+from serve import bodies, codec, exports
 from serve.bodies import SMALL_BYTES, UNWRITTEN_BYTES, Body, read, video_in
 from serve.limits import Disk, Pace
 from serve.live import standing_poses
@@ -263,14 +264,50 @@ async def test_small_requests_are_answered_while_a_large_one_is_decoded(applicat
 @pytest.mark.anyio
 @pytest.mark.parametrize("size", [0, 1, SMALL_BYTES, SMALL_BYTES + 1, UNWRITTEN_BYTES, UNWRITTEN_BYTES + 1, 1_000_003])
 @pytest.mark.parametrize("piece", [7_001, 65_536, 300_000])
-async def test_a_body_is_what_was_sent_however_it_comes(size, piece, tmp_path):
+@pytest.mark.parametrize("others", [0, 4_000])  # beside which little of it stays in memory
+async def test_a_body_is_what_was_sent_however_it_comes(size, piece, others, tmp_path):
     disk, sent = Disk(10_000_000), bytes(i * 7 % 251 for i in range(size))
+    disk.coming = others
     body = await read(messages_of(sent, piece), size, 2_000_000, Pace(), disk)
     assert (body.size, body.is_small) == (size, size <= SMALL_BYTES)
     assert bytes(body.content()) == b"".join(body.chunks(50_000)) == sent
     assert Path(body.as_file(tmp_path)).read_bytes() == sent  # as another process has it
     body.close()
     assert disk.held == 0
+
+
+@pytest.mark.anyio
+async def test_however_many_bodies_come_at_once_they_share_their_memory(monkeypatch):
+    """Clients send 120 kB each and then nothing."""
+    monkeypatch.setattr(bodies, "ALL_UNWRITTEN_BYTES", 8_000_000)
+    disk, waiting = Disk(1_000_000_000), 0
+
+    async def receive() -> dict:
+        nonlocal waiting
+        waiting += 1
+        await asyncio.Event().wait()
+
+    def client():
+        pieces = iter([{"type": "http.request", "body": bytes(10_000), "more_body": True} for _ in range(12)])
+
+        async def come() -> dict:
+            return next(pieces, None) or await receive()
+
+        return come
+
+    tracemalloc.start()
+    try:
+        uploads = [asyncio.create_task(read(client(), None, 1_000_000, Pace(), disk)) for _ in range(400)]
+        while waiting < len(uploads):
+            await asyncio.sleep(0.1)
+        held, _ = tracemalloc.get_traced_memory()
+        assert disk.held == len(uploads) * 120_000 and held < 16_000_000  # of 48
+    finally:
+        tracemalloc.stop()
+        for upload in uploads:
+            upload.cancel()
+        await asyncio.gather(*uploads, return_exceptions=True)
+    assert disk.held == disk.coming == 0
 
 
 @pytest.mark.anyio

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from starlette.responses import Response
 
-from serve import codec
+from serve import codec, documentation
 from serve.limits import Budget, Clock, Pace, within
 from serve.live import standing_poses
 from serve.one_write import WithHead
@@ -124,6 +124,23 @@ async def test_files_take_neither_places_nor_memory_and_are_not_sent_for_ever(ma
         client = await asked(port, file)
         await asyncio.sleep(3)
         assert len(await taken(client)) < min(whole)
+
+
+async def test_a_file_comes_whole_and_no_piece_of_it_takes_a_thread(make_replica, monkeypatch):
+    def refuse(*arguments, **options) -> None:
+        raise AssertionError("a piece took a thread")
+
+    monkeypatch.setattr("anyio.open_file", refuse)
+    file = f"{documentation.ASSETS_PATH}/swagger-ui-bundle.js"
+    async with served(before_the_queue(make_replica(), large)) as port:
+        for method, content in (("GET", (documentation.ASSETS / "swagger-ui-bundle.js").read_bytes()), ("HEAD", b"")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(
+                f"{method} {file} HTTP/1.1\r\nHost: x\r\nRange: bytes=5-\r\nConnection: close\r\n\r\n".encode()
+            )
+            head, _, body = (await asyncio.wait_for(reader.read(), PATIENCE_S)).partition(b"\r\n\r\n")
+            writer.close()
+            assert head.startswith(b"HTTP/1.1 200 ") and body == content
 
 
 def test_nobody_saves_up_time():
