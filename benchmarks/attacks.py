@@ -205,8 +205,18 @@ def lasting(cluster: Cluster) -> dict[str, list[int]]:
 
 
 def memory_mb(process: int) -> float:
+    """Its own. What it shares is another matter: an upload on its way to a decoder lies in Ray's object store, whose size is
+    set when Ray starts, and each page of that store counts for every process that ever touched it.
+    """
     with contextlib.suppress(OSError, IndexError):
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+        resident, shared = Path(f"/proc/{process}/statm").read_text().split()[1:3]
+        return (int(resident) - int(shared)) * resource.getpagesize() / 1e6
+    return 0.0
+
+
+def shared_mb(process: int) -> float:
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{process}/statm").read_text().split()[2]) * resource.getpagesize() / 1e6
     return 0.0
 
 
@@ -223,6 +233,7 @@ class Watch:
         self._cluster, self._stop = cluster, threading.Event()
         self.before = self._now(memory_mb)
         self.open_before = self._now(descriptors)
+        self.shared_before = self._now(shared_mb)
         self.processes = lasting(cluster)
         self.most = dict(self.before)
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -246,10 +257,11 @@ class Watch:
             if max(grown.values()) <= 0 or time.monotonic() > deadline:
                 break
             time.sleep(1)
-        now = lasting(self._cluster)
+        now, shared = lasting(self._cluster), self._now(shared_mb)
         return {
             "rss_growth_mb": round(max(self.most[part] - self.before[part] for part in LASTING), 1),
             "rss_growth_mb_by_part": {part: round(self.most[part] - self.before[part], 1) for part in LASTING},
+            "shared_growth_mb_by_part": {part: round(shared[part] - self.shared_before[part], 1) for part in LASTING},
             "descriptors_growth": max(grown.values()),
             "descriptors_growth_by_part": grown,
             "replaced": {part: len(set(self.processes[part]) - set(now[part])) for part in LASTING},

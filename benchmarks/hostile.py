@@ -222,11 +222,20 @@ def _upload(body: bytes) -> Sent:
     return Sent(VIDEO, body, {"content-type": MP4})
 
 
+STRANGER = "127.0.0.2"  # loopback has millions of addresses
+
+
 async def storm(target: Target, seconds: float, *, connections: int = 600) -> Got:
-    """More callers than there is room for, none of whom minds a refusal."""
+    """One stranger's callers, from an address of their own: more than there is room for, none of whom minds a refusal."""
     body = orjson.dumps({"poses": standing_poses(8).tolist()})
     outcome = await closed_loop(
-        loopback(target.url) + REFINE, body, JSON, connections=connections, seconds=seconds, timeout_s=60
+        loopback(target.url) + REFINE,
+        body,
+        JSON,
+        connections=connections,
+        seconds=seconds,
+        timeout_s=60,
+        source=STRANGER,
     )
     return Counter({"closed" if status == 0 else str(status): count for status, count in outcome.statuses.items()})
 

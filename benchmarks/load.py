@@ -84,18 +84,27 @@ def request_bytes(url: str, body: bytes, content_type: str) -> bytes:
     return head.encode() + body
 
 
-async def _connect(url: str) -> Connection:
-    target = urlsplit(url)
-    _, connection = await asyncio.get_running_loop().create_connection(Connection, target.hostname, target.port)
+async def _connect(url: str, source: str | None) -> Connection:
+    target, local = urlsplit(url), (source, 0) if source else None
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(Connection, target.hostname, target.port, local_addr=local)
     return connection
 
 
-async def _ask(url: str, connection: Connection | None, request: bytes, result: Result, timeout_s: float, due: float):
+async def _ask(
+    url: str,
+    connection: Connection | None,
+    request: bytes,
+    result: Result,
+    timeout_s: float,
+    due: float,
+    source: str | None = None,
+):
     """One request, counted; returns the connection to go on with."""
     status = 0
     try:
         if connection is None or connection.transport.is_closing():
-            connection = await _connect(url)
+            connection = await _connect(url, source)
         status, _ = await connection.ask(request, timeout_s)
     except OSError:
         connection = None
@@ -117,15 +126,18 @@ async def closed_loop(
     seconds: float = math.inf,
     until: Callable[[Result], bool] = lambda result: False,
     timeout_s: float = 30,
+    source: str | None = None,
 ) -> Result:
-    """Each connection sends its next request when the last one was answered, for so long or until what came is enough."""
+    """Each connection sends its next request when the last one was answered, for so long or until what came is enough; from
+    that address, if one is given.
+    """
     result, request = Result(), request_bytes(url, body, content_type)
     start = time.perf_counter()
 
     async def work() -> None:
         connection = None
         while (now := time.perf_counter()) < start + seconds and not until(result):
-            connection = await _ask(url, connection, request, result, timeout_s, now)
+            connection = await _ask(url, connection, request, result, timeout_s, now, source)
         if connection:
             connection.transport.abort()
 

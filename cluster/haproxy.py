@@ -15,6 +15,10 @@ from refiner import telemetry
 HOST = "127.0.0.1"
 # Requests that are all there, and wait or are answered: more than four full replicas (32 + 64 each) can hold.
 MOST_REQUESTS = 512
+# Of them so many for each replica may come from one address: two thirds of what it holds. Others always find a place.
+SHARE_OF_ONE = 64
+# Who is refused learns it after so many seconds: storms come back at once, and refusing thousands a second takes a core.
+REFUSED_AFTER_S = 1
 # Requests whose bodies are longer than HAProxy's buffer (16 kB) and still come. They have no place in a replica yet
 # (serve/intake.py), which ends them when they are too slow.
 MOST_INCOMPLETE = 4096
@@ -77,8 +81,9 @@ def edits(folder: Path, traced: bool = False, listens: str = HOST) -> str:
     - Bodies are waited for here, as far as the buffer holds them: a slow client costs no replica anything.
     - Replicas keep no tasks beside a short request for poses that watch for the client's leaving and for a timeout, which
       take a tenth of its time: HAProxy has that timeout, and what a client left behind is done at once.
-    - A storm is refused here, over gRPC with RESOURCE_EXHAUSTED (8). A replica refuses, too, but in Python: 10 times what it
-      can answer is more than it can refuse, and then connections pile up until the kernel drops them.
+    - A storm is refused here, that of one address before it takes the places of others; over gRPC with RESOURCE_EXHAUSTED (8).
+      A replica refuses, too, but in Python: 10 times what it can answer is more than it can refuse, and then connections pile
+      up until the kernel drops them.
     - The page's files are kept here for some seconds.
     - Streams are counted by themselves, or a few hundred of them would be taken for a storm; one whose client is gone without a
       word ends.
@@ -100,15 +105,15 @@ def edits(folder: Path, traced: bool = False, listens: str = HOST) -> str:
         f"timeout http-request {HEAD_S}s",
         f"timeout http-keep-alive {KEEP_ALIVE_S}s",
         f"timeout tunnel {SILENT_S}s",
+        f"timeout tarpit {REFUSED_AFTER_S}s",
         *(f"errorfile {status} {folder / f'{status}.http'}" for status in PROBLEMS),
     ]
-    beside = ",".join(f"sub(txn.{name})" for name in ("incomplete", "streams", "readers", "readers_here"))
-    full = rf"{{ be_conn(\2),{beside} ge {MOST_REQUESTS} }}"
     return "\n".join(
         [
             rf"s/^( *bind) (\*)?:/\1 {listens}:/",
             "/^ *errorfile /d",
             "/^ *timeout http-keep-alive /d",
+            _after("^global$", ["    tune.stick-counters 4"]),
             _after("^    option httplog$", [f"    {line}" for line in defaults]),
             _after("^frontend http_frontend$", [f"    {line}" for line in _frontend(busy, traced)]),
             _before("^backend default_backend$", _tables()),
@@ -117,7 +122,7 @@ def edits(folder: Path, traced: bool = False, listens: str = HOST) -> str:
             "/^    http-request return status 404 content-type text.plain /{\nx\n/./!{\nx",
             "s/.*/" + _escaped(f"    http-request return {nobody}") + "/\nx\n}\nx\n}",
             r"/^frontend http_frontend$/,/^backend /s/^( *)use_backend ([^ ]+) if (is_[^ ]+)$/"
-            + _escaped(rf"\1http-request return {busy} if \3 !beside !incomplete !stream !file !preflight {full}")
+            + r"\n".join(_escaped(rf"\1http-request {rule}") for rule in _fair_shares(busy))
             + r"\n&/",
             r"/^frontend grpc_frontend$/,/^backend /s/^( *)use_backend (grpc-[^ ]+) if (is_[^ ]+)$/"
             + _escaped(rf"\1http-request return {grpc_busy} if {{ be_conn(\2) ge {MOST_REQUESTS} }}")
@@ -130,11 +135,25 @@ def edits(folder: Path, traced: bool = False, listens: str = HOST) -> str:
     )
 
 
+def _fair_shares(busy: str) -> list[str]:
+    r"""Rules before a request goes to a backend, \2 in sed's terms, which \3 says: it is refused, `busy`, or counted."""
+    counted = r"if \3 !beside !incomplete !stream !file !preflight"
+    beside = ",".join(f"sub(txn.{name})" for name in ("incomplete", "streams", "readers", "readers_here"))
+    return [
+        rf"set-var(txn.share) nbsrv(\2),mul({SHARE_OF_ONE}) {counted}",
+        rf"tarpit {busy} {counted} {{ nbsrv(\2) gt 0 }} {{ src,table_conn_cur(sources),sub(txn.share) ge 0 }}",
+        rf"tarpit {busy} {counted} {{ be_conn(\2),{beside} ge {MOST_REQUESTS} }}",
+        f"track-sc3 src table sources {counted}",
+    ]
+
+
 def _tables() -> list[str]:
     """Where it counts, and where it keeps files."""
     return [
         "backend incomplete_bodies",
         "    stick-table type integer size 16 store conn_cur",
+        "backend sources",
+        "    stick-table type ipv6 size 100k expire 1m store conn_cur",
         "cache files",
         f"    total-max-size {KEPT_MB}",
         f"    max-object-size {LARGEST_KEPT}",

@@ -5,6 +5,7 @@ import contextlib
 import http.server
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ KEPT = 10_000_000
 
 
 asked: list[str] = []  # of the replica of the test that runs
+go_on = threading.Event()
 
 
 class Replica(http.server.BaseHTTPRequestHandler):
@@ -37,6 +39,8 @@ class Replica(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         asked.append(self.path)
+        if self.path == "/wait":
+            go_on.wait(PATIENCE_S)
         size = {"/page/model": LARGE, "/page/kept": KEPT}.get(self.path)
         self._answer(b"ok" if size is None else b"x" * size)
 
@@ -202,6 +206,25 @@ def test_pages_of_every_origin_may_read_what_it_says_itself(tmp_path, replica, m
         assert get(f"{url}/healthz").status_code == 200
 
 
+def test_one_address_leaves_places_for_others_and_learns_of_a_refusal_after_a_while(tmp_path, replica, monkeypatch):
+    monkeypatch.setattr(haproxy, "SHARE_OF_ONE", 3)
+    asked.clear()
+    go_on.clear()
+    with proxy(tmp_path, replica) as url, ThreadPoolExecutor(3) as pool, httpx.Client(timeout=PATIENCE_S) as other:
+        other._transport = httpx.HTTPTransport(local_address="127.0.0.2")
+        waiting = [pool.submit(get, f"{url}/wait") for _ in range(3)]
+        try:
+            wait_for(lambda: asked.count("/wait") == 3)
+            start = time.monotonic()
+            assert get(f"{url}/info").status_code == 429 and time.monotonic() - start > haproxy.REFUSED_AFTER_S / 2
+            assert get(f"{url}/healthz").status_code == 200
+            assert [other.get(f"{url}/info").status_code for _ in range(5)] == [200] * 5
+        finally:
+            go_on.set()
+        assert [answer.result().status_code for answer in waiting] == [200] * 3
+        assert [get(f"{url}/info").status_code for _ in range(5)] == [200] * 5
+
+
 def _is_readable(answer: httpx.Response, status: int) -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (status, "1")
     assert answer.headers["content-type"] == "application/problem+json"
@@ -298,7 +321,7 @@ def _opens(where: str) -> bool:
 
 def test_grpc_calls_reach_the_replica_and_a_storm_of_them_is_refused(tmp_path, replica, monkeypatch):
     monkeypatch.setattr(haproxy, "MOST_REQUESTS", 3)
-    go_on = threading.Event()
+    go_on.clear()
 
     class Methods(grpc.GenericRpcHandler):
         def service(self, call):
