@@ -6,6 +6,7 @@ waits for a disk.
 """
 
 import asyncio
+import contextlib
 import mmap
 import os
 import tempfile
@@ -33,6 +34,8 @@ SMALL_BYTES = 65_536
 UNWRITTEN_BYTES = 131_072
 # Where thousands come at once they share so much memory, but each may keep what HAProxy sends on as one piece.
 ALL_UNWRITTEN_BYTES, PIECE_OF_HAPROXY = 67_108_864, 16_384
+# Parts of a form, each of which costs 3 µs, among which its file is looked for.
+MOST_PARTS = 1_000
 # Digits of a length that are read as a number.
 LENGTH_DIGITS = 15
 
@@ -203,10 +206,11 @@ async def read(receive: Receive, declared: int | None, limit: int, pace: Pace, d
 
 
 def video_in(body: Body, content_type: str) -> Iterator[bytes]:
-    """An upload's file in pieces: the body itself, or the first file in a form (`curl -F video=@clip.mp4`).
+    """An upload's file in pieces: the body itself, or the first file in a form (`curl -F video=@clip.mp4`), behind which
+    nothing is looked at. A form's 8 MB can take a second: for a thread.
 
     Raises:
-        UserError: the form is damaged, or has no file.
+        UserError: the form is damaged, has no file, or is all fields.
     """
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
@@ -214,27 +218,37 @@ def video_in(body: Body, content_type: str) -> Iterator[bytes]:
         return
     if not options.get(b"boundary"):
         raise UserError('the form has no boundary in its Content-Type: send it as "curl -F video=@clip.mp4" does')
+    damaged = UserError("the form is damaged or not complete: its parts do not end as they begin")
     upload = _FileInForm()
     try:
         parser = MultipartParser(options[b"boundary"], upload.callbacks)
         for chunk in body.chunks(PIECE_BYTES):
-            parser.write(chunk)
+            with contextlib.suppress(_FileEnds):
+                parser.write(chunk)
             yield upload.taken()
-        parser.finalize()
+            if upload.ended:
+                return
     except FormParserError:
-        raise UserError("the form is damaged: its parts do not end as they begin") from None
-    if not upload.seen:
-        raise UserError('the form has no file: send one as "curl -F video=@clip.mp4" does')
+        raise damaged from None
+    if upload.seen:
+        raise damaged
+    raise UserError('the form has no file: send one as "curl -F video=@clip.mp4" does')
+
+
+class _FileEnds(Exception):
+    """Of a form no more is needed."""
 
 
 class _FileInForm:
     """Keeps of a form the content of its first file."""
 
     def __init__(self) -> None:
-        self.seen = self._inside = False
+        self.seen = self.ended = False
+        self._parts = 0
         self._header, self._value = b"", b""
         self._content = bytearray()
         self.callbacks: MultipartCallbacks = {
+            "on_part_begin": self._part,
             "on_header_field": self._field,
             "on_header_value": self._add,
             "on_header_end": self._end_of_header,
@@ -248,6 +262,11 @@ class _FileInForm:
         self._content.clear()
         return content
 
+    def _part(self) -> None:
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise UserError(f"the form has no file in its first {MOST_PARTS:,} parts: send the file first")
+
     def _field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
 
@@ -255,17 +274,19 @@ class _FileInForm:
         self._value += data[start:end]
 
     def _end_of_header(self) -> None:
-        if self._header.lower() == b"content-disposition" and not self.seen:
+        if self._header.lower() == b"content-disposition":
             _, options = parse_options_header(self._value)
-            self.seen = self._inside = b"filename" in options
+            self.seen = b"filename" in options
         self._header, self._value = b"", b""
 
     def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._inside:
+        if self.seen:
             self._content += data[start:end]
 
     def _end_of_part(self) -> None:
-        self._inside = False
+        self.ended = self.seen
+        if self.ended:
+            raise _FileEnds
 
 
 # zlib's window bits for each Content-Encoding; "deflate" means zlib's format.

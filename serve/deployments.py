@@ -8,7 +8,8 @@ import asyncio
 import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
@@ -96,6 +97,9 @@ class RefineEndpoint(InferenceService):
         self._clips = ThreadPoolExecutor(1, thread_name_prefix="clips")
         self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decoding")
         self._forms = ThreadPoolExecutor(1, thread_name_prefix="forms")  # decodes and encodes what is large
+        self._uploading = ThreadPoolExecutor(
+            1, thread_name_prefix="uploads"
+        )  # it waits where Ray's object store is full
         # how long a thread keeps Python's lock from the event loop, which wants it for a millisecond at a time
         sys.setswitchinterval(0.001)
         # what is loaded now stays: a full collection over it would stop every request for 50 ms, now and then
@@ -273,12 +277,10 @@ class RefineEndpoint(InferenceService):
             HTTPException: it is too large.
         """
         assert self._videos is not None  # the route is there with its deployment only
-        pieces = []
+        kind = request.headers.get("content-type", "")
         try:
             async with self.body_of(request, int(self.args.max_video_mb * 1e6)) as body:
-                # Ray's object store holds the upload and spills it to disk, and whichever node decodes it gets it from there
-                for piece in video_in(body, request.headers.get("content-type", "")):
-                    pieces.append(await asyncio.to_thread(ray.put, piece))
+                pieces = await until_left(self._uploading, lambda left: _stored(video_in(body, kind), left))
             sent = perf_counter()
             asked = self._videos.clip.remote(pieces)
             try:
@@ -305,6 +307,11 @@ class RefineEndpoint(InferenceService):
         # for the Open Inference Protocol's clients: what comes before the model
         self.statistics.succeeded(served.model["version"], len(clip.poses), {"decode": observing, **here}, time())
         return Response(payload, headers={"x-model-version": served.model["version"], **headers})
+
+
+def _stored(pieces: Iterable[bytes], left: threading.Event) -> list[ray.ObjectRef]:
+    """An upload in Ray's object store, which spills it to disk, and from which whichever node decodes it gets it."""
+    return [ray.put(piece) for piece in pieces if not left.is_set()]
 
 
 def _response(refined: Refinement, served: Served) -> RefineResponse:

@@ -6,6 +6,7 @@ kernel bounds, and that is held to a size of picture, a number of frames and a t
 
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -154,7 +155,7 @@ class VideoObserver:
                 timeout_s=limits.timeout_s,
             )
         except UserError as error:
-            raise UserError(str(error).replace(str(path), "the upload")) from None
+            raise UserError(re.sub(rf"(video )?{re.escape(str(path))}", "the upload", str(error))) from None
         except ChildError as error:
             logger.error("an upload was abandoned: %s\n%s", error.reason, error.trace)
             raise UserError(
