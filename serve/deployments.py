@@ -9,7 +9,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
@@ -297,7 +297,11 @@ class RefineEndpoint(InferenceService):
         self.metrics.window.add(clip.poses, clip.visibility)
         done = perf_counter()
         payload, headers = await self.encode(
-            _response(refined, served), codec, person=clip.person, frame=clip.frame, timestamp_us=clip.timestamp_us
+            _response(refined, served, clip.notes),
+            codec,
+            person=clip.person,
+            frame=clip.frame,
+            timestamp_us=clip.timestamp_us,
         )
         observing, here = start - sent, {"refine": done - start, "encode": perf_counter() - done}
         stages = {"observe": observing, **here}
@@ -314,13 +318,14 @@ def _stored(pieces: Iterable[bytes], left: threading.Event) -> list[ray.ObjectRe
     return [ray.put(piece) for piece in pieces if not left.is_set()]
 
 
-def _response(refined: Refinement, served: Served) -> RefineResponse:
+def _response(refined: Refinement, served: Served, notes: Sequence[str] | None = None) -> RefineResponse:
     return RefineResponse(
         poses=refined.poses,
         confidence=refined.confidence,
         view_angle=refined.view_angle,
         model=served.model,
         bone_lengths=refined.bone_lengths,
+        notes=notes,
     )
 
 

@@ -126,6 +126,10 @@ class VideoResult(RefineResult):
     person: list[int] = Field(description="number of the person, from 0; their rows follow each other")
     frame: list[int]
     timestamp_us: list[int]
+    notes: list[str] = Field(
+        description="what one should know of the video, a sentence each: that pictures are damaged, another recording follows "
+        "that is not read, …"
+    )
 
 
 class Problem(BaseModel):

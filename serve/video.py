@@ -54,6 +54,7 @@ class Clip:
     visibility: np.ndarray  # (N, 17) float32
     image_points: np.ndarray  # (N, 17, 2) float32 pixels
     clip: np.ndarray  # (N,) int32 number of the scene
+    notes: tuple[str, ...] = ()  # what a user should know of the video, a sentence each
 
 
 class VideoObserver:
@@ -99,7 +100,7 @@ class VideoObserver:
         """
         out = path.with_suffix(".parquet")
         try:
-            self._observe(path, out, left)
+            notes = self._observe(path, out, left)["notes"]
             observed = records.read_table(out, records.OBSERVATIONS)
         finally:
             out.unlink(missing_ok=True)
@@ -116,6 +117,7 @@ class VideoObserver:
             visibility=to_coco(records.column(observed, "visibility")[seen][..., None])[..., 0],
             image_points=to_coco(records.column(observed, "image")[seen]),
             clip=records.column(observed, "clip")[seen],
+            notes=tuple(notes),
         )
 
     def check(self, folder: Path) -> None:
@@ -138,7 +140,7 @@ class VideoObserver:
     def close(self) -> None:
         self._child.close()
 
-    def _observe(self, path: Path, out: Path, left: threading.Event | None) -> dict[str, float]:
+    def _observe(self, path: Path, out: Path, left: threading.Event | None) -> dict[str, Any]:
         limits = self._limits
         try:
             return self._child(
@@ -175,7 +177,7 @@ def observe_bounded(
     max_pixels: int,
     timeout_s: float,
     on_progress: Callable[[int], None],
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The child's part: `observe.observe` within limits. What a header declares is refused before anything is decoded;
     it may be a lie, so frames and time are counted, too.
 

@@ -48,7 +48,7 @@ def observe(
     stride: int = 1,
     threads: int = 1,
     on_progress: Callable[[int], None] = lambda frames: None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Observes a whole video and writes its file. `Observed` as a dict, for it crosses a process boundary.
 
     Args:

@@ -57,6 +57,8 @@ class ArrowCodec:
         metadata = {"model_name": response.model["name"], "model_version": response.model["version"]}
         if response.bone_lengths is not None:
             metadata["bone_lengths"] = _listed(response.bone_lengths)
+        if response.notes is not None:
+            metadata["notes"] = orjson.dumps(list(response.notes)).decode()
         return _write_stream({**columns, **response.arrays}, metadata), {"content-type": ARROW}
 
     def encode_request(self, request: RefineRequest) -> bytes:
@@ -71,13 +73,14 @@ class ArrowCodec:
     def decode_response(self, body: bytes) -> RefineResponse:
         table = _read_stream(body)
         metadata = table.schema.metadata
-        lengths = metadata.get(b"bone_lengths")
+        lengths, notes = metadata.get(b"bone_lengths"), metadata.get(b"notes")
         return RefineResponse(
             poses=_column(table, "refined").reshape(table.num_rows, -1, 3),
             confidence=_column(table, "confidence"),
             view_angle=table.column("view_angle").to_numpy(),
             model={"name": metadata[b"model_name"].decode(), "version": metadata[b"model_version"].decode()},
             bone_lengths=np.asarray(orjson.loads(lengths), np.float32) if lengths else None,
+            notes=orjson.loads(notes) if notes else None,
         )
 
 

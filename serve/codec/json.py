@@ -54,6 +54,8 @@ class JsonCodec:
         parts = [b'"%b":%b' % (name.encode(), _listed(array)) for name, array in {**columns, **response.arrays}.items()]
         if response.bone_lengths is not None:
             parts.append(b'"bone_lengths":%b' % _listed(response.bone_lengths))
+        if response.notes is not None:
+            parts.append(b'"notes":%b' % orjson.dumps(list(response.notes)))
         parts.append(b'"model":%b' % orjson.dumps(dict(response.model)))
         return b"{%b}" % b",".join(parts), {"content-type": JSON}
 
@@ -73,6 +75,7 @@ class JsonCodec:
             view_angle=np.asarray(content["view_angle"], dtype=np.float32),
             model=content["model"],
             bone_lengths=None if lengths is None else np.asarray(lengths, dtype=np.float32),
+            notes=content.get("notes"),
         )
 
 

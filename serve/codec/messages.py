@@ -1,7 +1,7 @@
 """What travels, whatever its form: poses to refine, and refined poses."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,6 +41,9 @@ class RefineResponse:
     view_angle: np.ndarray  # (N,) float32, degrees, 0 frontal – 90 profile
     model: Mapping[str, str]  # {"name", "version"}
     bone_lengths: np.ndarray | None = None  # (B,) m, medians in this clip before they were kept; None where none are
+    notes: Sequence[str] | None = (
+        None  # what a user should know of the video, a sentence each; None where there is none
+    )
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from refiner.estimators.mediapipe_assets import model_path
 from refiner.inference.depth_refiner import SHIPPED
 from refiner.skeleton import to_coco
 from serve import codec
+from serve.codec import RefineResponse
 from serve.video import Limits, VideoObserver
 from tests.waiting import post, wait_for
 
@@ -84,6 +85,23 @@ def test_what_takes_more_memory_than_it_may_dies_alone(tmp_path):
         small.check(tmp_path)  # the next one is served
     finally:
         small.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec_of", [codec.JsonCodec, codec.ArrowCodec])
+def test_an_answer_says_what_was_not_looked_at(observer, clip, tmp_path, codec_of):
+    joined = tmp_path / "upload.mp4"
+    joined.write_bytes(clip.read_bytes() * 2)
+    for path, says in ((joined, "another one begins"), (clip, "")):
+        seen = observer.clip(path)
+        refined = RefineResponse(
+            poses=seen.poses, confidence=seen.visibility, view_angle=seen.visibility[:, 0],
+            model={"name": "a", "version": "1"}, notes=seen.notes,
+        )  # fmt: skip
+        answer, _ = codec_of().encode(refined)
+        notes = codec_of().decode_response(answer).notes
+        assert notes is not None and says in " ".join(notes) and len(notes) == bool(says)
+        assert str(tmp_path) not in " ".join(notes)
 
 
 @pytest.mark.slow
@@ -189,6 +207,7 @@ def test_a_video_comes_back_as_the_poses_that_the_library_finds_in_it(endpoint, 
     assert content["frame"] == records.column(data, "frame")[seen].tolist()
     assert content["timestamp_us"] == records.column(data, "timestamp_us")[seen].tolist()
     assert content["model"]["version"] == answer.headers["x-model-version"]
+    assert content["notes"] == []
     np.testing.assert_allclose(content["refined"], expected(content["model"]["version"]), atol=1e-4)
 
     arrow = post(
@@ -199,9 +218,13 @@ def test_a_video_comes_back_as_the_poses_that_the_library_finds_in_it(endpoint, 
     refined = codec.ArrowCodec().decode_response(arrow.content).poses
     np.testing.assert_allclose(refined, expected(arrow.headers["x-model-version"]), atol=1e-4)
 
-    for body, says in ((b"no video at all" * 100, "upload"), (clip.read_bytes()[:3000], "upload"), (b"", "upload")):
+    for body, says in (
+        (b"no video at all" * 100, "the upload"),
+        (clip.read_bytes()[:3000], "the upload"),
+        (b"", "the upload is empty"),
+    ):
         refused = post(f"{endpoint}/v1/refine/video", content=body, headers=HEADERS)
         assert refused.status_code == 422, refused.text
-        assert says in refused.json()["detail"] and "/tmp" not in refused.json()["detail"]
+        assert refused.json()["detail"].startswith(says) and "/tmp" not in refused.json()["detail"]
     huge = post(f"{endpoint}/v1/refine/video", content=iter([bytes(1_000_000)] * 101), headers=HEADERS)
     assert huge.status_code == 413

@@ -241,6 +241,7 @@ async function byServer(file) {
   const answer = await endpoint.refineVideo(file, state.abort.signal);
   state.abort = null;
   const clip = parseClip(JSON.stringify(answer), file.name);
+  clip.cut ||= answer.notes.join("; ");
   $("video").removeAttribute("src");
   return show(clip);
 }
