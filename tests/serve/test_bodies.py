@@ -1,7 +1,6 @@
 """Bodies as strangers send them: large, deep, compressed, in forms, slow. All but Serve's queue, in this process."""
 
 import asyncio
-import contextlib
 import gzip
 import io
 import os
@@ -17,9 +16,8 @@ import numpy as np
 import orjson
 import pytest
 
-from refiner import UserError
 from serve import bodies, codec, exports
-from serve.bodies import SMALL_BYTES, UNWRITTEN_BYTES, Body, read, video_in
+from serve.bodies import SMALL_BYTES, UNWRITTEN_BYTES, Body, read
 from serve.limits import Disk, Pace
 from serve.live import standing_poses
 from tests.serve.conftest import before_the_queue
@@ -116,48 +114,6 @@ async def test_compressed_bodies_are_taken_within_the_limits(application, replic
         other = await client.post("/v1/refine", content=body, headers={**JSON_HEADERS, "content-encoding": "br"})
         assert other.status_code == 415 and "gzip" in other.json()["detail"]
     assert replica.uploads.held == 0
-
-
-def test_a_video_in_a_form_is_the_video():
-    video = os.urandom(300_000) + b"\r\n--not the boundary\r\n"
-    form = httpx.Request("POST", "http://x", data={"note": "mine"}, files={"video": ("clip.mp4", video, "video/mp4")})
-    body = Body.of(form.read())
-    assert b"".join(video_in(body, form.headers["content-type"])) == video
-    assert b"".join(video_in(Body.of(video), "video/mp4")) == video
-    two = httpx.Request("POST", "http://x", files=[("a", ("a.mp4", video)), ("b", ("b.mp4", b"another"))])
-    assert b"".join(video_in(Body.of(two.read()), two.headers["content-type"])) == video
-
-
-def test_a_form_whose_end_did_not_come_is_no_video():
-    form = httpx.Request("POST", "http://x", files={"video": ("clip.mp4", os.urandom(300_000), "video/mp4")})
-    content, kind = form.read(), form.headers["content-type"]
-    whole = len(content) - len("--\r\n")  # behind the last boundary
-    for length in (0, 10, 200, 1_000, whole - 33, whole - 1):
-        with pytest.raises(UserError, match=r"not complete|has no file"):
-            list(video_in(Body.of(content[:length]), kind))
-
-
-@pytest.mark.parametrize(
-    "part",
-    [b"\r\n", b'Content-Disposition: form-data; name="a"\r\n\r\n', b"Content-Disposition: x; filename=a\r\n\r\n"],
-)
-def test_of_a_form_of_a_million_parts_only_the_first_are_looked_at(part, monkeypatch):
-    looked_at = []
-    monkeypatch.setattr(bodies.MultipartParser, "callback", counted(bodies.MultipartParser.callback, looked_at))
-    content = (b"--X\r\n" + part + b"\r\n") * 1_000_000
-    with contextlib.suppress(UserError):
-        assert not any(video_in(Body.of(content), "multipart/form-data; boundary=X"))
-    assert 0 < len(looked_at) < 10 * bodies.MOST_PARTS
-
-
-def counted(function, calls):
-    """The same function; it notes its calls."""
-
-    def noted(*arguments, **options):
-        calls.append(function)
-        return function(*arguments, **options)
-
-    return noted
 
 
 @pytest.mark.anyio
