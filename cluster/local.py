@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -119,7 +120,8 @@ def _start(
     token_path.touch(mode=0o600)
     token_path.write_text(secrets.token_hex(32))
     gcs, dashboard, mlflow = USUAL_PORTS if usual_ports else (0, 0, 0)
-    gcs, dashboard, mlflow, *others = free_ports([gcs, dashboard, mlflow, 0, 0, 0, 0, 0, 0])
+    claims: list[socket.socket] = []  # the supervisor keeps them: a server that is started again needs its port
+    gcs, dashboard, mlflow, *others = free_ports([gcs, dashboard, mlflow, 0, 0, 0, 0, 0, 0], claims)
     cluster = Cluster(
         ray_address=f"{HOST}:{gcs}",
         dashboard_url=f"http://{HOST}:{dashboard}",
@@ -131,12 +133,15 @@ def _start(
     for path in logs.values():
         path.unlink(missing_ok=True)
     spec = {"scratch": str(scratch), "processes": started}
-    with open(logs["supervisor"], "ab") as out:
+    with open(logs["supervisor"], "ab") as out, contextlib.ExitStack() as claimed:
+        for claim in claims:
+            claimed.enter_context(claim)
         holder = subprocess.Popen(
             [sys.executable, supervisor.__file__],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=out,
+            pass_fds=[claim.fileno() for claim in claims],
             start_new_session=True,  # Ctrl-C is for us; the supervisor sees its stdin close
         )
     orders = _orders(holder)

@@ -23,6 +23,7 @@ from refiner.command import log
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOST = haproxy.HOST
+ANY_PORTS = 100  # that are tried before there is none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,14 +157,19 @@ class Cluster:
         for application in content["applications"]:
             application["args"] = {**application.get("args", {}), **(args or {})}
         host = urlsplit(self.dashboard_url).hostname
-        with httpx.Client(base_url=self.dashboard_url, headers=self.headers(), timeout=60) as client:
+        with (
+            contextlib.ExitStack() as stack,
+            httpx.Client(base_url=self.dashboard_url, headers=self.headers(), timeout=60) as client,
+        ):
             running = client.get("/api/serve/applications/").raise_for_status().json()
             options = content.setdefault("http_options", {})
             options["host"] = host
             if running.get("controller_info", {}).get("node_id"):
                 options["port"] = running["http_options"]["port"]
             else:
-                options["port"] = free_ports([options.get("port", 8000) if port is None else port])[0]
+                usual = options.get("port", 8000) if port is None else port
+                options["port"] = free_ports([usual], claims := [])[0]
+                stack.enter_context(claims[0])  # until HAProxy listens on it
             answer = client.put("/api/serve/applications/", json=content)
             if answer.status_code != 200:
                 raise UserError(f"Ray Serve refuses {config}: {answer.text.strip().splitlines()[-1]}")
@@ -184,18 +190,39 @@ class Cluster:
         return {"Authorization": f"Bearer {self.token_path.read_text().strip()}"}
 
 
-def free_ports(usual: list[int]) -> list[int]:
-    """A free port for each: the usual one if nobody has it, else any."""
+def free_ports(usual: list[int], claims: list[socket.socket] | None = None) -> list[int]:
+    """A free port for each: the usual one if nobody has it, else any.
+
+    Servers listen on theirs seconds later, and two clusters that start at once would both find the usual ones free: one
+    would be answered by the other's registry. So a port is claimed, by a name that the kernel gives to one process at a time.
+
+    Args:
+        usual: 0 is any.
+        claims: gets what keeps others who ask here from these ports, until it is closed; none is kept by default.
+    """
     with contextlib.ExitStack() as stack:
         ports = []
         for port in usual:
-            bound = stack.enter_context(socket.socket())
-            try:
-                bound.bind((HOST, port))
-            except OSError:
-                bound.bind((HOST, 0))
-            ports.append(bound.getsockname()[1])
+            bound, claim = _claimed(port, stack) or next(filter(None, (_claimed(0, stack) for _ in range(ANY_PORTS))))
+            ports.append(bound)
+            if claims is None:
+                stack.enter_context(claim)
+            else:
+                claims.append(claim)
         return ports
+
+
+def _claimed(port: int, taken: contextlib.ExitStack) -> tuple[int, socket.socket] | None:
+    """A port (0 is any) that nobody has or claims, and its claim; it stays taken as long as the stack is open."""
+    bound, claim = taken.enter_context(socket.socket()), socket.socket(socket.AF_UNIX)
+    try:
+        bound.bind((HOST, port))
+        number = bound.getsockname()[1]
+        claim.bind(f"\0pose-depth-refiner/port/{number}")  # an abstract name: no file, gone with its last holder
+    except OSError:
+        claim.close()
+        return None
+    return number, claim
 
 
 def ray_env(token_path: Path) -> dict[str, str]:

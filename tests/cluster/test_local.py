@@ -136,6 +136,35 @@ def test_a_server_that_does_not_start_is_named_with_the_end_of_its_log(tmp_path)
     assert (tmp_path / "supervisor.log").read_text().startswith("mlflow ended by itself (exit status ")
 
 
+def test_clusters_that_start_at_once_have_ports_of_their_own(tmp_path):
+    """Before any of their servers listens, and as long as the cluster lives, whatever of it is being started again."""
+    holders = []
+    try:
+        ports: list[set[str]] = []
+        for number in range(2):
+            state = tmp_path / str(number)
+            state.mkdir()
+            cluster, holder, _ = local._start(state, usual_ports=True, gpus=0, nodes=1)
+            holders.append(holder)
+            addresses = cluster.ray_address, cluster.dashboard_url, cluster.mlflow_uri
+            ports.append({address.rpartition(":")[2] for address in addresses})
+        assert len(ports[0] | ports[1]) == 6
+        (mlflow,) = free_ports([int(cluster.mlflow_uri.rpartition(":")[2])])
+        assert str(mlflow) not in ports[1]
+    finally:
+        for holder in holders:
+            local._orders(holder).close()
+            holder.wait(PATIENCE_S)
+
+
+def test_a_claim_ends_with_its_holder():
+    claims = []
+    (port,) = free_ports([0], claims)
+    assert free_ports([port]) != [port]
+    claims[0].close()
+    assert free_ports([port]) == [port]
+
+
 def test_a_registry_that_was_killed_while_it_was_made_is_made_anew(tmp_path):
     (port,) = free_ports([0])
     database, part = tmp_path / "mlflow.db", tmp_path / "mlflow.part"
