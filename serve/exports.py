@@ -23,7 +23,7 @@ from refiner.estimators.isolation import ChildError, Isolated
 from refiner.formats import FORMATS, NEEDED, Motion
 from refiner.geometry import to_room
 from refiner.inference import room
-from refiner.inference.validation import validate_poses
+from refiner.inference.validation import check_pixels, validate_poses
 from refiner.skeleton import NUM_JOINTS, NUM_LANDMARKS, to_coco
 from serve import documentation
 from serve.bodies import Body
@@ -103,6 +103,7 @@ def _placed(body: ExportBody, poses: np.ndarray, seconds: np.ndarray) -> np.ndar
         joints[..., 1] += room.ANKLE_HEIGHT_M - np.quantile(joints[:, room.ANKLES, 1].min(1), 0.1)
         return joints
     points = to_coco(_array(body.image_points, "image_points", count, 2))
+    check_pixels(points)
     visibility = np.ones((count, NUM_JOINTS), np.float32)
     if body.visibility is not None:
         visibility = to_coco(_array(body.visibility, "visibility", count)[..., None])[..., 0]

@@ -154,7 +154,14 @@ class Hub:
             return
         start, served = perf_counter(), self.current()
         poses, visibility, image_points = _stacked(group)
-        refinement = await self._batcher.predict(served, poses, visibility, image_points, checked=True)
+        try:
+            refinement = await self._batcher.predict(served, poses, visibility, image_points, checked=True)
+        except Exception as error:
+            if len(group) == 1:
+                return _refuse(group[0], error)
+            for one in group:  # one of them is to blame: each by itself
+                await self._refine([one])
+            return
         refined = self._smoothed(group, refinement)
         sent = 0
         for i, one in enumerate(group):
@@ -200,6 +207,12 @@ class Hub:
             keep_bones = self.current().refiner.model.config.constant_bones
             refined[chosen] = self._smoother(rows, refined[chosen], seconds, keep_bones)
         return refined
+
+
+def _refuse(one: _Asked, error: Exception) -> None:
+    if not isinstance(error, UserError):
+        logger.error("a frame failed", exc_info=error)
+    one.member.refuse(one.taken.frame, str(error) if isinstance(error, UserError) else DEFECT)
 
 
 def _stacked(group: list[_Asked]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:

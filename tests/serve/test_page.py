@@ -133,6 +133,7 @@ def test_confidences_of_all_landmarks_are_those_of_the_joints(http):
         ({"image_points": [[[0, 0]] * 5] * 2, "size": [640, 480]}, "image_points"),
         ({"fps": 0}, "fps is 0"), ({"fps": 1e-300}, "from 0.001 to 1000"), ({"fps": "x"}, "fps is 'x'"),
         ({"to": "fbx"}, "fbx"), ({"refined": [[[1e9] * 3] * 17] * 2}, "metres"),
+        *(({"size": [640, 480], "image_points": [[[p, p]] * 17] * 2}, "between 0 and 1") for p in (0, 0.3)),
         *(({"refined": (standing_poses(2) * [0, 1, 0]).tolist(), "to": to}, "no form") for to in ("bvh", "glb")),
         # frames at even times would bridge the gap, terabytes of them
         *(({"to": to, "timestamp_us": [0, gap]}, "timestamp_us" if gap > 10**13 else "20,000 frames")

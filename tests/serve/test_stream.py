@@ -1,5 +1,6 @@
 """Streams as clients meet them: the replica's application behind a real HTTP server, in this process."""
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -150,6 +151,39 @@ def test_image_landmarks_are_recognised_stream_by_stream(endpoint):
                 stream.send(encode(Landmarks(pose, timestamp_us=i + 1)))
             assert "pose_world_landmarks" in said(wrong)["error"]
             assert answered(right).frame == i
+
+
+WRONG_POINTS = {"shares of the picture": 0.3, "a defect of the refiner": 1e30}
+
+
+@pytest.mark.parametrize("wrong", WRONG_POINTS)
+def test_what_one_client_sends_harms_no_frame_beside_it(endpoint, rng, monkeypatch, wrong):
+    """Frames are refined together: those that arrive at once here, as long as one computes."""
+    address, replica = endpoint
+    refiner = replica.live.current.refiner
+    predict = refiner.predict
+
+    def fails(poses, visibility=None, *, image_points=None, **options):
+        if image_points is not None and np.abs(image_points).max() > 1e20:
+            raise ZeroDivisionError("a defect")
+        return predict(poses, visibility, image_points=image_points, **options)
+
+    monkeypatch.setattr(refiner, "predict", fails)
+    poses, points = dance(40, rng), np.full((17, 2), 200, np.float32)
+    together = []
+    monkeypatch.setattr(replica.streams.hub._batcher, "_on_batch", together.append)
+    with contextlib.ExitStack() as stack:
+        good = [stack.enter_context(opened(address)) for _ in range(6)]
+        bad = stack.enter_context(opened(address))
+        for i, pose in enumerate(poses):
+            bad.send(encode(Landmarks(pose, None, np.full_like(points, WRONG_POINTS[wrong]), timestamp_us=i + 1)))
+            for stream in good:
+                stream.send(encode(Landmarks(pose, None, points, timestamp_us=i + 1)))
+            for stream in good:
+                assert answered(stream).frame == i
+            refusal = said(bad)
+            assert refusal["frame"] == i and ("between 0 and 1" in refusal["error"] or wrong != "shares of the picture")
+    assert max(together) > 1
 
 
 def test_time_must_rise(endpoint):
