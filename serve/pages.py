@@ -5,15 +5,18 @@ would do. What the page takes from npm is put beside it by `make page` and is no
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 
 from refiner import UserError
@@ -35,6 +38,8 @@ HEADERS = {
 STOCK_AGE_S = 30 * 86_400
 # Browsers ask each time whether a file is still the one that they have; a proxy before the replicas keeps it for seconds.
 ASK_EACH_TIME = "max-age=0, must-revalidate, s-maxage=10"
+# What lies packed beside.
+PACKED = {".wasm": "application/wasm", ".js": "text/javascript", ".mjs": "text/javascript"}
 INCOMPLETE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Pose depth refiner</title>
 <p>The page's libraries are not on this server: run <code>make page</code> in the checkout, which needs npm
 (<code>apt-get install npm</code>). The endpoint itself is complete: see <a href="docs">its documents</a>.</p></html>
@@ -48,6 +53,23 @@ def policy() -> str:
     return f"{said[1]}; frame-ancestors 'none'"
 
 
+def takes_gzip(headers: Headers) -> bool:
+    """Whether a client's Accept-Encoding names gzip, and not as what it does not take (q=0)."""
+    for part in headers.get("accept-encoding", "").lower().split(","):
+        name, _, weight = (word.strip() for word in part.partition(";"))
+        if name == "gzip":
+            return not re.fullmatch(r"q\s*=\s*0(\.0*)?", weight)
+    return False
+
+
+def file_response(path: Path, request: Request, headers: dict[str, str], media_type: str | None = None) -> Response:
+    """A file, or 304 to who has it already."""
+    response = FileResponse(path, headers=headers, media_type=media_type, stat_result=path.stat())
+    if StaticFiles().is_not_modified(response.headers, request.headers):
+        return NotModifiedResponse(response.headers)
+    return response
+
+
 class Files(StaticFiles):
     """The page's public files, packed where they lie packed beside and the browser takes that."""
 
@@ -58,14 +80,13 @@ class Files(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         if not is_public(path):
             raise HTTPException(404)
-        packed = Path(str(self.directory), f"{path}.gz")
-        accepted = next((value for name, value in scope["headers"] if name == b"accept-encoding"), b"")
-        if b"gzip" in accepted and ".." not in path and packed.is_file():
-            response = await super().get_response(f"{path}.gz", scope)
-            response.headers["content-encoding"] = "gzip"
-            kinds = {".wasm": "application/wasm", ".js": "text/javascript", ".mjs": "text/javascript"}
-            response.headers["content-type"] = kinds[Path(path).suffix]
-        else:
+        response = None
+        if takes_gzip(Headers(scope=scope)):
+            with contextlib.suppress(HTTPException):  # it does not lie packed
+                response = await super().get_response(f"{path}.gz", scope)
+                response.headers["content-encoding"] = "gzip"
+                response.headers["content-type"] = PACKED[Path(path).suffix]
+        if response is None:
             response = await super().get_response(path, scope)
         response.headers.update(self._headers)
         return response
@@ -80,23 +101,22 @@ def add_page(api: FastAPI, refined_model: Callable[[], Awaitable[Path]]) -> None
     headers = {**HEADERS, "content-security-policy": policy()}
 
     @api.get("/", include_in_schema=False)
-    async def page() -> Response:
+    async def page(request: Request) -> Response:
         if not VENDOR.is_dir():
             return HTMLResponse(INCOMPLETE, 200, headers)
-        return FileResponse(INDEX, headers={**headers, "cache-control": ASK_EACH_TIME})
+        return file_response(INDEX, request, {**headers, "cache-control": ASK_EACH_TIME})
 
-    async def model_file(path: Awaitable[Path], cache_control: str) -> Response:
+    async def model_file(path: Awaitable[Path], request: Request, cache_control: str) -> Response:
         try:
             there = await path
         except UserError as error:  # it may name files of this machine
             logger.error("there is no model for browsers: %s", error)
             raise HTTPException(503, "this model is not available now: the server's log says why") from None
-        headers_of = {**headers, "cache-control": cache_control}
-        return FileResponse(there, media_type="application/octet-stream", headers=headers_of)
+        return file_response(there, request, {**headers, "cache-control": cache_control}, "application/octet-stream")
 
     @api.get(STOCK, include_in_schema=False)
-    async def stock() -> Response:
-        return await model_file(asyncio.to_thread(model_path), f"public, max-age={STOCK_AGE_S}")
+    async def stock(request: Request) -> Response:
+        return await model_file(asyncio.to_thread(model_path), request, f"public, max-age={STOCK_AGE_S}")
 
     @api.get(
         "/v1/refined.task",
@@ -106,10 +126,12 @@ def add_page(api: FastAPI, refined_model: Callable[[], Awaitable[Path]]) -> None
             **documentation.problems(503),
         },
     )
-    async def refined() -> Response:
+    async def refined(request: Request) -> Response:
         """MediaPipe's model file with the served refiner inside, for any app of MediaPipe's: as `refiner export --to task`
         writes it.
         """
-        return await model_file(refined_model(), "no-cache")  # another version may serve; the file's ETag tells
+        return await model_file(
+            refined_model(), request, "no-cache"
+        )  # another version may serve; the file's ETag tells
 
     api.mount("/page", Files(FOLDER, headers), name="page")

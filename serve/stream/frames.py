@@ -5,10 +5,15 @@ replica would wait; and pings, pieces of messages and what comes after the end n
 messages.
 """
 
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
 from websockets.frames import Frame
+from websockets.http11 import Request, Response
+
+from serve.problems import problem
 
 # Bytes that are looked at in one turn of the event loop: few where they hold many frames, which take 30 µs each, else up to all
 # that a read brings.
@@ -17,6 +22,7 @@ LEAST_HELPING, LARGEST_HELPING, MANY_FRAMES = 512, 262_144, 16
 # and cut pictures into pieces of some 16 kB, which are counted only if they are smaller than this.
 FRAMES_AT_ONCE, FRAMES_PER_S, PIECE_BYTES = 200.0, 50.0, 1_024
 POLICY = 1008
+KEPT = ("Upgrade", "Allow")  # of the headers that a refused opening is answered with
 SENTENCE = "too many pings and pieces of messages came: send messages whole"
 
 
@@ -44,6 +50,8 @@ class BoundedFrames(WebSocketsSansIOProtocol):
         helping = self._left[self._at : self._at + self._helping]
         self._at += len(helping)
         super().data_received(helping)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            return self._refuse(400, {})  # of its own uvicorn would say nothing, and wait
         self._helping = LEAST_HELPING if self._seen > MANY_FRAMES else min(2 * self._helping, LARGEST_HELPING)
         if self._at < len(self._left):
             self._looking = True
@@ -60,6 +68,24 @@ class BoundedFrames(WebSocketsSansIOProtocol):
         if self._looking:
             self.transport.pause_reading()
         return message
+
+    def handle_connect(self, event: Request) -> None:
+        answer = self.conn.accept(event)
+        if answer.status_code == 101:
+            super().handle_connect(event)
+        else:
+            self._refuse(answer.status_code, {name: answer.headers[name] for name in KEPT if name in answer.headers})
+
+    def _refuse(self, status: int, headers: dict[str, str]) -> None:
+        """Of what cannot become a stream."""
+        self._left, self._at = b"", 0
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True
+        refusal = problem(status, f"the WebSocket cannot be opened: {self.conn.handshake_exc}", headers)
+        answer = Response(
+            status, HTTPStatus(status).phrase, Headers({**refusal.headers, "Connection": "close"}), refusal.body
+        )
+        self.transport.write(answer.serialize())
+        self.transport.close()
 
     def handle_text(self, event: Frame) -> None:
         self._count(beside=self.close_sent)

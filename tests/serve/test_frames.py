@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator
 
@@ -62,6 +63,30 @@ FLOODS = {
     "pieces": frame(TEXT, b"a", last=False) + frame(MORE, b"a", last=False) * 40_000,
     "pieces of nothing": frame(TEXT, last=False) + frame(MORE, last=False) * 40_000,
 }
+
+
+HEAD = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+KEY, VERSION = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "Sec-WebSocket-Version: 13\r\n"
+UNOPENED = {
+    "long request line": HEAD.replace("GET /", f"GET /?{'a' * 9000}") + KEY + VERSION,
+    "long header": HEAD + KEY + VERSION + f"X-A: {'a' * 9000}\r\n",
+    "many headers": HEAD + KEY + VERSION + "".join(f"X-{i}: a\r\n" for i in range(200)),
+    "no key": HEAD + VERSION,
+    "another key": HEAD + VERSION + "Sec-WebSocket-Key: a\r\n",
+    "another version": HEAD + KEY + "Sec-WebSocket-Version: 99\r\n",
+    "subprotocols": HEAD + KEY + VERSION + "Sec-WebSocket-Protocol: ,,;\r\n",
+}
+
+
+@pytest.mark.parametrize("opening", UNOPENED)
+async def test_what_cannot_become_a_stream_is_refused_at_once(port, opening):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(UNOPENED[opening].encode() + b"\r\n")
+    answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 426 ")) and b"content-type: application/problem+json" in head
+    assert json.loads(body)["detail"].startswith("the WebSocket cannot be opened: ")
+    writer.close()
 
 
 @pytest.mark.parametrize("flood", FLOODS)

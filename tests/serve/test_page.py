@@ -3,6 +3,7 @@
 What needs Node, Chromium or npm's packages (`make page`) is left out where they are missing.
 """
 
+import gzip
 import io
 import json
 import shutil
@@ -17,6 +18,8 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from cluster.running import CHECKOUT
 from refiner import skeleton
@@ -67,6 +70,44 @@ def test_the_page_may_speak_to_its_own_origin_only(http):
         policy = answer.headers["content-security-policy"]
         assert "connect-src 'self'" in policy and "default-src 'none'" in policy
         assert "http" not in policy and "unsafe-inline" not in policy and "'unsafe-eval'" not in policy
+
+
+def test_who_has_a_file_already_gets_no_second_copy(tmp_path, monkeypatch):
+    model, api = tmp_path / "refined.task", FastAPI()
+    model.write_bytes(b"a model")
+    monkeypatch.setattr(pages, "VENDOR", tmp_path)
+
+    async def made() -> Path:
+        return model
+
+    pages.add_page(api, made)
+    client = TestClient(api)
+    for path in ("/", "/page/style.css", "/v1/refined.task"):
+        first = client.get(path)
+        known = {"if-none-match": first.headers["etag"]}
+        again = client.get(path, headers=known)
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+        assert client.get(path, headers={"if-none-match": '"another"'}).content == first.content
+    model.write_bytes(b"a newer model")
+    assert client.get("/v1/refined.task", headers=known).content == b"a newer model"
+
+
+@pytest.mark.parametrize("accepted", ["gzip", "br, GZIP;q=0.5", "identity", "gzip;q=0", "gzip; q=0.0, br", "xgzip", ""])
+def test_files_come_packed_to_who_takes_that_and_names_that_cannot_be_are_not_found(tmp_path, accepted):
+    text = b"let packed = true;" * 100
+    (tmp_path / "js").mkdir()
+    (tmp_path / "js/a.js").write_bytes(text)
+    (tmp_path / "js/a.js.gz").write_bytes(gzip.compress(text))
+    (tmp_path / "js/b.js").write_bytes(text)
+    client = TestClient(Starlette(routes=[Mount("/page", pages.Files(tmp_path, {}))]), raise_server_exceptions=True)
+    headers = {"accept-encoding": accepted}
+    packed = accepted in ("gzip", "br, GZIP;q=0.5")
+    for name, lies_packed in (("a", packed), ("b", False)):
+        answer = client.get(f"/page/js/{name}.js", headers=headers)
+        assert answer.content == text and ("content-encoding" in answer.headers) == lies_packed
+        assert answer.headers["content-type"].startswith("text/javascript")
+    for name in ("a" * 300, "a/" * 3000, "a%00", "%ff", "a.js/a", "../a", "..%2fa"):
+        assert client.get(f"/page/js/{name}.js", headers=headers).status_code == 404
 
 
 def test_nothing_else_of_the_package_is_handed_out(http):
