@@ -37,7 +37,7 @@ _HEAD, _SHOULDERS = 0.3, 0.08
 # `stretched` of a batch: (poses at least, limit). Past these is none of 241,000 rendered, true and real poses and of 33,000 of
 # simulated errors, each also turned by any angle, with children's proportions and with depths of 0.6 (1.43 million in all),
 # singly or in windows.
-_STRETCHED = ((60, -1.5), (20, 1.0), (5, 3.5), (1, 7.3))
+_STRETCHED = ((60, -1.8), (20, 1.0), (5, 3.1), (1, 7.3))
 # A single pose whose depth is less than this share of its width or height is not looked at: these are one in a hundred of
 # the image landmarks that are told, and six in seven of all true poses.
 _DEEP = 0.5
