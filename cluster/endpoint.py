@@ -9,6 +9,7 @@ listens on loopback only.
 """
 
 import os
+import re
 import signal
 import sys
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from cluster.running import CHECKOUT, Cluster
 from refiner import UserError, registry
 from refiner.command import EXIT_USER_ERROR, log, parse
 from refiner.inference.depth_refiner import SHIPPED
+from refiner.model.checkpoint import load_checkpoint
+
+MOST_PORT = 65_535
+ORIGIN = re.compile(r"https?://[^\s/?#]+")  # as browsers send it: nothing behind host and port
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +39,28 @@ class Options:
     """File with the tokens of those who may call, one a line (docs/endpoint.md); without it, whoever reaches the port."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call, such as https://studio.example."""
+
+
+def check(options: Options) -> None:
+    """What can be told before anything starts, which takes half a minute.
+
+    Raises:
+        UserError: a number that is no port, a file without tokens, or a folder without a checkpoint.
+    """
+    if not 0 <= options.port <= MOST_PORT:
+        raise UserError(f"--port is {options.port}: it must be from 0 (any) to {MOST_PORT}")
+    if options.token_file:
+        try:
+            tokens = Path(options.token_file).read_bytes()
+        except OSError as error:
+            why = str(error.strerror).lower()
+            raise UserError(f"{options.token_file} cannot be read ({why}): it must hold one token a line") from None
+        if not tokens.split():
+            raise UserError(f"{options.token_file} holds no token: write one into it, or leave out --token-file")
+    if wrong := [origin for origin in options.cors_origins if origin != "*" and not ORIGIN.fullmatch(origin)]:
+        raise UserError(f"--cors-origins has {wrong[0]}, which is no origin: give https://studio.example, say, or *")
+    if options.model and registry.ModelSource.parse(options.model) is None:
+        load_checkpoint(options.model)
 
 
 def run(cluster: Cluster, options: Options) -> str:
@@ -65,6 +92,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
+        check(options)
         with local_cluster(options.state) as cluster:
             os.environ.update(cluster.env)
             url = run(cluster, options)

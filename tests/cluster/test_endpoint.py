@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from ray.serve._private import constants
 
+from cluster import endpoint
 from cluster.running import CHECKOUT, HOST
 from refiner import DepthRefiner
+from refiner.command import EXIT_USER_ERROR
 from tests.processes import heed_interrupts, marked
 from tests.waiting import PATIENCE_S, get, post, wait_for
 
@@ -42,6 +44,31 @@ def others() -> Iterator[list[socket.socket]]:
             other.listen()
             sockets.append(other)
         yield sockets
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--port", "65536"], "--port is 65536"),
+        (["--port=-1"], "--port is -1"),
+        (["--token-file", "none"], "none cannot be read (no such file or directory)"),
+        (["--token-file", "."], ". cannot be read (is a directory)"),
+        (["--token-file", "empty"], "empty holds no token"),
+        (["--model", "nonsense"], "nonsense is not a checkpoint"),
+        (["--model", "models:/nonsense"], "'models:/nonsense' is not a model's address"),
+        (["--cors-origins", "studio.example"], "studio.example, which is no origin"),
+        (["--cors-origins", "https://a.example", "https://b.example/"], "https://b.example/, which is no origin"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence_before_anything_starts(tmp_path, monkeypatch, capsys, options, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_text("\n \n")
+    monkeypatch.setattr(sys, "argv", ["endpoint", "--state", str(tmp_path / "state"), *options])
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # pytest's own stay
+    assert endpoint.main() == EXIT_USER_ERROR
+    said = capsys.readouterr().err
+    assert says in said and said.startswith("error: ") and said.count("\n") == 1
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.cluster
