@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -128,6 +128,21 @@ def ask(prometheus: str, expression: str) -> list[dict[str, Any]]:
     return answer.json()["data"]["result"]
 
 
+def wait_for_none(left: Callable[[], Collection[str]], sentence: str) -> None:
+    """Until nothing is left, or the sentence and what still is."""
+    latest: Collection[str] = ()
+
+    def none() -> bool:
+        nonlocal latest
+        latest = left()
+        return not latest
+
+    try:
+        wait_for(none, pause_s=2)
+    except AssertionError:
+        pytest.fail(f"{sentence} {sorted(latest)}")
+
+
 @pytest.mark.survival
 def test_everything_that_is_asked_for_is_there(prometheus, endpoint, cluster, make_pairs, tmp_path, request):
     """Requests, an extraction with a broken video, a training; then every panel and every rule."""
@@ -177,10 +192,7 @@ def test_everything_that_is_asked_for_is_there(prometheus, endpoint, cluster, ma
         absent.intersection_update({name for name in absent if not ask(prometheus, name)})
         return absent
 
-    try:
-        wait_for(lambda: not missing(), pause_s=2)
-    except AssertionError:
-        pytest.fail(f"Prometheus never had {sorted(absent)}")
+    wait_for_none(missing, "Prometheus never had")
     # what only counts what went wrong is empty here, and there is no GPU
     quiet = {rule["alert"] for g in RULES["groups"] for rule in g["rules"] if "alert" in rule}
     asked = {n: e for n, e in expressions().items() if n not in quiet and not metric_names(e) & ABSENT_HERE}
@@ -191,10 +203,7 @@ def test_everything_that_is_asked_for_is_there(prometheus, endpoint, cluster, ma
             del asked[name]
         return asked
 
-    try:
-        wait_for(lambda: not unanswered(), pause_s=2)
-    except AssertionError:
-        pytest.fail(f"Prometheus had no answer to {asked}")
+    wait_for_none(unanswered, "Prometheus had no answer to")
 
 
 def test_the_names_in_an_expression_are_found():
