@@ -82,7 +82,7 @@ class BoundedFrames(WebSocketsSansIOProtocol):
         self.handshake_initiated = self.handshake_complete = self.close_sent = True
         refusal = problem(status, f"the WebSocket cannot be opened: {self.conn.handshake_exc}", headers)
         answer = Response(
-            status, HTTPStatus(status).phrase, Headers({**refusal.headers, "Connection": "close"}), refusal.body
+            status, HTTPStatus(status).phrase, Headers({**refusal.headers, "Connection": "close"}), bytes(refusal.body)
         )
         self.transport.write(answer.serialize())
         self.transport.close()
