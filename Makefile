@@ -12,14 +12,14 @@ PAGE := serve/page
 .PHONY: help setup page demo endpoint doctor test test-fast cluster-test audit lint types docs hooks release clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.done page  ## .venv with everything that development needs; PYTHON=python3.12 names another interpreter
 
 .venv/.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11: name a newer one, as in 'make PYTHON=python3.11 $(MAKECMDGOALS)'" >&2; exit 2; }
-	@echo "setting up .venv: some minutes, 6 GB (pip says nothing until it is done)"
+	@echo "setting up .venv: some minutes, 8 GB, 4 without CUDA (pip says nothing until it is done)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
@@ -64,7 +64,7 @@ lint: setup  ## formatting, common mistakes, dependencies
 types: setup  ## Pyright over the five packages, "standard"
 	$(BIN)/basedpyright
 
-docs: setup  ## the documents as a site, in site/; the reference is made from the code
+docs: setup  ## the documents as a site, in build/site/; the reference is made from the code
 	$(BIN)/mkdocs build --quiet
 
 hooks: setup  ## git checks and formats what is committed
@@ -76,4 +76,4 @@ release: setup page  ## dist/ with sdist and wheel, built and checked
 	DIST=dist $(BIN)/python -m pytest tests/test_wheel.py
 
 clean:  ## without .venv and what was built
-	rm -rf .venv build dist site *.egg-info
+	rm -rf .venv build dist *.egg-info

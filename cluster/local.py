@@ -95,6 +95,7 @@ def _healthy(
     Raises:
         UserError: it does not start.
     """
+    log("starting Ray and MLflow: 10 to 30 s, longer where the machine is busy")
     for attempt in range(STARTS):
         cluster, holder, logs = _start(state, usual_ports, gpus, nodes)
         try:

@@ -59,6 +59,7 @@ def local(
         **serve_env(scratch, serve),
         "AUTOSCALER_METRIC_PORT": str(monitor),  # else the same one for every cluster on this machine
         "MLFLOW_TRACKING_URI": cluster.mlflow_uri,
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # ten lines in each job's log
     }
     servers: dict[str, Server] = {
         "ray": {

@@ -197,7 +197,9 @@ def goals(
         met = bool(gain >= share and (not sure or differences[other][2] < 0))
         rival = LABELS[other].removesuffix(" regression")
         wanted = f"≥ {share:.0%} below {rival}" + (", significantly" if sure else "")
-        reached.append(Goal(name=name, wanted=wanted, found=f"{gain:.1%} below", met=met))
+        reached.append(
+            Goal(name=name, wanted=wanted, found=f"{abs(gain):.1%} {'below' if gain >= 0 else 'above'}", met=met)
+        )
 
     lower("mean |Δz|", "depth_cm", MEDIAPIPE, DEPTH_GAIN, sure=True)
     lower("mean |Δz|", "depth_cm", RIDGE, RIDGE_GAIN, sure=True)

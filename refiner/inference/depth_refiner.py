@@ -141,7 +141,10 @@ class DepthRefiner:
             folder, self.name, self.version = local.path, local.name, local.version
         else:
             folder = Path(source)
-            self.name, self.version = folder.resolve().name, "0"
+            shipped = (
+                folder.resolve() == SHIPPED
+            )  # whoever asks by the usual name gets what is there before any training
+            self.name, self.version = registry.NAME if shipped else folder.resolve().name, "0"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._use(load_checkpoint(folder).to(self.device))
         self.card = read_card(folder)

@@ -122,7 +122,7 @@ class Trainer:
         if len(train) < training.batch_size:
             raise UserError(
                 f"{len(train)} training pairs are fewer than a batch of {training.batch_size}: "
-                "make more pairs, or choose a smaller batch size"
+                "make more pairs, or choose a smaller --batch-size"
             )
         if training.only_pitch and not val.frames.pitch.isfinite().any():
             raise UserError(

@@ -17,7 +17,7 @@ from ray.serve._private import constants
 
 from cluster import endpoint
 from cluster.running import CHECKOUT, HOST
-from refiner import DepthRefiner
+from refiner import DepthRefiner, registry
 from refiner.command import EXIT_USER_ERROR
 from tests.processes import heed_interrupts, marked
 from tests.waiting import PATIENCE_S, get, post, wait_for
@@ -84,6 +84,9 @@ def test_without_a_registry_the_model_in_the_box_answers_until_ctrl_c(tmp_path, 
         assert process.poll() is None, said.read_text()
         url = page[1].removesuffix("/")
         assert "the model in the box" in said.read_text() and "<title>" in get(f"{url}/").text
+        assert (
+            get(f"{url}/v2/models/{registry.NAME}/ready").status_code == 200
+        )  # as standard clients ask, also before a champion
         poses = json.loads((CHECKOUT / "docs/pose.json").read_text())["poses"]
         answer = post(f"{url}/v1/refine", json={"poses": poses}).json()
         for other in others:  # another cluster on this machine, say, gets no request that is ours

@@ -78,7 +78,7 @@ def test_the_folder_is_the_endpoints_page_with_both_models(site):
     for path in source.glob("js/*.js"):
         assert (site / "page/js" / path.name).read_bytes() == path.read_bytes()
     assert (site / static.STOCK).read_bytes() == model_path().read_bytes()
-    assert task.read_card(site / static.REFINED)["refiner"]["name"] == "studio"
+    assert task.read_card(site / static.REFINED)["refiner"]["name"] == "pose-depth-refiner"
     for kind in ("", "nosimd_"):
         wasm = site / f"page/vendor/tasks-vision/wasm/vision_wasm_{kind}internal.wasm"
         assert wasm.read_bytes()[:4] == b"\0asm"
@@ -93,7 +93,7 @@ def test_the_example_of_the_folder_carries_its_answer(site):
         assert pose.shape == truth.shape == (90, 17, 3)
         errors[name] = np.abs((pose - pose[:, 11:13].mean(1, keepdims=True) - truth)[..., 2]).mean()
     assert errors["refined"] < 0.8 * errors["poses"]
-    assert clip["model"] == {"name": "studio", "version": "0"}
+    assert clip["model"] == {"name": "pose-depth-refiner", "version": "0"}
 
 
 def test_a_folder_that_holds_something_is_left_alone(site):
@@ -145,7 +145,7 @@ def test_alone_a_video_is_refined_downloaded_and_opened_again(browser, host, tmp
             page.get_by_role("button", name="Download as JSON").click()
         waiting.value.save_as(tmp_path / "mine.json")
         content = json.loads((tmp_path / "mine.json").read_text())
-        assert np.array(content["refined"]).shape[1:] == (17, 3) and content["model"]["name"] == "studio"
+        assert np.array(content["refined"]).shape[1:] == (17, 3) and content["model"]["name"] == "pose-depth-refiner"
         page.set_input_files("#file", tmp_path / "mine.json")
         page.locator("#frames", has_text="mine.json: ").wait_for()
 

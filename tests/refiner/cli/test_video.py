@@ -93,7 +93,7 @@ def test_the_result_says_what_it_is_and_every_frame(done):
     frames = records.column(table, "frame")
     assert len(frames) == video.probe(done[1] / "joey.overlay.mp4").frames == 20
     meta = records.read_metadata(path)
-    assert json.loads(meta["model"])["name"] == "studio" and json.loads(meta["fps"]) == pytest.approx(FPS)
+    assert json.loads(meta["model"])["name"] == "pose-depth-refiner" and json.loads(meta["fps"]) == pytest.approx(FPS)
     _, poses = compare.read(path)
     assert 0.5 < np.linalg.norm(poses, axis=-1).max() < 1.5
 

@@ -191,7 +191,9 @@ def test_the_bundle_is_of_builtin_operators_and_says_what_it_is(bundle):
     assert described.subgraphMetadata[0].inputTensorMetadata[0].processUnits  # MediaPipe's normalisation is still there
     card = task.read_card(bundle)
     assert (
-        card["refiner"]["name"] == "studio" and card["refiner"]["card"]["trained_on"] and card["pose_model"]["sha256"]
+        card["refiner"]["name"] == "pose-depth-refiner"
+        and card["refiner"]["card"]["trained_on"]
+        and card["pose_model"]["sha256"]
     )
     assert task.read_card(model_path()) is None
     assert bundle.read_bytes() == task.bundle(DepthRefiner(device="cpu"), model_path())
