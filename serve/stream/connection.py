@@ -121,10 +121,11 @@ class Stream:
         finally:
             self.gone = True
             reader.cancel()
-            if self._watching is not None:
+            if self._watching is None:
+                self._give_back()
+            else:  # a task that is cancelled before its first step runs none of its own lines
+                self._watching.add_done_callback(lambda watching: self._give_back())
                 self._watching.cancel()
-            elif self._watcher is not None:
-                self._streams.pictures.give_back(self._watcher)
 
     async def _send_all(self) -> None:
         while True:
@@ -215,10 +216,6 @@ class Stream:
             self.refuse(taken.frame, str(error))
         except HTTPException as error:
             self._say(Ended(LATER, error.detail))
-        except asyncio.CancelledError:
-            if self._watcher is not None:
-                self._streams.pictures.give_back(self._watcher)
-            raise
         except Exception:
             logger.exception("a picture failed")
             self.refuse(taken.frame, problems.DEFECT)
@@ -229,6 +226,11 @@ class Stream:
                 self._seen = Taken(taken.frame, seen, taken.came_us)
                 self._streams.hub.offer(self)
         self._watching = None
+
+    def _give_back(self) -> None:
+        if self._watcher is not None:
+            self._streams.pictures.give_back(self._watcher)
+            self._watcher = None
 
     def take(self) -> Taken:
         """The frame that is to be answered now: what was seen in the last picture, or the newest that came."""

@@ -123,7 +123,7 @@ def test_alone_the_example_is_there_at_once_and_says_so(browser, host):
         assert page.locator("#in-browser").is_checked() and page.locator("#in-browser").is_disabled()
         assert page.locator("#documents").is_hidden()
         assert figure(page, "depth-error", 1) < figure(page, "depth-error", 0)
-        assert page.locator("#model").inner_text() == "model studio, version 0"
+        assert page.locator("#model").inner_text() == "model pose-depth-refiner, version 0"
         assert page.locator("#downloads button").all_inner_texts() == ["JSON"]  # a host alone writes no other format
         page.click("#play")
         page.locator("#scrub").fill("1.5")  # also where the host hands out no parts of a file

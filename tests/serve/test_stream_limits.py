@@ -1,5 +1,6 @@
 """What a stream may not: who may open one, how much and how slowly may come, and what pictures may be."""
 
+import asyncio
 import contextlib
 import io
 import socket
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from PIL import Image
+from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from refiner import UserError
@@ -224,3 +226,34 @@ def test_pictures_are_seen_refused_and_released(served):
         with opened(address) as third:
             third.send(picture((320, 240)))
             assert said(third)["refined"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_who_leaves_while_the_next_picture_waits_leaves_its_process_too(make_replica):
+    """The client goes while one answer is sent and another picture has come, whose turn begins and ends at once."""
+    replica = make_replica(max_picture_streams=1)
+    messages, sending = asyncio.Queue[dict](), asyncio.Event()
+    messages.put_nowait({"type": "websocket.connect"})
+    for content in (picture((320, 240)), picture((64, 64))):
+        messages.put_nowait({"type": "websocket.receive", "bytes": content})
+
+    async def receive() -> dict:
+        if messages.empty():
+            await sending.wait()
+            return {"type": "websocket.disconnect", "code": 1001}
+        return await messages.get()
+
+    async def send(message: dict) -> None:
+        if '"frame"' in (message.get("text") or ""):
+            sending.set()
+            await asyncio.sleep(0.05)  # the word that the client is gone comes meanwhile
+
+    scope = {"type": "websocket", "path": "/v1/stream", "query_string": b"", "headers": [], "subprotocols": []}
+    try:
+        await replica.streams.serve(WebSocket(scope, receive, send))
+        async with asyncio.timeout(PATIENCE_S):
+            while replica.streams.pictures._busy:
+                await asyncio.sleep(0.01)
+    finally:
+        replica.streams.pictures.close()
