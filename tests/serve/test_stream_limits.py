@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from PIL import Image
+from starlette.types import Message
 from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -233,18 +234,18 @@ def test_pictures_are_seen_refused_and_released(served):
 async def test_who_leaves_while_the_next_picture_waits_leaves_its_process_too(make_replica):
     """The client goes while one answer is sent and another picture has come, whose turn begins and ends at once."""
     replica = make_replica(max_picture_streams=1)
-    messages, sending = asyncio.Queue[dict](), asyncio.Event()
+    messages, sending = asyncio.Queue[Message](), asyncio.Event()
     messages.put_nowait({"type": "websocket.connect"})
     for content in (picture((320, 240)), picture((64, 64))):
         messages.put_nowait({"type": "websocket.receive", "bytes": content})
 
-    async def receive() -> dict:
+    async def receive() -> Message:
         if messages.empty():
             await sending.wait()
             return {"type": "websocket.disconnect", "code": 1001}
         return await messages.get()
 
-    async def send(message: dict) -> None:
+    async def send(message: Message) -> None:
         if '"frame"' in (message.get("text") or ""):
             sending.set()
             await asyncio.sleep(0.05)  # the word that the client is gone comes meanwhile
