@@ -343,7 +343,7 @@ function wire() {
   $("stock").onchange = anew;
   $("cancel").onclick = () => state.abort?.abort();
   $("play").onclick = () => (player.playing ? player.pause() : player.play());
-  $("scrub").oninput = () => { player.pause(); player.seek(Number($("scrub").value)); };
+  $("scrub").oninput = () => { const to = Number($("scrub").value); player.pause(); player.seek(to); }; // pausing sets it back
   $("scrub").onkeydown = (event) => {
     const frames = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }[event.key];
     if (!frames) return;
