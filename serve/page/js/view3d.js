@@ -20,6 +20,7 @@ class Body {
     this.bones = [...DRAWN, null].map(() => new THREE.Mesh(rod, this.bone)); // the last is the neck
     this.group = new THREE.Group();
     this.group.add(...this.joints, ...this.bones);
+    this.group.visible = false; // until there is a pose
     scene.add(this.group);
   }
 
