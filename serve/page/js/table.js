@@ -21,6 +21,7 @@ export function showFigures(clip, poses) {
   $("depth-error").hidden = !clip.truth;
   both("depth-error", (list) => depthError(list, poses.truth), (value) => value.toFixed(1));
   const confidence = clip.confidence ? mean(clip.confidence) : NaN;
+  $("confidence").hidden = Number.isNaN(confidence);
   cells("confidence", "–", Number.isNaN(confidence) ? "–" : `${(confidence * 100).toFixed(0)} %`);
   const seen = clip.seconds.filter((_, i) => poses.mediapipe?.[i] || poses.refined?.[i]).length;
   $("frames").textContent = `${clip.name}: ${seen} of ${clip.seconds.length} frames show a person, ${frameRate(clip.seconds).toFixed(0)} a second.`;
