@@ -220,6 +220,8 @@ async function watched(name) {
   return clip;
 }
 
+const nothingYet = (name, size) => { state.clip = makeClip({ name, seconds: [], size }); prepare(); redraw(); };
+
 async function openFile(file) {
   current("open");
   state.source = () => openFile(file);
@@ -231,6 +233,8 @@ async function openFile(file) {
   }
   const url = URL.createObjectURL(file);
   await openVideo($("video"), url, file.name, otherwise());
+  player.load([], null);
+  nothingYet(file.name, [$("video").videoWidth, $("video").videoHeight]); // not the former clip's skeleton on this picture
   return show(await refined(await watched(file.name)), { play: true });
 }
 
@@ -267,11 +271,8 @@ async function webcam() {
     const { Live } = await import("./live.js");
     player.load([], null); // which pauses the element that the camera is about to take
     const camera = await openCamera($("video"));
-    $("video").hidden = false;
-    $("no-picture").hidden = true;
-    state.clip = makeClip({ name: "webcam", seconds: [], size: camera.size });
-    prepare();
-    redraw();
+    [$("video").hidden, $("no-picture").hidden] = [false, true];
+    nothingYet("webcam", camera.size);
     state.live = new Live($("video"), camera, looking, {
       frame: (clip, latency) => showLive(clip, latency, looking.delegate), status: (text) => say(text), model: showModel,
       failed: (error) => doing(async () => { await webcam(); throw error; }),

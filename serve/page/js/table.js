@@ -24,5 +24,5 @@ export function showFigures(clip, poses) {
   $("confidence").hidden = Number.isNaN(confidence);
   cells("confidence", "–", Number.isNaN(confidence) ? "–" : `${(confidence * 100).toFixed(0)} %`);
   const seen = clip.seconds.filter((_, i) => poses.mediapipe?.[i] || poses.refined?.[i]).length;
-  $("frames").textContent = `${clip.name}: ${seen} of ${clip.seconds.length} frames show a person, ${frameRate(clip.seconds).toFixed(0)} a second.`;
+  $("frames").textContent = !clip.seconds.length ? "" : `${clip.name}: ${seen} of ${clip.seconds.length} frames show a person, ${frameRate(clip.seconds).toFixed(0)} a second.`;
 }
