@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import random
 import socket
 import sys
 import time
@@ -24,6 +25,8 @@ from refiner.command import log
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOST = haproxy.HOST
 ANY_PORTS = 100  # that are tried before there is none
+# Below those that the kernel hands out, or Ray's workers would have them before the server that they are for listens.
+ANY = range(10_000, 20_000)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,7 +219,7 @@ def _claimed(port: int, taken: contextlib.ExitStack) -> tuple[int, socket.socket
     """A port (0 is any) that nobody has or claims, and its claim; it stays taken as long as the stack is open."""
     bound, claim = taken.enter_context(socket.socket()), socket.socket(socket.AF_UNIX)
     try:
-        bound.bind((HOST, port))
+        bound.bind((HOST, port or random.choice(ANY)))
         number = bound.getsockname()[1]
         claim.bind(f"\0pose-depth-refiner/port/{number}")  # an abstract name: no file, gone with its last holder
     except OSError:
