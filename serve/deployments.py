@@ -97,9 +97,8 @@ class RefineEndpoint(InferenceService):
         self._clips = ThreadPoolExecutor(1, thread_name_prefix="clips")
         self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decoding")
         self._forms = ThreadPoolExecutor(1, thread_name_prefix="forms")  # decodes and encodes what is large
-        self._uploading = ThreadPoolExecutor(
-            1, thread_name_prefix="uploads"
-        )  # it waits where Ray's object store is full
+        # it waits where Ray's object store is full
+        self._uploading = ThreadPoolExecutor(1, thread_name_prefix="uploads")
         # how long a thread keeps Python's lock from the event loop, which wants it for a millisecond at a time
         sys.setswitchinterval(0.001)
         # what is loaded now stays: a full collection over it would stop every request for 50 ms, now and then

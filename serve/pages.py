@@ -130,8 +130,7 @@ def add_page(api: FastAPI, refined_model: Callable[[], Awaitable[Path]]) -> None
         """MediaPipe's model file with the served refiner inside, for any app of MediaPipe's: as `refiner export --to task`
         writes it.
         """
-        return await model_file(
-            refined_model(), request, "no-cache"
-        )  # another version may serve; the file's ETag tells
+        # another version may serve; the file's ETag tells
+        return await model_file(refined_model(), request, "no-cache")
 
     api.mount("/page", Files(FOLDER, headers), name="page")

@@ -141,9 +141,8 @@ class DepthRefiner:
             folder, self.name, self.version = local.path, local.name, local.version
         else:
             folder = Path(source)
-            shipped = (
-                folder.resolve() == SHIPPED
-            )  # whoever asks by the usual name gets what is there before any training
+            # whoever asks by the usual name gets what is there before any training
+            shipped = folder.resolve() == SHIPPED
             self.name, self.version = registry.NAME if shipped else folder.resolve().name, "0"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._use(load_checkpoint(folder).to(self.device))
