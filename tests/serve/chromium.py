@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import av
 import pytest
 from PIL import Image
 
@@ -30,6 +31,19 @@ def person(path: Path) -> Path:
         for frame in video.frames(CLIP):
             Image.fromarray(frame.rgb).save(file, "JPEG", quality=90)
     return path
+
+
+def at_rate(path: Path, rate: int) -> tuple[Path, int]:
+    """The example at so many pictures a second, and how many there are: others than the 30 that the page looks at."""
+    pictures = [frame.rgb for frame in video.frames(CLIP)][: 2 * rate]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode())
+    return path, len(pictures)
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from tests.serve.chromium import (
     LOOKS,
     NO_WEBGL,
     PATIENCE_MS,
+    at_rate,
     figure,
     first_screen_bytes,
     fits_everybody,
@@ -314,6 +315,24 @@ def test_a_video_is_looked_at_in_the_browser(browser, address):
         page.locator("#frames", has_text="clip.mp4").wait_for()
         seen = int(page.locator("#frames").inner_text().split()[1])
         assert seen > 80 and figure(page, "bone-cv", 1) < figure(page, "bone-cv", 0)
+
+
+@pytest.mark.slow
+def test_each_picture_is_looked_at_once_at_its_own_time_whatever_came_before(browser, address, tmp_path):
+    slow, count = at_rate(tmp_path / "slow.mp4", 20)
+    with opened(browser, address) as page:
+        page.set_input_files("#file", slow)
+        page.locator("#frames", has_text=f"slow.mp4: {count} of {count} frames").wait_for()
+        page.locator("#play[aria-label=Pause]").wait_for()
+        page.click("#play")
+        page.locator("#scrub").fill("1.001")
+        page.locator("#scrub").press("ArrowRight")
+        page.locator("#time", has_text="1.05 s").wait_for()
+        first = figure(page, "jitter", 0)
+        shutil.copy(slow, tmp_path / "again.mp4")
+        page.set_input_files("#file", tmp_path / "again.mp4")
+        page.locator("#frames", has_text=f"again.mp4: {count} of {count} frames").wait_for()
+        assert figure(page, "jitter", 0) == pytest.approx(first, rel=0.05)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ export async function ask(path, options = {}) {
 }
 
 async function checked(response) {
-  if (response.status === 401) throw new TokenWanted((await problemOf(response)).message);
+  if (response.status === 401) throw new TokenWanted(token.get() ? "This token is not accepted: check it, and enter it again." : "This endpoint wants a token: ask whoever runs it for one.");
   if (!response.ok) throw await problemOf(response);
   return response;
 }

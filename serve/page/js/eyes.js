@@ -8,7 +8,7 @@ export class Eyes {
     this.#progress = progress;
   }
 
-  /** What looks: MediaPipe's own model, or where the browser `refines` the one with the refiner inside, which MediaPipe's own may
+  /** What looks at another source: MediaPipe's own model, or where the browser `refines` the one with the refiner inside, which MediaPipe's own may
    *  stand `beside`. */
   async open({ refines, beside }) {
     if (!refines) return this.#one("stock");
@@ -23,6 +23,8 @@ export class Eyes {
       this.#loaded[name] ??= openLandmarker(this.#progress, MODELS[name]);
       this.#loaded[name].catch(() => { this.#loaded[name] = null; }); // a second try may have the network back
     }
-    return this.#loaded[name];
+    const landmarker = await this.#loaded[name];
+    await landmarker.forget();
+    return landmarker;
   }
 }

@@ -6,7 +6,7 @@ import { showDownloads } from "./downloads.js";
 import * as endpoint from "./endpoint.js";
 import { Eyes } from "./eyes.js";
 import { drawOverlay } from "./overlay.js";
-import { Player } from "./player.js";
+import { nearest, Player } from "./player.js";
 import { Problem, sentence } from "./problems.js";
 import { JOINTS, rooted, spoken } from "./skeleton.js";
 import { showFigures } from "./table.js";
@@ -195,9 +195,9 @@ async function exampleAnew() {
   if (!inBrowser()) return example();
   current("example");
   state.source = exampleAnew;
-  const [{ truth, size }] = await Promise.all([exampleClip(), exampleVideo()]);
+  const [{ truth, seconds, size }] = await Promise.all([exampleClip(), exampleVideo()]);
   const clip = await watched("Example");
-  return show({ ...clip, truth: truth.slice(0, clip.seconds.length), size }, { play: true });
+  return show({ ...clip, truth: clip.seconds.map((time) => truth[nearest(seconds, time)]), size }, { play: true });
 }
 
 const otherwise = () => (state.hasServer ? "let the server look at it, which knows more kinds of video" : "convert it to MP4 (H.264), or take 'refiner video'");

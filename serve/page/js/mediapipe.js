@@ -26,7 +26,7 @@ export function graphics() {
   return /swiftshader|llvmpipe|software|basic render|softpipe/i.test(renderer ?? "software") ? "played" : "real";
 }
 
-/** Loads the library and one of MODELS. `progress(share, what)` is told how far it is; returns something with `look` and `close`. */
+/** Loads the library and one of MODELS. `progress(share, what)` is told how far it is; returns something with `look`, `forget` and `close`. */
 export async function openLandmarker(progress, model = MODELS.stock) {
   if (typeof WebAssembly !== "object") throw new Problem(`This browser has no WebAssembly, in which MediaPipe runs: ${ELSEWHERE}.`);
   const there = graphics(); // MediaPipe takes pictures in through WebGL, also where it computes on the processor
@@ -70,20 +70,26 @@ export function refining(refined, stock) {
 }
 
 function watching(landmarker, delegate) {
-  let last = -1;
+  // MediaPipe wants rising stamps, whatever is looked at next
+  let [before, ahead] = [-1, 0];
   return {
     delegate,
     refines: false,
-    /** A picture -> {pose, visibility, imagePoints} or null. `milliseconds` rise. */
+    /** A picture -> {pose, visibility, imagePoints} or null. `milliseconds` rise within a video. */
     look(source, width, height, milliseconds) {
-      last = Math.max(Math.round(milliseconds), last + 1);
-      const seen = landmarker.detectForVideo(source, last);
+      if (milliseconds + ahead <= before) ahead = before + 1000 - milliseconds;
+      before = milliseconds + ahead;
+      const seen = landmarker.detectForVideo(source, before);
       const world = seen.worldLandmarks[0];
       if (!world?.length) return null;
       return {
         pose: world.map(({ x, y, z }) => [x, y, z]), visibility: world.map((point) => point.visibility ?? 1),
         imagePoints: seen.landmarks[0].map(({ x, y }) => [x * width, y * height]),
       };
+    },
+    /** Whom it followed, and its filters: what is looked at next has nothing to do with that. */
+    async forget() {
+      if (before >= 0) await landmarker.setOptions({ numPoses: 1 }); // builds its graph anew
     },
     close: () => landmarker.close(),
   };

@@ -1,7 +1,10 @@
 // The clock of a clip: plays, pauses, jumps. A video, where there is one, is the clock; else the time is counted here.
 
+const FRESH_MS = 500; // so long the picture that a video told last is taken for the one that is seen
+const SAME_S = 1e-3; // containers round their stamps to milliseconds
+
 export class Player {
-  #seconds = []; #video = null; #playing = false; #time = 0; #last = 0; #on; #wanted = 0;
+  #seconds = []; #video = null; #playing = false; #time = 0; #last = 0; #on; #wanted = 0; #shown = null; #told = 0;
 
   /** `on(frame, time, playing)` is told whenever one of these changes. */
   constructor(on) {
@@ -11,7 +14,9 @@ export class Player {
   /** Takes another clip; `video` is an element that shows it, or null. */
   load(seconds, video) {
     this.#video?.pause();
-    [this.#seconds, this.#video, this.#time, this.#playing] = [seconds, video, seconds[0] ?? 0, false];
+    this.#video?.cancelVideoFrameCallback?.(this.#told);
+    [this.#seconds, this.#video, this.#time, this.#playing, this.#shown] = [seconds, video, seconds[0] ?? 0, false, null];
+    this.#follow();
     this.#tell();
   }
 
@@ -47,6 +52,7 @@ export class Player {
   seek(time) {
     const [first, last] = [this.#seconds[0] ?? 0, this.#seconds.at(-1) ?? 0];
     this.#time = Math.min(Math.max(time, first), last);
+    this.#shown = null;
     if (this.#video) this.#video.currentTime = this.#time + 1e-3;
     this.#tell();
   }
@@ -57,9 +63,18 @@ export class Player {
     this.seek(this.#seconds[frame] ?? 0);
   }
 
+  /** Which of its pictures a video shows: its own clock is up to a picture ahead, or behind. */
+  #follow() {
+    this.#told = this.#video?.requestVideoFrameCallback?.((now, { mediaTime }) => {
+      this.#shown = { mediaTime, now };
+      this.#follow();
+    });
+  }
+
   #tick(now) {
     const end = this.#seconds.at(-1);
-    if (this.#video && !this.#video.paused && this.#video.readyState > 1) this.#time = this.#video.currentTime;
+    const running = this.#video && !this.#video.paused && this.#video.readyState > 1;
+    if (running) this.#time = this.#shown && now - this.#shown.now < FRESH_MS ? this.#shown.mediaTime : this.#video.currentTime;
     else this.#time += (now - this.#last) / 1000;
     this.#last = now;
     if (this.#time >= end || this.#video?.ended) {
@@ -79,7 +94,7 @@ export function nearest(seconds, time) {
   let [low, high] = [0, seconds.length - 1];
   while (low < high) {
     const middle = (low + high + 1) >> 1;
-    if (seconds[middle] <= time + 1e-6) low = middle;
+    if (seconds[middle] <= time + SAME_S) low = middle;
     else high = middle - 1;
   }
   return Math.max(low, 0);

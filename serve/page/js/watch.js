@@ -5,6 +5,8 @@ import { cameraProblem, Problem } from "./problems.js";
 
 const FPS = 30;
 export const MOST_FRAMES = 1800; // of a video: a minute at 30 a second
+// A picture is shown so soon after it was sought, or so many in a row are not told: then nothing composes the page.
+const [SHOWN_MS, SILENT] = [300, 3];
 
 /** A video that lies beside this page, whole: plain web hosts hand out no parts of a file, without which a browser cannot seek. */
 export async function wholeVideo(path) {
@@ -25,23 +27,26 @@ export async function openVideo(element, url, name, otherwise) {
   if (!element.videoWidth) throw new Problem(`${name} has no picture that this browser can show: ${otherwise}.`);
 }
 
-/** Looks at every frame of a video. `progress(share)` is told how far it is; `signal` ends it early, with what there is. */
+/** Looks at every picture of a video, of fast ones at 30 a second. `progress(share)` is told how far it is; `signal` ends it early,
+ *  with what there is. */
 export async function watchVideo(element, landmarker, name, progress, signal) {
   const size = [element.videoWidth, element.videoHeight];
   const length = Math.min(element.duration || 0, MOST_FRAMES / FPS);
   const count = Math.max(1, Math.floor(length * FPS));
   const clip = makeClip({ name, seconds: [], poses: [], visibility: [], imagePoints: [], refined: landmarker.refines ? [] : null, size, video: element.src });
   element.pause();
+  const momentAt = seeker(element);
   for (let i = 0; i < count && !signal.aborted; i += 1) {
     if (document.hidden) await shown(); // browsers hold a video's pictures back in the background
-    await seeked(element, (i + 0.5) / FPS);
-    const seen = landmarker.look(element, ...size, (i * 1000) / FPS);
-    clip.seconds.push(i / FPS);
+    const seconds = (await momentAt((i + 0.25) / FPS)) ?? i / FPS;
+    progress((i + 1) / count);
+    if (seconds <= clip.seconds.at(-1)) continue; // of fewer pictures a second: this one was looked at
+    const seen = landmarker.look(element, ...size, seconds * 1000);
+    clip.seconds.push(seconds);
     clip.poses.push(seen?.pose ?? null);
     clip.visibility.push(seen?.visibility ?? null);
     clip.imagePoints.push(seen?.imagePoints ?? null);
     clip.refined?.push(seen?.refined ?? null);
-    progress((i + 1) / count);
   }
   if (element.duration > length + 1) clip.cut = `Only the first ${Math.round(length)} s were looked at: take 'refiner video' for longer ones.`;
   return clip;
@@ -52,6 +57,23 @@ function shown() {
     const look = () => { if (!document.hidden) { document.removeEventListener("visibilitychange", look); resolve(); } };
     document.addEventListener("visibilitychange", look);
   });
+}
+
+/** Returns a function that seeks to a time and gives the moment of the picture shown there, seconds; null where the browser does
+ *  not say it. */
+function seeker(element) {
+  let silent = element.requestVideoFrameCallback ? 0 : SILENT;
+  return async (time) => {
+    if (silent === SILENT) {
+      await seeked(element, time);
+      return null;
+    }
+    const shows = new Promise((resolve) => { element.requestVideoFrameCallback((now, { mediaTime }) => resolve(mediaTime)); });
+    await seeked(element, time);
+    const moment = await Promise.race([shows, new Promise((resolve) => { setTimeout(resolve, SHOWN_MS, null); })]);
+    silent = moment === null ? silent + 1 : 0;
+    return moment;
+  };
 }
 
 function seeked(element, time) {
