@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from starlette.exceptions import HTTPException
 
 from refiner import UserError
-from refiner.estimators.isolation import ChildError, Isolated
+from refiner.estimators.isolation import ChildError, ChildKilled, Isolated
 from refiner.skeleton import NUM_LANDMARKS
 from serve.bodies import Body
 from serve.codec.inference import InferenceCodec, Wanted
@@ -47,6 +48,7 @@ class Decoder:
 
         Raises:
             UserError: as there; or it is larger than any request with so many poses.
+            HTTPException: 503, the child was killed.
             Abandoned: `left` was set.
         """
         with tempfile.TemporaryDirectory(prefix="body-") as scratch:
@@ -62,6 +64,8 @@ class Decoder:
                     header_length=header_length,
                     max_poses=self._max_poses,
                 )
+            except ChildKilled:
+                raise HTTPException(503, "the body could not be decoded now: send it again in a second") from None
             except ChildError as error:
                 raise UserError(f"the body cannot be decoded: {error.reason}") from None
             arrays = {name: np.load(Path(scratch, f"{name}.npy"), allow_pickle=False) for name in said["arrays"]}

@@ -21,7 +21,7 @@ from refiner.data import records
 from refiner.data.video import VideoWriter, declared, probe
 from refiner.estimators import named, observe
 from refiner.estimators.base import Smoothing
-from refiner.estimators.isolation import ChildError, Isolated
+from refiner.estimators.isolation import ChildError, ChildKilled, Isolated
 from refiner.skeleton import to_coco
 
 logger = logging.getLogger("ray.serve")
@@ -55,6 +55,10 @@ class Clip:
     image_points: np.ndarray  # (N, 17, 2) float32 pixels
     clip: np.ndarray  # (N,) int32 number of the scene
     notes: tuple[str, ...] = ()  # what a user should know of the video, a sentence each
+
+
+class Lost(Exception):
+    """The process that looked at a video was killed by somebody else: the video may well be whole."""
 
 
 class VideoObserver:
@@ -96,6 +100,7 @@ class VideoObserver:
 
         Raises:
             UserError: it is not a video, too long, takes too much, or there is nobody in it.
+            Lost: its process was killed.
             Abandoned: `left` was set.
         """
         out = path.with_suffix(".parquet")
@@ -158,6 +163,8 @@ class VideoObserver:
             )
         except UserError as error:
             raise UserError(re.sub(rf"(video )?{re.escape(str(path))}", "the upload", str(error))) from None
+        except ChildKilled as error:
+            raise Lost(error.reason) from None
         except ChildError as error:
             logger.error("an upload was abandoned: %s\n%s", error.reason, error.trace)
             raise UserError(

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from refiner import UserError
 from serve.schemas import AppArgs
 from serve.threads import until_left
-from serve.video import Clip, Limits, VideoObserver
+from serve.video import Clip, Limits, Lost, VideoObserver
 
 logger = logging.getLogger("ray.serve")
 
@@ -30,9 +30,9 @@ def refusal_of(error: Exception) -> Exception:
         return UserError(str(cause))
     if isinstance(cause, BackPressureError):
         return HTTPException(429, "too many videos are under way: send this one again in a second")
-    if isinstance(error, RayTaskError):
+    if isinstance(error, RayTaskError) and not isinstance(cause, Lost):
         return error
-    logger.error("a video was lost: %r", error)  # its replica or its node died, or there is no room for uploads
+    logger.error("a video was lost: %r", error)  # a process or its node died, or there is no room for uploads
     return HTTPException(503, "the video could not be looked at now: send it again in a second")
 
 

@@ -46,6 +46,10 @@ class ChildError(Exception):
         self.trace = trace  # the child's traceback, or what it last wrote to stderr
 
 
+class ChildKilled(ChildError):
+    """Somebody else ended its process, as the kernel does where memory is short: no fault of what it worked on."""
+
+
 class Abandoned(Exception):
     """Whoever asked has left, so the call was ended in the middle and its process killed."""
 
@@ -91,14 +95,16 @@ class Isolated:
 
         Raises:
             UserError: the function raised it.
-            ChildError: it raised something else, died, or stalled. The next call starts a fresh process.
+            ChildError: it raised something else, died, was killed (`ChildKilled`), or stalled. The next call starts a fresh
+                process.
             Abandoned: `left` was set. The next call starts a fresh process, too.
         """
         while not self._one_call.acquire(timeout=LEAVING_S):
             if left is not None and left.is_set():
                 raise Abandoned
         try:
-            if self._calls == self._calls_per_process:
+            killed_idle = self._process is not None and self._process.poll() is not None
+            if killed_idle or self._calls == self._calls_per_process:
                 self.close()
             if self._process is None:
                 self._start(left)
@@ -186,10 +192,12 @@ class Isolated:
     def _died(self) -> ChildError:
         assert self._process is not None
         code = self._process.wait()
-        how = f"exit status {code}"
-        if code < 0:
-            how = signal.Signals(-code).name + (", perhaps for want of memory" if -code == signal.SIGKILL else "")
-        error = ChildError(f"the process died ({how})", self._trace())
+        kind, how = ChildError, f"exit status {code}"
+        if code == -signal.SIGKILL:
+            kind, how = ChildKilled, "SIGKILL, perhaps for want of memory"
+        elif code < 0:
+            how = signal.Signals(-code).name
+        error = kind(f"the process died ({how})", self._trace())
         self.close()
         return error
 

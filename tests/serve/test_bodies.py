@@ -20,6 +20,7 @@ from serve import bodies, codec, exports
 from serve.bodies import SMALL_BYTES, UNWRITTEN_BYTES, Body, read
 from serve.limits import Disk, Pace
 from serve.live import standing_poses
+from tests.killing import killed_at_work
 from tests.serve.conftest import before_the_queue
 
 JSON_HEADERS = {"content-type": codec.JSON}
@@ -251,6 +252,20 @@ async def test_small_requests_are_answered_while_a_large_one_is_decoded(applicat
         assert (await large).status_code == 200
         print(f"{answered} single poses in {time.monotonic() - start:.1f} s beside it")
     assert answered > 20
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_a_decoder_that_is_killed_is_no_fault_of_the_body(application, replica):
+    """As the kernel does where memory is short: the same body is taken when it comes again."""
+    body = orjson.dumps({"poses": clip(1_000).tolist()})
+    async with http(application) as client:
+        assert (await client.post("/v1/refine", content=body, headers=JSON_HEADERS)).status_code == 200
+        with killed_at_work(replica._decoder._child):
+            lost = await client.post("/v1/refine", content=body, headers=JSON_HEADERS)
+        again = await client.post("/v1/refine", content=body, headers=JSON_HEADERS)
+    assert lost.status_code == 503 and lost.headers["retry-after"] and "again" in lost.json()["detail"]
+    assert again.status_code == 200
 
 
 @pytest.mark.anyio

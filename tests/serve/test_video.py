@@ -22,7 +22,8 @@ from refiner.inference.depth_refiner import SHIPPED
 from refiner.skeleton import to_coco
 from serve import codec
 from serve.codec import RefineResponse
-from serve.video import Limits, VideoObserver
+from serve.video import Limits, Lost, VideoObserver
+from tests.killing import killed_at_work
 from tests.waiting import post, wait_for
 
 HEADERS = {"Content-Type": "video/mp4"}
@@ -114,6 +115,14 @@ def test_whoever_leaves_in_mid_clip_takes_no_answer_along(observer, clip, tmp_pa
             while True:  # until the moment comes
                 observer.clip(clip, left)
         observer.check(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_no_fault_of_the_video(observer, clip, tmp_path):
+    observer.check(tmp_path)
+    with killed_at_work(observer._child), pytest.raises(Lost):
+        observer.clip(clip)
+    observer.check(tmp_path)
 
 
 def abandon(url: str, body: bytes, seconds: float) -> None:

@@ -10,7 +10,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from refiner import UserError
 from serve.live import standing_poses
-from serve.video import Clip
+from serve.video import Clip, Lost
 from tests.serve.conftest import before_the_queue
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +51,7 @@ async def posted(replica, monkeypatch, outcome: Clip | Exception) -> httpx.Respo
         (DeploymentUnavailableError(DeploymentID("VideoPoses", "app")), 503),
         (TaskCancelledError(), 503),
         (ObjectStoreFullError("full"), 503),
+        (raised(Lost("the process died (SIGKILL)")), 503),
         (raised(RuntimeError("the inside")), 500),
     ],
     ids=lambda value: value if isinstance(value, int) else type(getattr(value, "cause", value)).__name__,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from refiner import UserError
-from refiner.estimators.isolation import Abandoned, ChildError, Isolated
+from refiner.estimators.isolation import Abandoned, ChildError, ChildKilled, Isolated
 from tests.waiting import wait_for
 
 
@@ -81,18 +81,29 @@ def test_an_error_of_the_function_costs_one_call_and_not_the_process(isolated):
 
 
 @pytest.mark.parametrize(
-    ("what", "reason", "trace"),
-    [("segfault", "SIGSEGV", "string_at"), ("killed", "SIGKILL", ""), ("hang", "no progress for 3 s", "in work")],
+    ("what", "kind", "reason", "trace"),
+    [
+        ("segfault", ChildError, "SIGSEGV", "string_at"),
+        ("killed", ChildKilled, "SIGKILL", ""),
+        ("hang", ChildError, "no progress for 3 s", "in work"),
+    ],
 )
-def test_a_process_that_dies_or_stalls_says_how_and_is_replaced(impatient, what, reason, trace):
+def test_a_process_that_dies_or_stalls_says_how_and_is_replaced(impatient, what, kind, reason, trace):
     first = call(impatient, "work")
     assert impatient.pid == first["pid"]
     with pytest.raises(ChildError, match=reason) as caught:
         call(impatient, what)
-    assert trace in caught.value.trace
+    assert type(caught.value) is kind and trace in caught.value.trace
     with pytest.raises(ProcessLookupError):
         os.kill(first["pid"], 0)
     assert call(impatient, "work") != first
+
+
+def test_a_process_that_was_killed_while_it_was_idle_costs_no_call(isolated):
+    first = call(isolated, "work")
+    os.kill(isolated.pid, signal.SIGKILL)
+    wait_for(lambda: Path(f"/proc/{first['pid']}/stat").read_text().split()[2] == "Z")
+    assert call(isolated, "work")["pid"] != first["pid"]
 
 
 def test_calls_from_many_threads_get_their_own_answers(isolated):
