@@ -207,7 +207,7 @@ def _single_pictures(container: InputContainer, videos: list[av.VideoStream]) ->
     count = {stream.index: 0 for stream in videos}
     with suppress(FFmpegError):  # a damaged end; what comes before it counts
         for packet in itertools.islice(packets(container, videos), MOST_PACKETS):
-            count[packet.stream_index] += packet.size > 0
+            count[packet.stream.index] += packet.size > 0
             if min(count.values()) > 1:
                 break
     return frozenset(index for index, number in count.items() if number <= 1)

@@ -195,17 +195,21 @@ def test_a_gifs_own_delays_are_kept(tmp_path):
     assert (np.diff(told(tmp_path / "a.gif")[0]) == np.multiply(delays, 10)).all()
 
 
+def put_silence(container: Any, sound: Any, count: int) -> None:
+    for i in range(count):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 44_100, 1024 * i
+        container.mux(sound.encode(frame))
+    container.mux(sound.encode())
+
+
 def test_sound_before_the_pictures_and_longer_than_they_are_changes_nothing(tmp_path):
     for suffix in (".mp4", ".mkv", ".ts"):
         path = tmp_path / f"sound first{suffix}"
         with av.open(str(path), "w") as container:
             sound, stream = container.add_stream("aac", rate=44_100, layout="mono"), added(container, "libx264")
-            for i in range(150):
-                frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-                frame.sample_rate, frame.pts = 44_100, 1024 * i
-                container.mux(sound.encode(frame))
+            put_silence(container, sound, 150)
             put(container, stream, range(N), lambda i: i + 20)
-            container.mux(sound.encode())
         assert is_whole(path), suffix
 
 
@@ -219,22 +223,26 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("order", [("other", "video"), ("video", "other"), ("sound", "other", "video")], ids="-".join)
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
 @pytest.mark.parametrize("kind", BESIDE)
-def test_of_several_streams_the_one_that_moves_is_read(tmp_path, kind, suffix, first):
+def test_of_several_streams_the_one_that_moves_is_read(tmp_path, kind, suffix, order):
     codec, count, last, marked, says = BESIDE[kind]
     path = tmp_path / f"two{suffix}"
     with av.open(str(path), "w") as container:
         streams = {}
-        for name in ("other", "video") if first else ("video", "other"):
-            if name == "video":
+        for name in order:
+            if name == "sound":
+                streams[name] = container.add_stream("aac", rate=44_100, layout="mono")
+            elif name == "video":
                 streams[name] = added(container, "libx264")
                 streams[name].disposition = Disposition.default if not marked else Disposition(0)
             else:
                 size = (2 * W, 2 * H) if codec == "mjpeg" else (64, 64)
                 streams[name] = added(container, codec, "yuvj420p" if codec == "mjpeg" else "yuv420p", size)
                 streams[name].disposition = Disposition(marked)
+        if "sound" in streams:
+            put_silence(container, streams["sound"], 40)
         put(container, streams["video"], range(N))
         put(container, streams["other"], range(count), lambda i: i if count > 1 else last)
     times, _, notes = told(path)
@@ -246,12 +254,8 @@ def test_a_cover_is_no_video_and_a_picture_is_called_one(tmp_path):
     with av.open(str(tmp_path / "song.mp4"), "w") as container:
         sound, cover = container.add_stream("aac", rate=44_100, layout="mono"), added(container, "mjpeg", "yuvj420p")
         cover.disposition = Disposition.attached_pic
-        for i in range(40):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = 44_100, 1024 * i
-            container.mux(sound.encode(frame))
+        put_silence(container, sound, 40)
         put(container, cover, [0])
-        container.mux(sound.encode())
     with pytest.raises(UserError, match="holds a still picture and audio, not a video"):
         video.probe(tmp_path / "song.mp4")
     for codec, pix_fmt, called in (
