@@ -38,7 +38,9 @@ def launch(run: Callable[[Any], Any], options_type: type) -> None:
     A `UserError` becomes one line on stderr and exit status 2.
     """
     with ending("what is finished stays; the same command goes on from there"):
-        print(json.dumps(to_json(run(parse(options_type))), allow_nan=False))
+        summary = json.dumps(to_json(run(parse(options_type))), allow_nan=False)
+        # as many digits as anybody measures: 5.21 s, not 5.207318412000001
+        print(json.dumps(json.loads(summary, parse_float=lambda digits: float(f"{float(digits):.7g}"))))
 
 
 @contextmanager
