@@ -16,10 +16,10 @@ from refiner.skeleton import INDEX
 # Joint -> (parent, the COCO joint that lies there, or None). Mixamo's names, which retargeters know. Parents come first.
 TREE: dict[str, tuple[str | None, str | None]] = {
     "Hips": (None, None),  # the hips' midpoint
-    "Spine": ("Hips", None),  # lies in the hips' midpoint, too: the trunk bends there
-    "Spine1": ("Spine", None),  # half-way up, where the trunk bends, too: a bent back is shorter
+    "Spine": ("Hips", None),  # above, by a share of the trunk; the trunk bends there
+    "Spine1": ("Spine", None),  # half-way from there, where the trunk bends, too: a bent back is shorter
     "Spine2": ("Spine1", None),  # the shoulders' midpoint
-    "Neck": ("Spine2", None),  # lies there, too
+    "Neck": ("Spine2", None),  # on the way to the head
     "Head": ("Neck", None),  # the ears' midpoint
     "Nose": ("Head", "nose"),
     "LeftEye": ("Head", "left_eye"),
@@ -48,12 +48,18 @@ LIMBS = (
     ("LeftUpLeg", "LeftLeg", "LeftFoot", (0.0, -1.0, 0.0), (1.0, 0.0, 0.0)),
     ("RightUpLeg", "RightLeg", "RightFoot", (0.0, -1.0, 0.0), (1.0, 0.0, 0.0)),
 )
-# Where a bone without a further joint ends at rest, as a share of the forearm's or shank's length. Toes are as
-# far below the ankle as `room` has the floor below it: whoever stands upright stands on the floor.
+# Where a bone without a further joint ends at rest, as a share of the length of the bone before it: the forearm's, the
+# shank's, the head's. Toes are as far below the ankle as `room` has the floor below it: whoever stands upright stands on the
+# floor.
 TIPS = {
     "LeftHand": (0.35, 0.0, 0.0), "RightHand": (-0.35, 0.0, 0.0),
     "LeftFoot": (0.0, -0.21, 0.35), "RightFoot": (0.0, -0.21, 0.35),
+    "LeftEar": (0.3, 0.0, 0.0), "RightEar": (-0.3, 0.0, 0.0),
+    "Nose": (0.0, 0.0, 0.2), "LeftEye": (0.0, 0.0, 0.2), "RightEye": (0.0, 0.0, 0.2),
 }  # fmt: skip
+# Where no joint is seen but a bone must begin, for tools drop bones without length: how far up from the hips' to the
+# shoulders' midpoint, and from there to the ears'.
+SPINE_SHARE, NECK_SHARE = 0.25, 0.3
 # The plane of a limb that is bent by less than this (sine of the angle) is noise: its neighbours in time and the plane at
 # rest count.
 STRAIGHT = 0.1
@@ -90,15 +96,17 @@ def rig(poses: np.ndarray, fps: float) -> Rigged:
     """
     points = {name: poses[:, INDEX[coco]] for name, (_, coco) in TREE.items() if coco}
     hips = (points["LeftUpLeg"] + points["RightUpLeg"]) / 2
-    neck = (points["LeftArm"] + points["RightArm"]) / 2
+    chest = (points["LeftArm"] + points["RightArm"]) / 2
     ears = (points["LeftEar"] + points["RightEar"]) / 2
-    points |= {"Hips": hips, "Spine": hips, "Spine2": neck, "Neck": neck, "Head": ears}
     across = points["LeftUpLeg"] - points["RightUpLeg"]
-    turns = {"Hips": _frame(x=across, y=neck - hips)}
-    points["Spine1"] = back = _back(hips, neck, turns["Hips"])
-    turns["Spine"], turns["Spine1"] = _frame(y=back - hips, x=across), _frame(y=neck - back, x=across)
-    turns["Spine2"] = _frame(x=points["LeftArm"] - points["RightArm"], y=neck - back)
+    turns = {"Hips": _frame(x=across, y=chest - hips)}
+    spine = _between(hips, turns["Hips"], chest, SPINE_SHARE)
+    back = _back(spine, chest, turns["Hips"])
+    turns["Spine"], turns["Spine1"] = _frame(y=back - spine, x=across), _frame(y=chest - back, x=across)
+    turns["Spine2"] = _frame(x=points["LeftArm"] - points["RightArm"], y=chest - back)
+    neck = _between(chest, turns["Spine2"], ears, NECK_SHARE)
     turns["Neck"] = _frame(y=ears - neck, x=turns["Spine2"][..., 0])
+    points |= {"Hips": hips, "Spine": spine, "Spine1": back, "Spine2": chest, "Neck": neck, "Head": ears}
     nose = points["Nose"] - ears
     turns["Head"] = _frame(x=points["LeftEar"] - points["RightEar"], z=nose)
     sigma = TWIST_SIGMA_S * fps
@@ -117,21 +125,29 @@ def rig(poses: np.ndarray, fps: float) -> Rigged:
     return Rigged(offsets=offsets, tips=tips, root=hips, rotations=local)
 
 
-def _back(hips: np.ndarray, neck: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    """(N, 3) the middle of a back whose two halves keep their length: it gives way backwards where hips and neck are closer.
+def _between(start: np.ndarray, turn: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
+    """(N, 3) a point that goes with the joint at `start` (N, 3), whose frames are `turn` (N, 3, 3): in the middle between left
+    and right, and that share of the way to where `end` (N, 3) mostly is.
+    """
+    usual = np.median(np.einsum("nji,nj->ni", turn, end - start), axis=0) * (0, 1, 1)
+    return start + turn @ (share * usual)
+
+
+def _back(spine: np.ndarray, chest: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """(N, 3) the middle of a back whose two halves keep their length: it gives way backwards where its ends are closer.
 
     Args:
-        hips: (N, 3) their midpoint.
-        neck: (N, 3) the shoulders' midpoint.
+        spine: (N, 3) where it begins.
+        chest: (N, 3) the shoulders' midpoint.
         turn: (N, 3, 3) of the hips, whose z points forwards.
     """
-    line = neck - hips
+    line = chest - spine
     length = np.linalg.norm(line, axis=-1, keepdims=True)
     half = np.quantile(length, 0.98) / 2
     along = unit(line)
     backwards = -turn[..., 2]
     backwards = unit(backwards - (backwards * along).sum(-1, keepdims=True) * along)
-    return hips + line / 2 + backwards * np.sqrt(np.maximum(half**2 - (length / 2) ** 2, 0))
+    return spine + line / 2 + backwards * np.sqrt(np.maximum(half**2 - (length / 2) ** 2, 0))
 
 
 def _offsets(points: dict[str, np.ndarray], turns: dict[str, np.ndarray]) -> np.ndarray:

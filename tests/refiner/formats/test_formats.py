@@ -85,6 +85,18 @@ def test_bones_keep_their_lengths_whatever_the_poses_do(poses, rng):
         assert np.ptp(np.linalg.norm(positions[:, j] - positions[:, parent], axis=-1)) < 1e-9
 
 
+@pytest.mark.parametrize("poses", MOTIONS.values(), ids=MOTIONS.keys())
+def test_every_joint_has_a_place_of_its_own_and_every_bone_a_length(poses):
+    """Blender draws bones without length anyhow, and retargeters drop them. A bone ends between the joints that follow it."""
+    rigged = rig(poses, FPS)
+    for j, name in enumerate(NAMES):
+        followers = [rigged.offsets[child] for child, parent in enumerate(PARENTS) if parent == j]
+        end = np.mean(followers, axis=0) if followers else rigged.tips[name]
+        assert np.linalg.norm(end) > 0.01, name
+    apart = np.linalg.norm(rigged.joints()[:, :, None] - rigged.joints()[:, None], axis=-1) + np.eye(len(NAMES))
+    assert apart.min() > 0.01
+
+
 def test_a_straight_arm_takes_its_twist_from_the_moments_around():
     poses = np.repeat(POSE[None], 40, axis=0)
     straight = slice(15, 25)
