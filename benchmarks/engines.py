@@ -21,11 +21,13 @@ from refiner.errors import UserError
 from refiner.estimators.blazepose.engine import Engine, LiteRT, MakeEngine
 from refiner.estimators.blazepose.landmarks import SIZE
 from refiner.estimators.blazepose.onnx import OnnxRuntime
+from refiner.estimators.blazepose.openvino import OpenVino
 from refiner.estimators.mediapipe_assets import LANDMARKS, model_path
 
 ENGINES: dict[str, tuple[MakeEngine, Callable[[], float]]] = {  # and the clock by which they are timed
     "litert": (LiteRT, time.process_time),
     "onnx": (OnnxRuntime, time.process_time),
+    "openvino_bf16": (OpenVino, time.process_time),
     "onnx_cuda": (functools.partial(OnnxRuntime, device="cuda"), time.perf_counter),
 }
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.extract --videos data/real_people
 
-For MediaPipe and blazepose with one and two looks. All look at the same videos with as many processes, one after the other,
-several rounds; medians. Short videos are
-looped to a length that leaves start-up out. Rates are of the steady state: from the moment every process has finished its
+For MediaPipe, and for blazepose with one and two looks, in float32 and in bfloat16 where the CPU has it. All look at the
+same videos with as many processes, one after the other, several rounds; medians. Short videos are looped to a length that
+leaves start-up out. Rates are of the steady state: from the moment every process has finished its
 first video to the moment the first one has no more work; a video at either end counts by its share. Then one process
 alone says where a frame's time goes. The last line is JSON.
 """
@@ -30,9 +30,11 @@ from benchmarks.plain_loop import plain_loop
 from rayjobs import extract
 from rayjobs.session import ray_session
 from rayjobs.storage import list_videos
-from refiner.command import cores, parse
+from refiner.command import cores, log, parse
 from refiner.data import video
+from refiner.errors import UserError
 from refiner.estimators import named
+from refiner.estimators.base import VideoEstimator
 from refiner.estimators.mediapipe_assets import assembled, model_path
 
 PLAIN = "plain loop, stock MediaPipe"
@@ -41,6 +43,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "mediapipe": {},
     "blazepose": {"estimator": "blazepose"},
     "blazepose_two_looks": {"estimator": "blazepose", "looks": 2},
+    "blazepose_bf16": {"estimator": "blazepose-bf16"},
+    "blazepose_bf16_two_looks": {"estimator": "blazepose-bf16", "looks": 2},
 }
 AISTPP_FRAMES = 10.1e6  # of its 12,670 videos
 
@@ -88,11 +92,25 @@ def looped(source: str, folder: Path, frames: int) -> str:
     return str(path)
 
 
-def _bare(path: str, model: str, way: str) -> int:
-    """The job's own decoding and estimating, and nothing else."""
+def opened(model: str, way: str) -> VideoEstimator:
     options = {"name": "mediapipe", **WAYS[way]}
     options["name"] = options.pop("estimator", options["name"])
-    with named(model=model, **options).open() as watching:
+    return named(model=model, **options).open()
+
+
+def runs_here(way: str) -> bool:
+    """What cannot run on this machine is a sentence."""
+    try:
+        opened(str(model_path()), way)
+    except UserError as error:
+        log(f"{way}: {error}")
+        return False
+    return True
+
+
+def _bare(path: str, model: str, way: str) -> int:
+    """The job's own decoding and estimating, and nothing else."""
+    with opened(model, way) as watching:
         return sum(1 for _ in map(watching.estimate, video.frames(path)))
 
 
@@ -148,22 +166,22 @@ def ray_rate(paths: list[str], processes: int, options: dict[str, Any]) -> float
 
 
 def main(options: Options) -> None:
-    processes = options.processes or cores()
+    processes, here = options.processes or cores(), {way: given for way, given in WAYS.items() if runs_here(way)}
     with tempfile.TemporaryDirectory() as name, ray_session() if options.rounds else nullcontext():
         folder = Path(name)
         loops = [looped(v.where, folder, options.frames) for v in list_videos(options.videos)]
         paths = list(itertools.islice(itertools.cycle(loops), processes * options.videos_per_process))
         stock = folder / "stock.task"
         stock.write_bytes(assembled(segmentation=True))
-        rates: dict[str, list[float]] = {name: [] for name in (*WAYS, *(f"{way} bare" for way in WAYS), PLAIN)}
+        rates: dict[str, list[float]] = {name: [] for name in (*here, *(f"{way} bare" for way in here), PLAIN)}
         for _ in range(options.rounds):
             rates[PLAIN].append(pool_rate(plain_loop, paths, str(stock), processes))
-            for way, given in WAYS.items():
+            for way, given in here.items():
                 rates[way].append(ray_rate(paths, processes, given))
                 rates[f"{way} bare"].append(pool_rate(BARE[way], paths, str(model_path()), processes))
         if options.rounds:
             report_rates(rates, processes, len(paths), video.probe(paths[0]).frames)
-        ways = where_the_time_goes(loops[0], stock, WAYS)
+        ways = where_the_time_goes(loops[0], stock, here)
     for way, parts in ways.items():
         print(f"\n{f'{way}: ms a frame, one process alone':42} {Path(loops[0]).name}")
         for part, value in parts.items():
@@ -181,7 +199,7 @@ def main(options: Options) -> None:
 def ratios(rates: dict[str, list[float]], processes: int) -> dict[str, Any]:
     """Of each round, since what else the machine did changes from round to round; their medians."""
     figures: dict[str, Any] = {}
-    for way in WAYS:
+    for way in [way for way in WAYS if way in rates]:
         prefix = "" if way == "mediapipe" else f"{way}_"
         per_core = statistics.median(rates[way]) / processes
         figures |= {

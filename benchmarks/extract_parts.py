@@ -9,6 +9,7 @@ from typing import Any
 
 from refiner.data import video
 from refiner.estimators import named
+from refiner.estimators.base import Estimator
 from refiner.estimators.blazepose.estimator import BlazePose, answered
 from refiner.estimators.isolation import Isolated
 from refiner.estimators.mediapipe import PoseEstimator
@@ -27,7 +28,7 @@ def where_the_time_goes(path: str, stock: Path, ways: dict[str, dict[str, Any]])
         ways: options of `observe` by the name of the way.
     """
     model = str(model_path())
-    frames = list(islice(video.frames(path), FRAMES))
+    frames, estimators = list(islice(video.frames(path), FRAMES)), dict[str, Estimator]()
     for frame in frames:
         _ = frame.rgb  # kept by the frame: MediaPipe's part holds no conversion, and blazepose never asks for it
     with tempfile.TemporaryDirectory() as out, Isolated("refiner.estimators.observe:observe", stall_s=120) as isolated:
@@ -41,16 +42,16 @@ def where_the_time_goes(path: str, stock: Path, ways: dict[str, dict[str, Any]])
         }
         for way, options in ways.items():
             chosen = {name: value for name, value in options.items() if name != "estimator"}
-            estimator = named(options.get("estimator", "mediapipe"), model, **chosen)
+            estimator = estimators[way] = named(options.get("estimator", "mediapipe"), model, **chosen)
             works[f"{way} seeing"] = lambda estimator=estimator: _watched(estimator.open(), frames)
             works[f"{way} whole"] = lambda options=options: int(observe(**given, **options)["frames"])
         ms = least_of_three(works)
     table = {}
-    for way, options in ways.items():
+    for way, estimator in estimators.items():
         seeing, whole = ms[f"{way} seeing"], ms[f"{way} whole"]
         parts = {"decode": ms["decode"]}
-        if options.get("estimator") == "blazepose":
-            parts |= blazepose_parts(frames, options.get("looks", 1))
+        if isinstance(estimator, BlazePose):
+            parts |= blazepose_parts(frames, estimator)
         else:
             parts |= {"convert to RGB": ms["convert"] - ms["decode"], "MediaPipe": seeing}
         table[way] = parts | {"rest (start, arrays, Parquet)": whole - sum(parts.values()), "whole": whole}
@@ -61,9 +62,8 @@ def where_the_time_goes(path: str, stock: Path, ways: dict[str, dict[str, Any]])
     return table
 
 
-def blazepose_parts(frames: list[video.Frame], looks: int) -> dict[str, float]:
+def blazepose_parts(frames: list[video.Frame], estimator: BlazePose) -> dict[str, float]:
     """Crop, network, and what becomes of its answer; the detector's share is in the crop's."""
-    estimator = BlazePose(looks=looks)
     best: dict[str, float] = {}
     for _ in range(3):
         detect, look = estimator.networks

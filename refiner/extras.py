@@ -7,7 +7,7 @@ from refiner.errors import UserError
 DISTRIBUTION = "pose-depth-refiner"
 # Importable name -> the extra in pyproject.toml. What stands in none of them comes with every installation.
 EXTRAS = {
-    "ai_edge_litert": "blazepose",
+    "ai_edge_litert": "blazepose", "openvino": "blazepose-bf16",
     "boto3": "cluster", "grafana_foundation_sdk": "cluster", "psycopg": "cluster",
     "numba": "studio", "skimage": "studio",
     "jinja2": "demo",

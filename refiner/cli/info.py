@@ -48,6 +48,9 @@ def run(options: Options) -> int:
             "blazepose": "its networks without its graph"
             if is_there("ai_edge_litert")
             else "not here: wants the extra [blazepose]",
+            "blazepose-bf16": "the same in bfloat16"
+            if is_there("openvino")
+            else "not here: wants the extra [blazepose-bf16]",
             "refiner video": default_estimator(),
         },
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",

@@ -62,8 +62,9 @@ class Options:
     """Token for the endpoint, where it wants one; POSE_API_TOKEN in the environment by default."""
     people: Annotated[int, takes("N", "1")] = 1
     """Most people to follow; each with a number that survives crossings and absences (blazepose)."""
-    estimator: Annotated[EstimatorName | None, takes("{mediapipe,blazepose}")] = None
-    """What finds the landmarks. mediapipe: PoseLandmarker; blazepose: its networks without its graph, faster.
+    estimator: Annotated[EstimatorName | None, takes("{mediapipe,blazepose,blazepose-bf16}")] = None
+    """What finds the landmarks. mediapipe: PoseLandmarker; blazepose: its networks without its graph, faster; blazepose-bf16:
+    in bfloat16, faster still, where the CPU has that (extra [blazepose-bf16]).
     By default blazepose where it is installed (extra [blazepose]) or for several people, else mediapipe."""
     smoothing: Smoothing = "mediapipe"
     """Smoothing of the landmarks over time: MediaPipe's filters, or none."""

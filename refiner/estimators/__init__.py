@@ -15,9 +15,19 @@ def _blazepose(model: str, **options: Any) -> Estimator:
     return BlazePose(model, **options)
 
 
-EstimatorName = Literal["mediapipe", "blazepose"]
+def _blazepose_bf16(model: str, **options: Any) -> Estimator:
+    from refiner.estimators.blazepose.openvino import OpenVino
+
+    return _blazepose(model, name="blazepose-bf16", engine=OpenVino, **options)
+
+
+EstimatorName = Literal["mediapipe", "blazepose", "blazepose-bf16"]
 # By name: what makes an estimator from its model's name or file, and from the options of `named` that are not as usual.
-ESTIMATORS: dict[str, Callable[..., Estimator]] = {"mediapipe": MediaPipe, "blazepose": _blazepose}
+ESTIMATORS: dict[str, Callable[..., Estimator]] = {
+    "mediapipe": MediaPipe,
+    "blazepose": _blazepose,
+    "blazepose-bf16": _blazepose_bf16,
+}
 DEFAULT = "mediapipe"
 
 

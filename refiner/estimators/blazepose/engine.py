@@ -1,9 +1,9 @@
 """What runs a network: pictures in, its outputs out. LiteRT, one thread, as MediaPipe runs it.
 
-OpenVINO and ONNX Runtime (`onnx`, for GPUs) were measured and are no faster on a CPU (docs/decisions/estimator.md).
+In single precision OpenVINO and ONNX Runtime (`onnx`, for GPUs) are no faster on a CPU; in bfloat16 OpenVINO is (`openvino`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,11 @@ class Engine(Protocol):
 
 
 MakeEngine = Callable[[bytes], Engine]  # from a `.tflite` file's content
+
+
+def joined(answers: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
+    """The outputs for all pictures, from those of one call after the other."""
+    return [np.concatenate(parts) if len(answers) > 1 else parts[0] for parts in zip(*answers, strict=True)]
 
 
 class LiteRT:
@@ -52,4 +57,4 @@ class LiteRT:
             self._interpreter.set_tensor(self._input, pictures[number : number + 1])
             self._interpreter.invoke()
             answers.append([self._interpreter.get_tensor(output) for output in self._outputs])
-        return [np.concatenate(parts) if len(pictures) > 1 else parts[0] for parts in zip(*answers, strict=True)]
+        return joined(answers)

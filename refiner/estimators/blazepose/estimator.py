@@ -36,6 +36,7 @@ class BlazePose:
         looks: int = 1,
         people: int = 1,
         engine: MakeEngine = LiteRT,
+        name: str = "blazepose",
     ) -> None:
         """Args:
         model: lite, full, heavy, or the path of a `.task` file: the very file that MediaPipe takes.
@@ -43,6 +44,7 @@ class BlazePose:
         looks: 2: at the crop and at its mirror image, and the mean of both.
         people: that are followed in a video, at most; several by `crowd`.
         engine: what runs the landmark network; the detector, which is seldom asked, is LiteRT's.
+        name: that its observations bear, another one where the engine gives others than LiteRT does.
 
         Raises:
             UserError: there is no such model, and none can be fetched; or an option is not one of these.
@@ -55,6 +57,7 @@ class BlazePose:
             raise UserError(f"--people is {people}: give 1 or more")
         self.model = model_path(str(model))
         self._smoothing, self._looks, self._people, self._engine = smoothing, looks, people, engine
+        self._name = name
 
     @property
     def info(self) -> EstimatorInfo:
@@ -64,7 +67,7 @@ class BlazePose:
     def _info(self) -> EstimatorInfo:
         sha256 = hashlib.sha256(self.model.read_bytes()).hexdigest()
         return EstimatorInfo(
-            "blazepose", VERSION, sha256, people=self._people, looks=self._looks, smoothing=self._smoothing
+            self._name, VERSION, sha256, people=self._people, looks=self._looks, smoothing=self._smoothing
         )
 
     def open(self) -> "Watching":

@@ -3,6 +3,7 @@
 On a CPU it is as fast as LiteRT and no faster (docs/benchmarks/extraction.md), so that stays the default.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -35,18 +36,15 @@ class OnnxRuntime:
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        converted = Conversion(model)
+        self._converted = Conversion(model)
         self._session = onnxruntime.InferenceSession(
-            converted.onnx(), options, providers=[providers[device]] + ["CPUExecutionProvider"] * (device != "cpu")
+            self._converted.onnx(),
+            options,
+            providers=[providers[device]] + ["CPUExecutionProvider"] * (device != "cpu"),
         )
-        self._outputs = converted.outputs
 
     def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
-        answers = map(np.asarray, self._session.run(None, {PICTURES: pictures}))
-        return [
-            np.broadcast_to(constant, (len(pictures), *constant.shape[1:])) if constant is not None else next(answers)
-            for constant in self._outputs
-        ]
+        return self._converted.complete(map(np.asarray, self._session.run(None, {PICTURES: pictures})), len(pictures))
 
 
 class Conversion:
@@ -111,6 +109,14 @@ class Conversion:
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
         checker.check_model(made)
         return made.SerializeToString()
+
+    def complete(self, computed: Iterable[np.ndarray], pictures: int) -> list[np.ndarray]:
+        """All of the network's outputs for so many pictures: those that the ONNX graph computes, and the constants."""
+        answers = iter(computed)
+        return [
+            np.broadcast_to(constant, (pictures, *constant.shape[1:])) if constant is not None else next(answers)
+            for constant in self.outputs
+        ]
 
     def _stored(self, number: int) -> np.ndarray | None:
         tensor = self._graph.tensors[number]
