@@ -36,6 +36,11 @@ WAYS: dict[str, dict[str, Any]] = {
     "blazepose two looks": {"estimator": "blazepose", "looks": 2},
     "blazepose raw, two looks": {"estimator": "blazepose", "smoothing": "none", "looks": 2},
 }
+USUAL = tuple(WAYS)
+WAYS |= {  # for CPUs that have bfloat16
+    "blazepose-bf16": {"estimator": "blazepose-bf16"},
+    "blazepose-bf16 two looks": {"estimator": "blazepose-bf16", "looks": 2},
+}
 PARITY = 0.005  # of the error: what blazepose with MediaPipe's filters may differ by
 
 
@@ -45,7 +50,7 @@ class Options:
     """Root of a dataset with videos/ and annotations/."""
     work: str
     """Folder for observations and pairs."""
-    ways: tuple[str, ...] = tuple(WAYS)
+    ways: tuple[str, ...] = USUAL
     """Which of them; mediapipe is among them."""
     videos: int = 0
     """So many at most; 0: all."""
