@@ -101,11 +101,11 @@ def opened(model: str, way: str) -> VideoEstimator:
 def runs_here(way: str) -> bool:
     """What cannot run on this machine is a sentence."""
     try:
-        opened(str(model_path()), way)
+        with opened(str(model_path()), way):
+            return True
     except UserError as error:
         log(f"{way}: {error}")
         return False
-    return True
 
 
 def _bare(path: str, model: str, way: str) -> int:
