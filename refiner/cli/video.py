@@ -133,6 +133,11 @@ def run(options: Options) -> int:
             raise UserError(f"{error}; is --endpoint right? Without it the model in the box refines here") from None
     for ending in options.to:
         formats.check(ending)
+    if not (options.force or options.resume):
+        refusals = [_refused(path, options) for path in videos]
+        if all(refusals):  # nothing would be done: a mistake in the command
+            more = f" (and those of {len(videos) - 1} more)" if len(videos) > 1 else ""
+            raise UserError(f"{refusals[0]}{more}")
     console = Console(stderr=True)
     outcomes = []
     with Progress(
@@ -206,18 +211,14 @@ def _prepare(options: Options, child: Isolated) -> None:
 def _refine(
     path: Path, options: Options, child: Isolated, ready: Callable[[], None], progress: Progress, title: str
 ) -> Outcome:
-    result, settings = result_of(path, options), _settings(options)
-    folder = result.parent
-    made_before = _made_before(result, path, settings)
-    targets = made_before or expected(result, settings)
-    there = [target for target in targets if target.exists()]
-    if options.resume and made_before and len(there) == len(targets):
-        return Outcome(video=str(path), skipped=True)
-    if there and not (options.force or options.resume):
-        return Outcome(
-            video=str(path),
-            error=f"{there[0]} is there already: --resume goes on, --force writes over it, --out elsewhere",
-        )
+    settings = _settings(options)
+    folder = result_of(path, options).parent
+    if options.resume:
+        made_before = _made_before(result_of(path, options), path, settings)
+        if made_before and all(target.exists() for target in made_before):
+            return Outcome(video=str(path), skipped=True)
+    elif not options.force and (refused := _refused(path, options)):
+        return Outcome(video=str(path), error=refused)
     ready()
     scratch = ""
     try:
@@ -252,6 +253,15 @@ def _refine(
             shutil.rmtree(scratch, ignore_errors=True)
         for shown in progress.task_ids:
             progress.remove_task(shown)
+
+
+def _refused(path: Path, options: Options) -> str:
+    """Why a video is not refined over what is there, without --resume or --force; empty where nothing is."""
+    result, settings = result_of(path, options), _settings(options)
+    for target in _made_before(result, path, settings) or expected(result, settings):
+        if target.exists():
+            return f"{target} is there already: --resume goes on, --force writes over it, --out elsewhere"
+    return ""
 
 
 @contextmanager

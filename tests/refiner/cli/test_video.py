@@ -113,10 +113,41 @@ def test_what_is_there_is_left_alone_unless_one_says_otherwise(done, clip):
     _, out = done
     before = {p: p.stat().st_mtime_ns for p in out.iterdir()}
     refused = refiner("video", clip, "--to", "bvh", "--out", out)
-    assert refused.returncode == 1 and "is there already" in refused.stdout.replace("\n", " ")
+    assert refused.returncode == 2 and "is there already" in refused.stderr.replace("\n", " ")
     resumed = refiner("video", clip, "--to", *FORMATS, "--overlay", "--out", out, "--resume", "--json")
     assert resumed.returncode == 0 and json.loads(resumed.stdout)["skipped"]
     assert {p: p.stat().st_mtime_ns for p in out.iterdir()} == before
+
+
+STATUSES = {  # what the command names, its options, and what is refined besides: `joey` has been refined already
+    "a good video": (["new.mp4"], [], 0, {"new"}),
+    "all is there, resumed": (["joey.mp4"], ["--resume"], 0, set()),
+    "all is there, written over": (["joey.mp4"], ["--force"], 0, set()),
+    "a bad one among good ones": (["bad.mp4", "new.mp4"], [], 1, {"new"}),
+    "all bad": (["bad.mp4"], [], 1, set()),
+    "one is there, another is new": (["joey.mp4", "new.mp4"], [], 1, {"new"}),
+    "one is there, another is bad": (["joey.mp4", "bad.mp4"], [], 1, set()),
+    "all is there": (["joey.mp4"], [], 2, set()),
+    "a bad option": (["new.mp4"], ["--fov", "400"], 2, set()),
+    "options that exclude each other": (["joey.mp4", "new.mp4"], ["--resume", "--force"], 2, set()),
+    "a name that matches nothing": (["new.mp4", "nowhere.mp4"], [], 2, set()),
+}
+
+
+@pytest.mark.parametrize(("names", "options", "status", "made"), STATUSES.values(), ids=STATUSES.keys())
+def test_the_exit_status_says_whose_mistake_it_was(names, options, status, made, clip, done, tmp_path):
+    """The table in docs/own-video.md, case by case."""
+    for name in ("joey", "new"):
+        shutil.copy(clip, tmp_path / f"{name}.mp4")
+    (tmp_path / "bad.mp4").write_bytes(clip.read_bytes()[:20_000])
+    shutil.copy(done[1] / "joey.refined.parquet", tmp_path)
+    ended = called("video", *(tmp_path / name for name in names), *options, "--json")
+    assert ended.returncode == status, ended.stdout + ended.stderr
+    assert {path.name.split(".")[0] for path in tmp_path.glob("*.refined.parquet")} == {"joey", *made}
+    if status == 2:
+        assert not ended.stdout and len(ended.stderr.strip().splitlines()) == 1
+    else:
+        assert len(ended.stdout.splitlines()) == len(names) and not ended.stderr
 
 
 def test_without_refinement_poses_are_mediapipes(done, clip, tmp_path):
