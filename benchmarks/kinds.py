@@ -16,7 +16,7 @@ from refiner import UserError
 from refiner.command import launch, log
 from refiner.data import records
 from refiner.inference.validation import validate_poses
-from refiner.skeleton import MIRROR, root_centred, to_coco
+from refiner.skeleton import INDEX, MIRROR, NUM_JOINTS, middle, root_centred, to_coco
 
 EVERY = 3  # of 60 Hz
 LENGTHS = (1, 5, 20, 60, 200)  # poses in a batch
@@ -33,6 +33,8 @@ class Options:
     observations: Path | None = None
     """Folder of observations."""
     seed: int = 0
+    singles: int = 10
+    """Of single poses of wrong kinds, every so manyth is sent; of true ones, all."""
 
 
 def seen(motion: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -72,11 +74,42 @@ def lying(poses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack([np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y, poses[..., 2]], axis=-1)
 
 
+def exchanged(*joints: str) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    """Left and right of these."""
+    order = np.arange(NUM_JOINTS)
+    for joint in joints:
+        left, right = INDEX[f"left_{joint}"], INDEX[f"right_{joint}"]
+        order[[left, right]] = right, left
+    return lambda poses, rng: root_centred(poses[:, order])
+
+
+def in_smpls_order(poses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The first 17 of SMPL's 24, as far as COCO's tell them; the feet point where the hips face."""
+    hips, neck, head = (middle(poses, joint) for joint in ("hip", "shoulder", "ear"))
+    ahead = np.cross(poses[:, INDEX["left_hip"]] - poses[:, INDEX["right_hip"]], neck - hips)
+    ahead *= 0.12 / np.linalg.norm(ahead, axis=-1, keepdims=True)
+
+    def joint(name: str) -> np.ndarray:
+        return poses[:, INDEX[name]]
+
+    def spine(share: float) -> np.ndarray:
+        return hips + share * (neck - hips)
+
+    order = [
+        hips, 0.6 * joint("left_hip") + 0.4 * hips, 0.6 * joint("right_hip") + 0.4 * hips, spine(0.25), joint("left_knee"),
+        joint("right_knee"), spine(0.5), joint("left_ankle"), joint("right_ankle"), spine(0.6), joint("left_ankle") + ahead,
+        joint("right_ankle") + ahead, neck, 0.6 * neck + 0.4 * joint("left_shoulder"),
+        0.6 * neck + 0.4 * joint("right_shoulder"), head, joint("left_shoulder"),
+    ]  # fmt: skip
+    return root_centred(np.stack(order, axis=1))
+
+
 KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "true": lambda poses, rng: poses,
     "true, 0.6 of the size": lambda poses, rng: 0.6 * poses,
     "true, child": child,
     "true, lying": lying,
+    "true, child, lying": lambda poses, rng: lying(child(poses, rng), rng),
     "image landmarks": lambda poses, rng: in_picture(poses, rng) + np.append(rng.uniform(0.35, 0.65, 2), 0),
     "image landmarks, centred": in_picture,
     "image landmarks, centred, lying": lambda poses, rng: in_picture(lying(poses, rng), rng),
@@ -87,7 +120,13 @@ KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "y and z negated": lambda poses, rng: poses * (1, -1, -1),
     "y negated": lambda poses, rng: poses * (1, -1, 1),
     "mirrored": lambda poses, rng: poses * (-1, 1, 1),
+    "mirrored, child": lambda poses, rng: child(poses, rng) * (-1, 1, 1),
     "left and right exchanged": lambda poses, rng: poses[:, MIRROR],
+    "elbows and wrists exchanged": exchanged("elbow", "wrist"),
+    "arms exchanged": exchanged("shoulder", "elbow", "wrist"),
+    "knees and ankles exchanged": exchanged("knee", "ankle"),
+    "legs exchanged": exchanged("hip", "knee", "ankle"),
+    "SMPL's order": in_smpls_order,
 }
 
 
@@ -100,8 +139,12 @@ def run(options: Options) -> dict[str, dict[str, str]]:
     for kind, change in KINDS.items():
         table[kind] = {}
         for length in LENGTHS:
-            parts = [clip[i : i + length] for clip in clips for i in range(0, len(clip), length)]
-            refused = sum(_refused(change(part, rng)) for part in parts if len(part) == min(length, len(part)))
+            parts = [clip[i : i + length] for clip in clips for i in range(0, len(clip) - length + 1, length)]
+            if length == 1 and not kind.startswith("true"):
+                parts = parts[:: options.singles]
+            if not parts:
+                continue
+            refused = sum(_refused(change(part, rng)) for part in parts)
             table[kind][f"{length} poses"] = f"{refused:,} of {len(parts):,} ({refused / len(parts):.2%})"
             log(f"{kind}, {length} poses: {table[kind][f'{length} poses']} refused")
     return table

@@ -87,6 +87,7 @@ DRAWN = np.concatenate(
 NUM_LANDMARKS = 33
 # MediaPipe's landmark of each COCO joint (its "inner" and "outer" eye corners, mouth, hands and feet have none).
 FROM_MEDIAPIPE = np.array([0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28])
+EARS, MOUTH, HEELS, TOES = [7, 8], [9, 10], [29, 30], [31, 32]  # MediaPipe's left and right ones
 
 # The joint with which each of MediaPipe's landmarks moves when joints are moved: eye corners with their eye, the mouth with the
 # nose, fingers with their wrist, heels and toes with their ankle; a landmark that is a joint with itself.
@@ -128,3 +129,8 @@ def hips_midpoint(poses: np.ndarray) -> np.ndarray:
 def root_centred(poses: np.ndarray) -> np.ndarray:
     """(..., 17, 3) -> the same with the hips' midpoint at the origin."""
     return poses - hips_midpoint(poses)
+
+
+def middle(poses: np.ndarray, joint: str) -> np.ndarray:
+    """(N, 17, 3) -> (N, 3) half way between the left and the right one."""
+    return (poses[:, INDEX[f"left_{joint}"]] + poses[:, INDEX[f"right_{joint}"]]) / 2

@@ -8,8 +8,9 @@ import pytest
 from refiner import UserError
 from refiner.data.aistpp import Dataset
 from refiner.geometry import to_virtual_camera
-from refiner.inference.validation import in_front, upright, validate_poses
-from refiner.skeleton import FROM_MEDIAPIPE, MIRROR, root_centred
+from refiner.inference.sides import in_front, upright
+from refiner.inference.validation import validate_poses
+from refiner.skeleton import FROM_MEDIAPIPE, LANDMARK_MIRROR, MIRROR, root_centred
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +76,41 @@ def test_who_lies_has_more_room_before_a_pose_counts_as_mirrored(dance):
     lying = clip[..., [1, 0, 2]] * (1, -1, 1)
     assert abs(upright(lying).mean()) < 0.5
 
-    def facing(poses: np.ndarray, metres: float) -> np.ndarray:
-        """The noses moved along where the trunk faces, so that `in_front` is so much in the mean."""
+    def facing(poses: np.ndarray, front: float) -> np.ndarray:
+        """Noses, eyes and knees moved along where the shoulders face, so that `in_front` is so much."""
         across = poses[:, 5] - poses[:, 6]
         ahead = np.cross(across, (poses[:, 5] + poses[:, 6] - poses[:, 11] - poses[:, 12]) / 2)
         ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True)
         moved = poses.copy()
-        moved[:, 0] += (metres - in_front(root_centred(poses)).mean()) * ahead
+        moved[:, [0, 1, 2, 13, 14]] += ahead[:, None]
+        at_once, before = (in_front(root_centred(p)).sum() for p in (moved, poses))
+        moved = poses.copy()
+        moved[:, [0, 1, 2, 13, 14]] += (front - before) / (at_once - before) * ahead[:, None]
         return moved
 
-    validate_poses(facing(lying, -0.17))
-    for poses in (facing(clip, -0.17), facing(lying, -0.2)):
+    validate_poses(facing(lying, -7))
+    for poses in (facing(clip, -7), facing(lying, -10)):
         with pytest.raises(UserError, match="point backwards"):
             validate_poses(poses)
+
+
+EXCHANGED = {
+    "arms": ((5, 7, 9), "face opposite ways"),
+    "legs": ((11, 13, 15), "face opposite ways"),
+    "elbows and wrists": ((7, 9), "the upper arms cross"),
+    "knees and ankles": ((13, 15), "the thighs cross"),
+}
+
+
+@pytest.mark.parametrize("limbs", EXCHANGED)
+def test_limbs_whose_left_and_right_are_exchanged_are_told(dance, limbs):
+    left, says = EXCHANGED[limbs]
+    for clip in dance:
+        exchanged = clip.copy()
+        for joint in left:
+            exchanged[:, [joint, joint + 1]] = clip[:, [joint + 1, joint]]
+        with pytest.raises(UserError, match=says):
+            validate_poses(exchanged)
 
 
 @dataclass
@@ -154,6 +177,15 @@ def test_mediapipes_image_landmarks_are_told_wherever_they_are_moved_to(from_med
                 validate_poses(batch)
 
 
+def test_five_poses_with_mouth_and_feet_are_enough_to_tell_a_mirror_image(from_mediapipe):
+    world, _ = from_mediapipe
+    for i in range(0, len(world) - 5, 5):
+        validate_poses(world[i : i + 5])
+        for mirrored in (world * (-1, 1, 1), world[:, LANDMARK_MIRROR]):
+            with pytest.raises(UserError, match="left and right are exchanged"):
+                validate_poses(mirrored[i : i + 5])
+
+
 def test_small_people_of_other_proportions_are_taken_from_everywhere(dance, from_mediapipe):
     rng = np.random.default_rng(0)
     for clip in [*dance[::3], from_mediapipe[0][:, FROM_MEDIAPIPE].astype(np.float32)]:
@@ -180,7 +212,30 @@ def ordered(poses: np.ndarray) -> dict[str, np.ndarray]:
     def put(*joints: int | np.ndarray) -> np.ndarray:
         return np.stack([poses[:, joint] if isinstance(joint, int) else joint for joint in joints], axis=1)
 
+    ahead = np.cross(poses[:, 11] - poses[:, 12], neck - hips)
+    toes = 0.12 * ahead / np.linalg.norm(ahead, axis=-1, keepdims=True)
     return {
+        "SMPL": root_centred(
+            put(
+                hips,
+                0.6 * poses[:, 11] + 0.4 * hips,
+                0.6 * poses[:, 12] + 0.4 * hips,
+                0.7 * hips + 0.3 * neck,
+                13,
+                14,
+                spine,
+                15,
+                16,
+                0.4 * hips + 0.6 * neck,
+                poses[:, 15] + toes,
+                poses[:, 16] + toes,
+                neck,
+                0.6 * neck + 0.4 * poses[:, 5],
+                0.6 * neck + 0.4 * poses[:, 6],
+                ears,
+                5,
+            )
+        ),
         "Human3.6M": put(hips, 12, 14, 16, 11, 13, 15, spine, neck, ears, top, 5, 7, 9, 6, 8, 10),
         "MPI-INF-3DHP": put(top, neck, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, hips, spine, ears),
         "OpenPose": put(0, neck, 6, 8, 10, 5, 7, 9, hips, 12, 14, 16, 11, 13, 15, 2, 1),
@@ -189,12 +244,21 @@ def ordered(poses: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("order", ["Human3.6M", "MPI-INF-3DHP", "OpenPose", "backwards", "MediaPipe's first 17"])
+@pytest.mark.parametrize(
+    "order", ["SMPL", "Human3.6M", "MPI-INF-3DHP", "OpenPose", "backwards", "MediaPipe's first 17"]
+)
 def test_joints_in_another_order_are_told(dance, order):
     said = "first 17 of MediaPipe's 33" if order.startswith("MediaPipe") else "another order|too short for a person"
     for clip in dance:
         with pytest.raises(UserError, match=said):
             validate_poses(ordered(clip)[order])
+
+
+def test_a_single_pose_in_smpls_order_is_told_by_its_hips(dance):
+    for clip in dance:
+        for pose in ordered(clip)["SMPL"][::7]:
+            with pytest.raises(UserError, match=r"another order|too long|image landmarks"):
+                validate_poses(pose[None])
 
 
 def test_people_in_feet_are_too_long(dance):
