@@ -240,13 +240,15 @@ def _serve(function: Callable[..., Any], requests: "queue.SimpleQueue[str]", ans
     while True:
         asked = json.loads(requests.get())
         answer = functools.partial(say, request=asked["request"])
-        last = time.monotonic()
+        last, reached = time.monotonic(), -1
 
         def on_progress(number: int, answer: Callable[..., None] = answer) -> None:
-            nonlocal last
-            if time.monotonic() - last >= PROGRESS_EVERY_S:
+            nonlocal last, reached
+            # a number that comes again is where it ends: it must not be the one that is left out
+            if number == reached or time.monotonic() - last >= PROGRESS_EVERY_S:
                 last = time.monotonic()
                 answer(progress=number)
+            reached = number
 
         try:
             answer(result=function(on_progress=on_progress, **asked["arguments"]))

@@ -19,6 +19,7 @@ from refiner.cli.main import main
 from refiner.cli.video import Options, _settings, find
 from refiner.cli.work import stretches
 from refiner.data import records, video
+from refiner.estimators.isolation import Isolated
 from refiner.formats import FORMATS
 
 SIZE, FPS = (640, 360), 30
@@ -148,6 +149,14 @@ def test_the_exit_status_says_whose_mistake_it_was(names, options, status, made,
         assert not ended.stdout and len(ended.stderr.strip().splitlines()) == 1
     else:
         assert len(ended.stdout.splitlines()) == len(names) and not ended.stderr
+
+
+def test_progress_reaches_the_last_frame(clip, tmp_path):
+    told: list[int] = []
+    options = _settings(Options(videos=(str(clip),)))
+    with Isolated("refiner.cli.work:work", stall_s=300) as child:
+        child(told.append, video=str(clip), out=str(tmp_path), options=options)
+    assert told[-1] == 20 and told == sorted(told)
 
 
 def test_without_refinement_poses_are_mediapipes(done, clip, tmp_path):
