@@ -50,7 +50,7 @@ _MOSTLY = 0.8
 # In fewer poses than these the shoulders are also lower than the hips by this share of trunk + thigh + shank, and trunk and
 # legs near the vertical (cosines): 102 of 509,355 people turned in the picture by up to a quarter are past the rest, none is
 # past these.
-_A_FEW, _CLEARLY_DOWN, _TRUNK_HANGS, _LEGS_STAND = 20, 0.31, 0.87, 0.82
+_A_FEW, _CLEARLY_DOWN, _TRUNK_HANGS, _LEGS_STAND = 60, 0.31, 0.87, 0.82
 # (poses at least, share with free hands). In 168,000 true poses nobody is upside down, also lying on any side; those who stand
 # on their hands or shoulders seldom have them free.
 _NOW_AND_THEN = ((60, 0.1), (20, 0.15), (1, 0.3))

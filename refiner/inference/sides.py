@@ -31,9 +31,8 @@ _ON_FLOOR, _STANDS = (
 )  # times the limits; cosine of the trunk to the vertical, mean of a batch, of people who stand
 # Arms or legs as a whole: of seven of those seeds 16.5, 12.3, 6.0 and 1.6; of what MediaPipe saw -8.3, -14.9, -21.8, -22.8.
 _TWISTED = ((200, 2.5), (60, 6.8), (20, 13.5), (5, 18.5))
-# Sums of two cosines: elbows to shoulders and hips: 1.57, 1.31, 0, -0.5; knees to both: 1.57, 1.05, 0.73, 0.
+# Sum of the cosines of elbows to shoulders and hips: 1.57, 1.31, 0, -0.5. (Knees are no sign: who sits crosses the legs.)
 _ELBOWS_CROSS = ((60, 0.4), (20, 1.45), (5, 1.75))
-_KNEES_CROSS = ((200, 0.3), (60, 0.9), (20, 1.3), (5, 1.8))
 
 
 def check_sides(poses: np.ndarray, landmarks: np.ndarray | None = None) -> None:
@@ -53,8 +52,6 @@ def check_sides(poses: np.ndarray, landmarks: np.ndarray | None = None) -> None:
         exchanged = "shoulders and hips face opposite ways: left and right of the arms or of the legs"
     elif twists["elbows to shoulders"] + twists["elbows to hips"] < -limit_of(_ELBOWS_CROSS, poses):
         exchanged = "the upper arms cross the trunk: left and right of elbows and wrists"
-    elif twists["knees to hips"] + twists["knees to shoulders"] < -limit_of(_KNEES_CROSS, poses):
-        exchanged = "the thighs cross: left and right of knees and ankles"
     if exchanged:
         raise UserError(f"{exchanged} are exchanged; send COCO's 17 joints or MediaPipe's 33 in their order")
     limit = limit_of(_BEHIND if landmarks is None else _BEHIND_OF_33, poses)
@@ -106,7 +103,6 @@ def limb_twists(poses: np.ndarray) -> dict[str, float]:
         "trunk": _cosine(shoulders, hips),
         "elbows to shoulders": _cosine(elbows, shoulders),
         "elbows to hips": _cosine(elbows, hips),
-        "knees to hips": _cosine(knees, hips),
         "knees to shoulders": _cosine(knees, shoulders),
     }
 

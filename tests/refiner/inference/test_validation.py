@@ -98,7 +98,6 @@ EXCHANGED = {
     "arms": ((5, 7, 9), "face opposite ways"),
     "legs": ((11, 13, 15), "face opposite ways"),
     "elbows and wrists": ((7, 9), "the upper arms cross"),
-    "knees and ankles": ((13, 15), "the thighs cross"),
 }
 
 
