@@ -19,9 +19,9 @@ from refiner.skeleton import JOINTS, NUM_JOINTS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How far two results are apart, by person and frame.
+    """Say how far two results are apart, by person and frame.
 
-    Parquet files of `refiner video`, or NPZ files with `poses` and `frames`.
+    They are Parquet files of `refiner video`, or NPZ files with `poses` and `frames`.
     """
 
     a: Annotated[Path, tyro.conf.Positional, takes("RESULT")]

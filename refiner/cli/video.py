@@ -63,8 +63,8 @@ class Options:
     people: Annotated[int, takes("N", "1")] = 1
     """Most people to follow; each with a number that survives crossings and absences (blazepose)."""
     estimator: Annotated[EstimatorName | None, takes("{mediapipe,blazepose,blazepose-bf16}")] = None
-    """What finds the landmarks. mediapipe: PoseLandmarker; blazepose: its networks without its graph, faster; blazepose-bf16:
-    in bfloat16, faster still, where the CPU has that (extra [blazepose-bf16]).
+    """What finds the landmarks. mediapipe: PoseLandmarker; blazepose: its networks without its graph, faster;
+    blazepose-bf16: in bfloat16, faster still, where the CPU has that (extra [blazepose-bf16]).
     By default blazepose where it is installed (extra [blazepose]) or for several people, else mediapipe."""
     smoothing: Smoothing = "mediapipe"
     """Smoothing of the landmarks over time: MediaPipe's filters, or none."""
