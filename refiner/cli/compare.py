@@ -21,7 +21,7 @@ from refiner.skeleton import JOINTS, NUM_JOINTS
 class Options:
     """Say how far two results are apart, by person and frame.
 
-    They are Parquet files of `refiner video`, or NPZ files with `poses` and `frames`.
+    Give Parquet files of `refiner video`, or NPZ files with `poses` and `frames`.
     """
 
     a: Annotated[Path, tyro.conf.Positional, takes("RESULT")]

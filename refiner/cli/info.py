@@ -21,7 +21,7 @@ COLUMN, MOST_COLUMNS = 22, 120  # where values begin, and where lines end at the
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Say versions, extras, estimators, the model, the device, and where models come from."""
+    """Print versions, extras, estimators, model, device and where models come from."""
 
     model: Model = ""
     """A checkpoint's folder; the model in the box by default."""
