@@ -31,9 +31,12 @@ def visibility(rng) -> np.ndarray:
     return rng.uniform(size=(40, 17)).astype(np.float32)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def champion(endpoint) -> DepthRefiner:
-    return DepthRefiner("models:/pose-depth-refiner@champion", device="cpu")
+    """Tests before these change champions, and replicas follow one by one: waits until all have."""
+    champion = DepthRefiner("models:/pose-depth-refiner@champion", device="cpu")
+    wait_for(lambda: {get(f"{endpoint}/info").json()["model"]["version"] for _ in range(20)} == {champion.version})
+    return champion
 
 
 @pytest.mark.parametrize("transport", ["json", "arrow"])
