@@ -1,6 +1,7 @@
 """A video with both skeletons on the picture, and beside it both from the side, where depth can be seen."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from refiner.skeleton import DRAWN
 
 PANEL_SHARE = 0.62  # of the picture's height: the panel's width
 LONGEST = 1280  # side of the written picture, pixels; larger ones are scaled down
-BACKGROUND, INK = (255, 255, 255), (58, 61, 69)
+BACKGROUND, INK, FLOOR = (255, 255, 255), (58, 61, 69), (176, 180, 188)
 REACH_M = 1.15  # from the hips to the panel's edge
 
 
@@ -42,7 +43,9 @@ class OverlayWriter:
         self._panel = round(self._height * PANEL_SHARE) // 2 * 2
         self._writer = VideoWriter(path, (self._width + self._panel, self._height), fps or 30)
 
-    def write(self, frame: Frame, *people: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    def write(
+        self, frame: Frame, *people: dict[str, tuple[np.ndarray, np.ndarray]], floors: Sequence[float | None] = ()
+    ) -> None:
         """Appends a frame.
 
         Args:
@@ -50,13 +53,17 @@ class OverlayWriter:
             people: of each person the skeletons by method, `mediapipe` and `refined`: where its joints are in this picture,
                 (17, 2) pixels, and where they are from the side, (17, 2) m, away from the camera and down, about the hips.
                 Empty where they are not seen.
+            floors: how far the floor is below each person's hips, m, where it is known.
         """
         picture, scale, corner = self._fitted(frame.rgb)
         panel = np.full((self._height, self._panel, 3), BACKGROUND, dtype=np.uint8)
         thick = max(1, round(self._height / 260))
         row = self._height / self._people
         unit = min(self._panel, row) / 2 / REACH_M
-        for number, skeletons in enumerate(people):
+        for number, (skeletons, floor) in enumerate(itertools.zip_longest(people, floors)):
+            if floor is not None:
+                y = round((number + min(0.5 + floor * unit / row, 1)) * row)
+                cv2.line(panel, (0, y), (self._panel, y), FLOOR, thick, cv2.LINE_AA)
             for method, (points, side) in skeletons.items():
                 self._draw(picture, corner + points * scale, method, thick)
                 middle = np.array([self._panel / 2, (number + 0.5) * row])

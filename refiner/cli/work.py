@@ -28,7 +28,7 @@ from refiner.inference import room
 from refiner.inference.depth_refiner import DepthRefiner
 from refiner.inference.observations import refined_observations
 from refiner.inference.room import Lens, Placed, Refined
-from refiner.skeleton import root_centred, to_coco
+from refiner.skeleton import HIPS, root_centred, to_coco
 
 # A stretch in which the mean confidence of a pose stays below this is worth a look.
 LOW_CONFIDENCE, LEAST_LOW_S = 0.5, 0.5
@@ -282,7 +282,11 @@ def draw(path: Path, source: Path, seen: Seen, poses: list[np.ndarray], placed: 
                 {} if at is None else {method: (points[at], side[at]) for method, (points, side) in of.items()}
                 for at, of in zip(row, drawn, strict=True)
             ]
-            overlay.write(frame, *skeletons)
+            floors = [
+                None if at is None else float(one.joints[at, HIPS, 1].mean())
+                for at, one in zip(row, placed, strict=True)
+            ]
+            overlay.write(frame, *skeletons, floors=floors)
     return path
 
 
