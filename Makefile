@@ -20,7 +20,7 @@ setup: .venv/.done page  ## .venv with everything that development needs; PYTHON
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11: name a newer one, as in 'make PYTHON=python3.11 $(MAKECMDGOALS)'" >&2; exit 2; }
 	@echo "setting up .venv: some minutes, 8 GB, 4 without CUDA (pip says nothing until it is done)"
-	$(PYTHON) -m venv .venv
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv  # over another Python's it would be a bit of both
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
