@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from refiner import DepthRefiner
+from refiner.inference import onnx
 from refiner.inference.depth_refiner import SHIPPED
 from refiner.skeleton import INDEX, root_centred
 
@@ -30,7 +31,8 @@ def standing() -> np.ndarray:
 
 
 def test_it_is_small_and_says_what_it_is():
-    assert sum(p.stat().st_size for p in SHIPPED.iterdir()) < 2_000_000
+    shipped = [path for path in SHIPPED.iterdir() if path.name != onnx.FILE]  # which is made where it is served
+    assert sum(path.stat().st_size for path in shipped) < 2_000_000
     card = json.loads((SHIPPED / "config.json").read_text())["card"]
     assert card["trained_on"] and card["figures"]["refined_depth_cm"] < 0.8 * card["figures"]["mediapipe_depth_cm"]
 
