@@ -93,6 +93,17 @@ def chromium() -> str | None:
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
+def needed_chromium() -> str:
+    """
+    Raises:
+        UserError: there is none.
+    """
+    browser = chromium()
+    if browser is None:
+        raise UserError("Chromium is not installed: run 'apt-get install chromium', or have it on the PATH")
+    return browser
+
+
 @contextmanager
 def served(folder: Path, answers: list[Any], answered: threading.Event) -> Iterator[str]:
     """A folder on loopback; what a page posts to it becomes one of `answers`."""
@@ -133,10 +144,7 @@ def in_browser(site: Path, frames: Sequence[Frame], delegate: str = "CPU") -> di
     Raises:
         UserError: there is no Chromium, or it did not answer.
     """
-    browser = chromium()
-    if browser is None:
-        raise UserError("Chromium is not installed: run 'apt-get install chromium', or have it on the PATH")
-    pictures = []
+    browser, pictures = needed_chromium(), list[str]()
     for number, frame in enumerate(frames):
         pictures.append(f"picture{number}.png")
         cv2.imwrite(str(site / pictures[-1]), cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR))

@@ -1,8 +1,9 @@
 """How soon the page shows a refined pose: from the address to the example's refined skeleton, in Chromium.
 
-    python -m benchmarks.first_pose --rounds 5                     the folder that `refiner page` writes
-    python -m benchmarks.first_pose --address http://127.0.0.1:8000    an endpoint, with `make endpoint` in another terminal
+    python -m benchmarks.first_pose --rounds 5
+    python -m benchmarks.first_pose --address http://127.0.0.1:8000
 
+The first looks at the folder that `refiner page` writes, the second at an endpoint (`make endpoint` in another terminal).
 Every round opens a browser profile of its own, so that nothing is cached; Chromium itself runs already. The last line is JSON.
 """
 
@@ -16,8 +17,8 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from benchmarks.browser import chromium, served
-from refiner import DepthRefiner, UserError
+from benchmarks.browser import needed_chromium, served
+from refiner import DepthRefiner
 from refiner.command import launch
 from refiner.estimators.mediapipe_assets import model_path
 from refiner.export import page as site
@@ -44,10 +45,7 @@ def alone() -> Iterator[str]:
 
 
 def run(options: Options) -> dict[str, object]:
-    browser = chromium()
-    if browser is None:
-        raise UserError("Chromium is not installed: run 'apt-get install chromium', or have it on the PATH")
-    seconds = []
+    browser, seconds = needed_chromium(), list[float]()
     with (
         contextlib.nullcontext(options.address) if options.address else alone() as address,
         sync_playwright() as playwright,

@@ -1,6 +1,7 @@
 """A video with both skeletons on the picture, and beside it both from the side, where depth can be seen."""
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -61,8 +62,9 @@ class OverlayWriter:
         row = self._height / self._people
         unit = min(self._panel, row) / 2 / REACH_M
         for number, (skeletons, floor) in enumerate(itertools.zip_longest(people, floors)):
-            if floor is not None:
-                y = round((number + min(0.5 + floor * unit / row, 1)) * row)
+            below = math.inf if floor is None else 0.5 + floor * unit / row  # a share of this person's place
+            if below < 1:
+                y = round((number + below) * row)
                 cv2.line(panel, (0, y), (self._panel, y), FLOOR, thick, cv2.LINE_AA)
             for method, (points, side) in skeletons.items():
                 self._draw(picture, corner + points * scale, method, thick)

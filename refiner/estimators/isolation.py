@@ -240,18 +240,20 @@ def _serve(function: Callable[..., Any], requests: "queue.SimpleQueue[str]", ans
     while True:
         asked = json.loads(requests.get())
         answer = functools.partial(say, request=asked["request"])
-        last, reached = time.monotonic(), -1
+        last, reached = time.monotonic(), None
 
         def on_progress(number: int, answer: Callable[..., None] = answer) -> None:
             nonlocal last, reached
-            # a number that comes again is where it ends: it must not be the one that is left out
-            if number == reached or time.monotonic() - last >= PROGRESS_EVERY_S:
+            reached = number
+            if time.monotonic() - last >= PROGRESS_EVERY_S:
                 last = time.monotonic()
                 answer(progress=number)
-            reached = number
 
         try:
-            answer(result=function(on_progress=on_progress, **asked["arguments"]))
+            result = function(on_progress=on_progress, **asked["arguments"])
+            if reached is not None:
+                answer(progress=reached)  # the last one may have come too soon after another
+            answer(result=result)
         except UserError as error:
             answer(error=str(error), user=True)
         except BaseException as error:  # whatever it is, SystemExit included, it costs this call only

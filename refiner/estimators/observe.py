@@ -160,7 +160,6 @@ def _watched(
                 watched.sizes.append((frame.index, *frame.size))
             watching.see(frame, watched.begins[-1])
             on_progress(len(watched.numbers))
-        on_progress(len(watched.numbers))  # again: there are no more
         watched.people.extend(watching.people(watched))
     return watched
 

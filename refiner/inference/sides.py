@@ -24,11 +24,9 @@ _FEWEST = 5
 _BEHIND = ((200, 1.5), (60, 3.6), (20, 5.5), (5, 10.5))
 # With mouth and feet: of 180 rendered videos -5.9 and -7.1.
 _BEHIND_OF_33 = ((20, 2.0), (5, 4.0))
-# Of people on the floor MediaPipe is less sure which way they face.
-_ON_FLOOR, _STANDS = (
-    1.6,
-    0.8,
-)  # times the limits; cosine of the trunk to the vertical, mean of a batch, of people who stand
+# Of people on the floor MediaPipe is less sure which way they face: limits are so many times as far. The others stand: cosine
+# of the trunk to the vertical, mean of a batch.
+_ON_FLOOR, _STANDS = 1.6, 0.8
 # Arms or legs as a whole: of seven of those seeds 16.5, 12.3, 6.0 and 1.6; of what MediaPipe saw -8.3, -14.9, -21.8, -22.8.
 _TWISTED = ((200, 2.5), (60, 6.8), (20, 13.5), (5, 18.5))
 # Sum of the cosines of elbows to shoulders and hips: 1.57, 1.31, 0, -0.5. (Knees are no sign: who sits crosses the legs.)

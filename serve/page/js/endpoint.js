@@ -12,7 +12,11 @@ export const token = {
   set: (value) => sessionStorage.setItem(TOKEN, value.trim()),
 };
 
-export class TokenWanted extends Problem {}
+export class TokenWanted extends Problem {
+  constructor() {
+    super(token.get() ? "This token is not accepted: check it, and enter it again." : "This endpoint wants a token: ask whoever runs it for one.");
+  }
+}
 
 const authorization = () => (token.get() ? { Authorization: `Bearer ${token.get()}` } : {});
 
@@ -22,7 +26,7 @@ export async function ask(path, options = {}) {
 }
 
 async function checked(response) {
-  if (response.status === 401) throw new TokenWanted(token.get() ? "This token is not accepted: check it, and enter it again." : "This endpoint wants a token: ask whoever runs it for one.");
+  if (response.status === 401) throw new TokenWanted();
   if (!response.ok) throw await problemOf(response);
   return response;
 }

@@ -8,8 +8,8 @@ export class Eyes {
     this.#progress = progress;
   }
 
-  /** What looks at another source: MediaPipe's own model, or where the browser `refines` the one with the refiner inside, which MediaPipe's own may
-   *  stand `beside`. */
+  /** What looks at another source: MediaPipe's own model, or where the browser `refines` the one with the refiner inside, which
+   *  MediaPipe's own may stand `beside`. */
   async open({ refines, beside }) {
     if (!refines) return this.#one("stock");
     const [refined, stock] = [await this.#one("refined"), beside ? await this.#one("stock") : null];

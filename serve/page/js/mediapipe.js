@@ -26,7 +26,8 @@ export function graphics() {
   return /swiftshader|llvmpipe|software|basic render|softpipe/i.test(renderer ?? "software") ? "played" : "real";
 }
 
-/** Loads the library and one of MODELS. `progress(share, what)` is told how far it is; returns something with `look`, `forget` and `close`. */
+/** Loads the library and one of MODELS. `progress(share, what)` is told how far it is; returns something with `look`, `forget` and
+ *  `close`. */
 export async function openLandmarker(progress, model = MODELS.stock) {
   if (typeof WebAssembly !== "object") throw new Problem(`This browser has no WebAssembly, in which MediaPipe runs: ${ELSEWHERE}.`);
   const there = graphics(); // MediaPipe takes pictures in through WebGL, also where it computes on the processor
