@@ -215,7 +215,7 @@ def compared(site: Path, frames: Sequence[Frame], refiner: DepthRefiner, delegat
 
 def run(options: Options) -> dict[str, Any]:
     refiner = DepthRefiner(options.model or None, device="cpu")
-    total = video.probe(options.video).frames
+    total = video.probe(options.video).frames or options.frames  # a stream without a container says no number
     frames = list(video.frames(options.video, stride=max(1, total // options.frames)))[: options.frames]
     with tempfile.TemporaryDirectory() as site:
         list(page.build(Path(site), refiner, model_path(), page.page_folder()))
